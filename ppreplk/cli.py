@@ -1,0 +1,44 @@
+"""What the command-line tools share: arguments, logging, and how errors end."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from .config import Config, load_config
+from .engine.log import log_to_terminal
+from .errors import UserError
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def config_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with ``-c`` and ``-o``."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("-c", "--config", required=True, help="YAML file in PaddleClas's schema")
+    parser.add_argument(
+        "-o",
+        "--override",
+        action="append",
+        default=[],
+        metavar="KEY.SUB=VALUE",
+        help="replace one value of the configuration; may be repeated",
+    )
+    return parser
+
+
+def run(command: Callable[[Config, argparse.Namespace], object], parser: argparse.ArgumentParser) -> int:
+    """Parse, load the configuration, run ``command``; one line and exit code 2 for bad input."""
+    arguments = parser.parse_args()
+    log_to_terminal()
+    try:
+        command(load_config(arguments.config, arguments.override), arguments)
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return INTERRUPTED
+    return 0

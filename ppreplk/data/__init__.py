@@ -1,0 +1,7 @@
+"""Images from files to batches: datasets, transforms, mixing, loading."""
+
+from .datasets import ImageNetDataset
+from .loader import Loader, build_loader
+from .transforms import build_transforms
+
+__all__ = ["ImageNetDataset", "Loader", "build_loader", "build_transforms"]

@@ -1,0 +1,216 @@
+"""Datasets: image files with class labels."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from paddle.io import Dataset
+
+from ..errors import UserError
+from .transforms import Pipeline
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+
+
+class Sample(NamedTuple):
+    """One line of a list file."""
+
+    path: str
+    label: int
+    line: int
+
+
+class ImageNetDataset(Dataset):
+    """Images named in a list file, one ``path label`` per line, paths relative to ``image_root``.
+
+    Reading a list checks every line and that every image exists, before training starts.
+
+    Args:
+        image_root: folder of the images.
+        cls_label_path: the list file.
+        transforms: from encoded bytes to (H, W, 3) float32.
+        class_num: labels must be in [0, class_num).
+        seed: of the random transforms; an image's draws depend on the seed, the epoch and its index alone.
+        delimiter: between path and label; a space unless given.
+        relabel: number the labels that occur from 0, in ascending order.
+
+    Raises:
+        UserError: missing files or folders, or a line that is not right, by number.
+    """
+
+    def __init__(
+        self,
+        image_root: str,
+        cls_label_path: str,
+        transforms: Pipeline,
+        class_num: int,
+        seed: int = 0,
+        delimiter: str | None = None,
+        relabel: bool = False,
+    ):
+        super().__init__()
+        self.list_file = cls_label_path
+        self.transforms = transforms
+        self.seed = seed
+        self.epoch = 0
+        self.samples = read_list(image_root, cls_label_path, class_num, delimiter, relabel)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Epoch the next draws belong to."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int, int]:
+        """(3, H, W) float32, label, index.
+
+        Raises:
+            UserError: the image cannot be read; names file and line.
+        """
+        sample = self.samples[index]
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        try:
+            image = load_image(sample.path, self.transforms, rng)
+        except UserError as error:
+            raise UserError(f"{self.list_file}, line {sample.line}: {error}") from error
+        return np.ascontiguousarray(image.transpose(2, 0, 1)), sample.label, index
+
+
+def load_image(path: str, transforms: Pipeline, rng: np.random.Generator) -> Any:
+    """Read a file and transform it.
+
+    Raises:
+        UserError: unreadable file, or not an image; names the file.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    try:
+        return transforms(data, rng)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def read_list(
+    image_root: str, list_file: str, class_num: int, delimiter: str | None = None, relabel: bool = False
+) -> list[Sample]:
+    """Parse and check a list file; empty lines are skipped.
+
+    Raises:
+        UserError: see :class:`ImageNetDataset`.
+    """
+    try:
+        lines = Path(list_file).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"list file {list_file}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"list file {list_file}: not UTF-8 text ({error.reason})") from error
+    entries = [
+        _parse_line(line, number, list_file, delimiter or " ") for number, line in enumerate(lines, 1) if line.strip()
+    ]
+    if not entries:
+        raise UserError(f"list file {list_file}: holds no images")
+    if relabel:
+        ranks = {label: rank for rank, label in enumerate(sorted({label for _, label, _ in entries}))}
+        entries = [(name, ranks[label], number) for name, label, number in entries]
+    folders: dict[str, set[str]] = {}
+    samples = []
+    for name, label, number in entries:
+        if not 0 <= label < class_num:
+            raise UserError(
+                f"{list_file}, line {number}: label {label} is outside 0 to {class_num - 1}; "
+                f"Arch.class_num is {class_num}"
+            )
+        path = os.path.join(image_root, name)
+        if not _exists(path, folders):
+            raise UserError(f"{list_file}, line {number}: there is no image {path}")
+        samples.append(Sample(path, label, number))
+    return samples
+
+
+def _read_lines(list_file: str) -> list[str]:
+    try:
+        return Path(list_file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"list file {list_file}: cannot be read ({error})") from error
+
+
+def _missing_dataset(image_root: str, list_file: str) -> str:
+    missing = [f"list file {list_file}"] if not os.path.isfile(list_file) else []
+    missing += [f"image folder {image_root}"] if not os.path.isdir(image_root) else []
+    return (
+        f"the data set is not there: no {' and no '.join(missing)} (looked in {os.getcwd()}); expected: a folder "
+        f"of images, and a text file with one 'path label' per line, paths relative to that folder, labels from 0, "
+        f"for example 'train/n01440764/n01440764_10026.JPEG 0'; set DataLoader.*.dataset.image_root and "
+        f"cls_label_path, or run configs/digits.yaml, which brings its own images"
+    )
+
+
+def _parse_line(line: str, number: int, list_file: str, delimiter: str) -> tuple[str, int, int]:
+    name, found, label = line.strip().rpartition(delimiter)
+    if not found or not name.strip() or not label.strip().lstrip("-").isdigit():
+        raise UserError(f"{list_file}, line {number}: expected 'path{delimiter}label', got {line.strip()!r}")
+    return name.strip(), int(label), number
+
+
+def _exists(path: str, folders: dict[str, set[str]]) -> bool:
+    """Whether a file exists, listing each folder once: a list names over a million files in few folders."""
+    folder, name = os.path.split(path)
+    if folder not in folders:
+        try:
+            folders[folder] = set(os.listdir(folder))
+        except OSError:
+            folders[folder] = set()
+    return name in folders[folder]
+
+
+def find_images(place: str | None, list_file: str | None = None) -> list[str]:
+    """The images to predict: one file, a folder's images in order, or those a text file lists.
+
+    Args:
+        place: an image, a folder (searched with its subfolders), or a ``.txt`` list of paths relative to its own
+            folder; with ``list_file``, the folder that list's paths are relative to.
+        list_file: one path per line; anything behind a space and a label is ignored.
+
+    Raises:
+        UserError: nothing there, or no image in it.
+    """
+    if list_file is None and place is not None and place.endswith(".txt"):
+        list_file, place = place, os.path.dirname(place) or "."
+    if list_file is not None:
+        return _listed_images(place or os.path.dirname(list_file) or ".", list_file)
+    if place is None:
+        raise UserError("no images given: use -o Infer.infer_imgs=IMAGE, FOLDER or LIST.txt")
+    if os.path.isfile(place):
+        return [place]
+    if not os.path.isdir(place):
+        raise UserError(f"Infer.infer_imgs: there is no image, folder or list {place}")
+    found = [
+        os.path.join(folder, name)
+        for folder, _, names in sorted(os.walk(place))
+        for name in sorted(names)
+        if name.lower().endswith(IMAGE_SUFFIXES)
+    ]
+    if not found:
+        raise UserError(f"Infer.infer_imgs: the folder {place} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+    return found
+
+
+def _listed_images(root: str, list_file: str) -> list[str]:
+    paths = []
+    for number, line in enumerate(_read_lines(list_file), 1):
+        if not line.strip():
+            continue
+        candidates = [line.strip(), line.strip().rpartition(" ")[0]]
+        found = [os.path.join(root, name) for name in candidates if name and os.path.isfile(os.path.join(root, name))]
+        if not found:
+            raise UserError(f"{list_file}, line {number}: there is no image {os.path.join(root, line.strip())}")
+        paths.append(found[0])
+    if not paths:
+        raise UserError(f"list file {list_file}: holds no images")
+    return paths

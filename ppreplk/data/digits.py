@@ -1,0 +1,76 @@
+"""The 1,797 handwritten digits inside scikit-learn, written out as image and list files.
+
+Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
+Repository, 1998, test part: 8x8 pixels, 16 grey levels.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..errors import UserError
+
+logger = logging.getLogger(__name__)
+
+HELD_OUT_EVERY = 5  # every fifth image, counted in scikit-learn's order, is held out
+GREY_LEVELS = 16
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def prepare_digits(root: str | Path) -> None:
+    """Write the digits to ``root``, unless they are there.
+
+    ``images/*.png``, ``train_list.txt`` (1,437 images), ``val_list.txt`` (360), ``labels.txt``. The folder
+    appears complete or not at all.
+
+    Raises:
+        UserError: scikit-learn is missing, or ``root`` cannot be written or holds something else.
+    """
+    root = Path(root)
+    if all((root / name).is_file() for name in ("train_list.txt", "val_list.txt", "labels.txt")):
+        return
+    if root.exists() and any(root.iterdir()):
+        raise UserError(f"cannot put the digits in {root}: the folder holds other files; remove it or name another")
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise UserError(
+            f"the digits come with scikit-learn, which is missing ({error}); pip install scikit-learn"
+        ) from error
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    except OSError as error:
+        raise UserError(f"cannot write the digits to {root} ({error.strerror or error})") from error
+    try:
+        digits = load_digits()
+        _write(staging, digits.images, digits.target)
+        os.chmod(staging, 0o755)
+        os.replace(staging, root)
+    except OSError as error:
+        if not (root / "train_list.txt").is_file():  # another process may have been first
+            raise UserError(f"cannot write the digits to {root} ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    logger.info("wrote the %d handwritten digits of scikit-learn to %s", len(digits.target), root)
+
+
+def _write(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    (folder / "images").mkdir()
+    lists: dict[str, list[str]] = {"train_list.txt": [], "val_list.txt": []}
+    for index, (image, label) in enumerate(zip(images, labels)):
+        name = f"images/{index:04d}.png"
+        grey = np.round(image * (255 / GREY_LEVELS)).astype(np.uint8)
+        Image.fromarray(grey).save(folder / name)
+        lists["val_list.txt" if index % HELD_OUT_EVERY == 0 else "train_list.txt"].append(f"{name} {label}")
+    for name, lines in lists.items():
+        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    labels_text = "".join(f"{index} {name}\n" for index, name in enumerate(NAMES))
+    (folder / "labels.txt").write_text(labels_text, encoding="utf-8")

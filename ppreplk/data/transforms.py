@@ -1,0 +1,401 @@
+"""Image transforms under PaddleClas's names, arguments and defaults.
+
+A transform is called with an image and a ``numpy.random.Generator`` and returns an image: encoded bytes
+before ``DecodeImage``, then (H, W, 3) uint8, after ``NormalizeImage`` (H, W, 3) float32. All randomness
+comes from the generator, which the dataset seeds per image: results do not depend on worker processes.
+
+Type hints here are evaluated at run time, so they keep to what Python 3.9 can evaluate.
+"""
+
+import io
+import math
+from collections.abc import Sequence
+from typing import Any, Callable, Literal, Optional, Union
+
+import numpy as np
+from PIL import Image
+
+from ..config import Ops, construct, find_op
+from ..errors import UserError
+from .randaugment import RandAugment
+
+Size = Union[int, Sequence[int]]
+Transform = Callable[[Any, np.random.Generator], Any]
+
+PIL_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "box": Image.Resampling.BOX,
+    "lanczos": Image.Resampling.LANCZOS,
+    "hamming": Image.Resampling.HAMMING,
+}
+CV2_FILTERS = {
+    "nearest": "INTER_NEAREST",
+    "bilinear": "INTER_LINEAR",
+    "area": "INTER_AREA",
+    "bicubic": "INTER_CUBIC",
+    "lanczos": "INTER_LANCZOS4",
+}
+
+
+def _cv2():
+    """OpenCV, which comes with paddleclas; only ``backend: cv2`` needs it."""
+    try:
+        import cv2
+    except ImportError as error:
+        raise UserError(f"backend cv2 needs OpenCV ({error}); use backend: pil or install paddleclas") from error
+    cv2.setNumThreads(0)  # the loader's processes are the parallelism
+    return cv2
+
+
+def _pair(size: Size, order: str) -> tuple[int, int]:
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2 or min(pair) < 1:
+        raise UserError(f"size must be one positive number or {order}, got {size}")
+    return pair
+
+
+def _resizer(interpolation: Optional[str], backend: str) -> Callable[[np.ndarray, int, int], np.ndarray]:
+    """A function (image, width, height) -> image. Pillow antialiases when it shrinks, OpenCV does not."""
+    filters = PIL_FILTERS if backend == "pil" else CV2_FILTERS
+    name = interpolation or "bilinear"
+    if name not in filters:
+        raise UserError(f"interpolation must be one of {', '.join(filters)} with backend {backend}, got {name!r}")
+    if backend == "pil":
+        resample = PIL_FILTERS[name]
+        return lambda image, width, height: np.asarray(Image.fromarray(image).resize((width, height), resample))
+    cv2 = _cv2()
+    flag = getattr(cv2, CV2_FILTERS[name])
+    return lambda image, width, height: cv2.resize(image, (width, height), interpolation=flag)
+
+
+Backend = Literal["cv2", "pil"]
+
+
+class DecodeImage:
+    """Encoded bytes to (H, W, 3) uint8, RGB with ``to_rgb`` and BGR without."""
+
+    def __init__(
+        self,
+        to_np: Literal[True] = True,
+        to_rgb: bool = True,
+        channel_first: Literal[False] = False,
+        backend: Backend = "cv2",
+    ):
+        self.to_rgb = to_rgb
+        self.decode = self._pil if backend == "pil" else self._opencv(_cv2())
+
+    @staticmethod
+    def _pil(data: bytes) -> np.ndarray:
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+    @staticmethod
+    def _opencv(cv2: Any) -> Callable[[bytes], np.ndarray]:
+        def decode(data: bytes) -> np.ndarray:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+            if image is None:
+                raise OSError("OpenCV cannot decode it")
+            return image[:, :, ::-1]
+
+        return decode
+
+    def __call__(self, data: bytes, rng: np.random.Generator) -> np.ndarray:
+        try:
+            image = self.decode(data)
+        except Exception as error:  # decoders raise many kinds for broken data
+            raise UserError(f"cannot be decoded as an image ({error})") from error
+        return image if self.to_rgb else image[:, :, ::-1]
+
+
+class ResizeImage:
+    """Resize to ``size`` (number or [width, height]), or the shorter side to ``resize_short``."""
+
+    def __init__(
+        self,
+        size: Optional[Size] = None,
+        resize_short: Optional[int] = None,
+        interpolation: Optional[str] = None,
+        backend: Backend = "cv2",
+    ):
+        if resize_short is None and size is None:
+            raise UserError("give size or resize_short")
+        if resize_short is not None and resize_short < 1:
+            raise UserError(f"resize_short must be positive, got {resize_short}")
+        self.resize_short = resize_short
+        self.size = None if size is None else _pair(size, "[width, height]")
+        self.resize = _resizer(interpolation, backend)
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if self.resize_short is None:
+            return self.resize(image, *self.size)
+        height, width = image.shape[:2]
+        scale = self.resize_short / min(width, height)
+        return self.resize(image, max(1, round(width * scale)), max(1, round(height * scale)))
+
+
+class CropImage:
+    """The central ``size`` (number or [width, height]) of the image."""
+
+    def __init__(self, size: Size):
+        self.size = _pair(size, "[width, height]")
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        width, height = self.size
+        left, top = (image.shape[1] - width) // 2, (image.shape[0] - height) // 2
+        if left < 0 or top < 0:
+            raise UserError(f"CropImage {width}x{height} is larger than the image, {image.shape[1]}x{image.shape[0]}")
+        return image[top : top + height, left : left + width]
+
+
+class RandCropImage:
+    """A random part of the image, resized to ``size``: PaddleClas's variant, which bounds the area.
+
+    ``scale`` is the range of the relative area, ``ratio`` of width / height, drawn uniformly or, with
+    ``use_log_aspect``, log-uniformly.
+    """
+
+    def __init__(
+        self,
+        size: Size,
+        scale: Optional[Sequence[float]] = None,
+        ratio: Optional[Sequence[float]] = None,
+        interpolation: Optional[str] = None,
+        use_log_aspect: bool = False,
+        backend: Backend = "cv2",
+    ):
+        self.size = _pair(size, "[width, height]")
+        self.scale = _interval(scale or (0.08, 1.0), "scale")
+        self.ratio = _interval(ratio or (3 / 4, 4 / 3), "ratio")
+        self.use_log_aspect = use_log_aspect
+        self.resize = _resizer(interpolation, backend)
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        height, width = image.shape[:2]
+        aspect = _log_uniform(rng, self.ratio) if self.use_log_aspect else rng.uniform(*self.ratio)
+        bound = min(width / height / aspect, height / width * aspect)
+        area = width * height * rng.uniform(min(self.scale[0], bound), min(self.scale[1], bound))
+        w = min(max(int(math.sqrt(area * aspect)), 1), width)
+        h = min(max(int(math.sqrt(area / aspect)), 1), height)
+        left, top = rng.integers(0, width - w + 1), rng.integers(0, height - h + 1)
+        return self.resize(image[top : top + h, left : left + w], *self.size)
+
+
+class RandomResizedCrop:
+    """A random part of the image, resized to ``size`` ([height, width]): the variant of torchvision and timm.
+
+    Ten tries at a box of relative area in ``scale`` and width / height in ``ratio``, drawn log-uniformly;
+    then the largest central box whose ratio is allowed. Resized with Pillow.
+    """
+
+    def __init__(
+        self,
+        size: Size,
+        scale: Sequence[float] = (0.08, 1.0),
+        ratio: Sequence[float] = (3 / 4, 4 / 3),
+        interpolation: str = "bilinear",
+    ):
+        self.size = _pair(size, "[height, width]")
+        self.scale = _interval(scale, "scale")
+        self.ratio = _interval(ratio, "ratio")
+        self.resize = _resizer(interpolation, "pil")
+
+    def box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """left, top, width and height of the part to keep of a ``width`` x ``height`` image."""
+        for _ in range(10):
+            area = width * height * rng.uniform(*self.scale)
+            aspect = _log_uniform(rng, self.ratio)
+            w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if 0 < w <= width and 0 < h <= height:
+                return int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1)), w, h
+        w, h = width, height
+        if width / height < self.ratio[0]:
+            h = round(width / self.ratio[0])
+        elif width / height > self.ratio[1]:
+            w = round(height * self.ratio[1])
+        return (width - w) // 2, (height - h) // 2, w, h
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        left, top, w, h = self.box(image.shape[1], image.shape[0], rng)
+        return self.resize(image[top : top + h, left : left + w], self.size[1], self.size[0])
+
+
+def _interval(values: Sequence[float], name: str) -> tuple[float, float]:
+    if len(values) != 2 or not 0 < values[0] <= values[1]:
+        raise UserError(f"{name} must be two positive numbers in order, got {list(values)}")
+    return values[0], values[1]
+
+
+def _log_uniform(rng: np.random.Generator, interval: tuple[float, float]) -> float:
+    return math.exp(rng.uniform(math.log(interval[0]), math.log(interval[1])))
+
+
+class RandFlipImage:
+    """Flip with probability 0.5: horizontally (``flip_code`` 1), vertically (0), both (-1)."""
+
+    def __init__(self, flip_code: Literal[1, 0, -1] = 1):
+        self.flip = {1: np.s_[:, ::-1], 0: np.s_[::-1], -1: np.s_[::-1, ::-1]}[flip_code]
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return np.ascontiguousarray(image[self.flip]) if rng.random() < 0.5 else image
+
+
+class TimmAutoAugment:
+    """RandAugment as in timm, for example ``rand-m9-mstd0.5-inc1``.
+
+    ``img_size`` and ``mean`` are PaddleClas's: the first scales translations given in pixels, which no op
+    of RandAugment is; the second is the colour that fills what a geometric op uncovers.
+    """
+
+    def __init__(
+        self,
+        prob: float = 1.0,
+        config_str: str = "rand-m9-mstd0.5-inc1",
+        interpolation: Literal["bilinear", "bicubic", "lanczos", "hamming", "random"] = "bicubic",
+        img_size: Size = 224,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+    ):
+        self.prob = prob
+        fill = tuple(min(255, round(255 * channel)) for channel in mean)
+        names = ("bilinear", "bicubic") if interpolation == "random" else (interpolation,)
+        self.augment = RandAugment(config_str, [PIL_FILTERS[name] for name in names], fill)
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if rng.random() >= self.prob:
+            return image
+        return np.asarray(self.augment(Image.fromarray(np.ascontiguousarray(image)), rng))
+
+
+class NormalizeImage:
+    """``(image * scale - mean) / std`` per channel, to float32. ``order`` is ``chw``, or ``hwc`` or empty."""
+
+    def __init__(
+        self,
+        scale: Optional[float] = None,
+        mean: Optional[Sequence[float]] = None,
+        std: Optional[Sequence[float]] = None,
+        order: Literal["chw", "hwc", ""] = "chw",
+        output_fp16: Literal[False] = False,
+        channel_num: Literal[3] = 3,
+    ):
+        shape = (3, 1, 1) if order == "chw" else (1, 1, 3)
+        mean, std = mean or (0.485, 0.456, 0.406), std or (0.229, 0.224, 0.225)
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise UserError(f"mean and std need three numbers each, std positive, got {list(mean)} and {list(std)}")
+        std = np.asarray(std, np.float64).reshape(shape)
+        self.factor = ((1 / 255 if scale is None else scale) / std).astype(np.float32)
+        self.offset = (np.asarray(mean, np.float64).reshape(shape) / std).astype(np.float32)
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return image * self.factor - self.offset
+
+
+class ToCHWImage:
+    """(H, W, 3) to (3, H, W)."""
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return image.transpose(2, 0, 1)
+
+
+class RandomErasing:
+    """Replace a random rectangle of a normalized image, with probability ``EPSILON``.
+
+    Args:
+        EPSILON: probability.
+        sl, sh: range of the relative area.
+        r1: height / width is drawn between this and its reciprocal.
+        mean: colour in mode ``const``.
+        attempt: tries at a rectangle that fits.
+        use_log_aspect: draw the ratio log-uniformly.
+        mode: ``const`` fills with ``mean``, ``rand`` with one normal colour, ``pixel`` with normal noise.
+    """
+
+    def __init__(
+        self,
+        EPSILON: float = 0.5,
+        sl: float = 0.02,
+        sh: float = 0.4,
+        r1: float = 0.3,
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        attempt: int = 100,
+        use_log_aspect: bool = False,
+        mode: Literal["const", "rand", "pixel"] = "const",
+    ):
+        if not 0 < r1 <= 1 or not 0 < sl <= sh:
+            raise UserError(f"r1 must be in (0, 1] and 0 < sl <= sh, got r1 {r1}, sl {sl}, sh {sh}")
+        self.probability = EPSILON
+        self.area = (sl, sh)
+        self.ratio = (r1, 1 / r1)
+        self.colour = np.asarray(mean, np.float32)
+        self.attempts = attempt
+        self.use_log_aspect = use_log_aspect
+        self.mode = mode
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if rng.random() >= self.probability:
+            return image
+        height, width = image.shape[:2]
+        for _ in range(self.attempts):
+            area = rng.uniform(*self.area) * height * width
+            aspect = _log_uniform(rng, self.ratio) if self.use_log_aspect else rng.uniform(*self.ratio)
+            h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if h < height and w < width:
+                top, left = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
+                image = image.copy()
+                image[top : top + h, left : left + w] = self._pixels(h, w, rng)
+                break
+        return image
+
+    def _pixels(self, h: int, w: int, rng: np.random.Generator) -> np.ndarray:
+        if self.mode == "const":
+            return self.colour
+        return rng.standard_normal((h, w, 3) if self.mode == "pixel" else 3, np.float32)
+
+
+TRANSFORMS: dict[str, Callable[..., Transform]] = {
+    cls.__name__: cls
+    for cls in (
+        DecodeImage,
+        ResizeImage,
+        CropImage,
+        RandCropImage,
+        RandomResizedCrop,
+        RandFlipImage,
+        TimmAutoAugment,
+        NormalizeImage,
+        ToCHWImage,
+        RandomErasing,
+    )
+}
+UNSERVED_TRANSFORMS = dict.fromkeys(
+    (
+        "AugMix AutoAugment CenterCrop ColorJitter CropImageAtRatio CropWithPadding Cutout GridMask HideAndSeek "
+        "Normalize Pad Padv2 PCALighting RandAugment RandAugmentV2 RandAugmentV3 RandAugmentV4 RandCropImageV2 "
+        "RandomApply RandomCropImage RandomGrayscale RandomHorizontalFlip RandomInterpolationAugment RandomRot90 "
+        "RandomRotation Resize ToTensor"
+    ).split(),
+    "the recipes do not use it",
+)
+
+
+class Pipeline:
+    """Transforms one after the other."""
+
+    def __init__(self, transforms: Sequence[Transform]):
+        self.transforms = list(transforms)
+
+    def __call__(self, data: Any, rng: np.random.Generator) -> Any:
+        for transform in self.transforms:
+            data = transform(data, rng)
+        return data
+
+
+def build_transforms(ops: Ops) -> Pipeline:
+    """The transforms of ``transform_ops`` or ``Infer.transforms``.
+
+    Raises:
+        UserError: unknown transforms or arguments.
+    """
+    return Pipeline(
+        [construct(find_op(op, TRANSFORMS, UNSERVED_TRANSFORMS, "transform"), op.arguments, op.where) for op in ops]
+    )

@@ -1,0 +1,135 @@
+"""From sections of a configuration to the objects they describe."""
+
+from __future__ import annotations
+
+import logging
+
+import paddle
+from paddle import nn
+from paddle.optimizer.lr import LambdaDecay
+
+from ..config import ArchConfig, Config, Op, Ops, OptimizerConfig, check_arguments, construct, find_op
+from ..data.digits import prepare_digits
+from ..errors import UserError
+from ..losses import LOSSES, CombinedLoss
+from ..metrics import METRICS, TopkAcc
+from ..models.registry import find_model
+from ..optim import OPTIMIZERS, SCHEDULES
+from ..weights import load_checkpoint, load_weights
+
+logger = logging.getLogger(__name__)
+
+UNSERVED_SCHEDULES = dict.fromkeys(
+    ("Cyclic", "Step", "Piecewise", "MultiStepDecay", "ReduceOnPlateau", "CosineFixmatch", "OneCycleLR"),
+    "the recipes of this version need Cosine, Linear and ConstLR",
+)
+UNSERVED_OPTIMIZERS = dict.fromkeys(
+    ("SGD", "Adam", "RMSProp", "AdamWDL"), "the recipes of this version need AdamW and Momentum"
+)
+UNSERVED_LOSSES = {"MixCELoss": "PaddleClas replaced it by CELoss"}
+
+
+def build_network(arch: ArchConfig) -> nn.Layer:
+    """The network of the ``Arch`` section, with initial weights.
+
+    Raises:
+        UserError: unknown name (nearest names are listed), unknown or unfitting arguments.
+    """
+    try:
+        entry = find_model(arch.name)
+    except UserError as error:
+        raise UserError(f"Arch.name: {error}") from error
+    given = {"class_num": arch.class_num}
+    arguments = check_arguments(entry.architecture, arch.arguments, "Arch", given, complete=False)
+    try:
+        return entry.build(**arguments)
+    except UserError as error:
+        raise UserError(f"Arch: {error}") from error
+
+
+def build_trained_network(config: Config) -> nn.Layer:
+    """The network with the weights of ``Global.pretrained_model``, for evaluation, export and prediction.
+
+    Raises:
+        UserError: no weights are named, or they do not fit.
+    """
+    path = config.Global.pretrained_model
+    if path is None:
+        raise UserError(
+            "Global.pretrained_model is not set: name the trained weights, for example "
+            f"-o Global.pretrained_model={config.Global.output_dir.rstrip('/')}/best_model"
+        )
+    state = load_checkpoint(path)
+    model = build_network(config.Arch)
+    load_weights(model, state, str(path))
+    model.eval()
+    return model
+
+
+def build_loss(ops: Ops) -> CombinedLoss:
+    """The criteria of ``Loss.Train`` or ``Loss.Eval``.
+
+    Raises:
+        UserError: none, unknown ones, wrong arguments, or the same one twice.
+    """
+    if not ops:
+        raise UserError("Loss: at least one criterion is needed, for example CELoss")
+    criteria: dict[str, nn.Layer] = {}
+    for op in ops:
+        if op.name in criteria:
+            raise UserError(f"{op.where}: {op.name} is listed twice")
+        criteria[op.name] = construct(find_op(op, LOSSES, UNSERVED_LOSSES, "loss"), op.arguments, op.where)
+    return CombinedLoss(criteria)
+
+
+def build_metric(ops: Ops) -> TopkAcc | None:
+    """The metric of ``Metric.Train`` or ``Metric.Eval``; None for an empty list.
+
+    Raises:
+        UserError: unknown metric or arguments, or more than one.
+    """
+    if not ops:
+        return None
+    if len(ops) > 1:
+        raise UserError(f"{ops[1].where}: one metric can be given, found {len(ops)}")
+    return construct(find_op(ops[0], METRICS, {}, "metric"), ops[0].arguments, ops[0].where)
+
+
+def build_schedule(config: OptimizerConfig, epochs: int, per_epoch: int) -> LambdaDecay:
+    """The schedule of ``Optimizer.lr``, stepped once per optimizer step.
+
+    Args:
+        config: the ``Optimizer`` section.
+        epochs: of the whole training.
+        per_epoch: optimizer steps in an epoch.
+
+    Raises:
+        UserError: unknown schedule or arguments.
+    """
+    arguments = dict(config.lr)
+    op = Op(str(arguments.pop("name", "ConstLR")), arguments, "Optimizer.lr")
+    factory = find_op(op, SCHEDULES, UNSERVED_SCHEDULES, "schedule")
+    return LambdaDecay(1.0, construct(factory, op.arguments, op.where, epochs=epochs, per_epoch=per_epoch))
+
+
+def build_optimizer(config: OptimizerConfig, schedule: LambdaDecay, model: nn.Layer) -> paddle.optimizer.Optimizer:
+    """The optimizer of the ``Optimizer`` section. Each parameter's own ``optimize_attr`` scale is honoured.
+
+    Raises:
+        UserError: unknown optimizer or arguments.
+    """
+    op = Op(config.name, config.arguments, "Optimizer")
+    factory = find_op(op, OPTIMIZERS, UNSERVED_OPTIMIZERS, "optimizer")
+    return construct(factory, op.arguments, op.where, schedule=schedule, model=model)
+
+
+def prepare_dataset(config: Config) -> None:
+    """Write the data set ``Global.builtin_dataset`` names to where ``DataLoader`` looks for it.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    if config.Global.builtin_dataset == "digits":
+        for split in (config.DataLoader.Train, config.DataLoader.Eval):
+            if split is not None:
+                prepare_digits(split.dataset.image_root)

@@ -1,0 +1,81 @@
+"""Evaluation on a labelled data set."""
+
+from __future__ import annotations
+
+import logging
+
+import paddle
+from paddle import nn
+
+from ..config import Config
+from ..data import Loader, build_loader
+from ..errors import UserError
+from ..losses import CombinedLoss
+from ..metrics import TopkAcc
+from .build import build_loss, build_metric, build_trained_network, prepare_dataset
+from .log import Averages, Stopwatch, progress
+from .runtime import set_up_device
+
+logger = logging.getLogger(__name__)
+
+
+@paddle.no_grad()
+def evaluate(
+    model: nn.Layer,
+    loader: Loader,
+    metric: TopkAcc | None,
+    criterion: CombinedLoss | None,
+    print_every: int,
+    label: str = "",
+) -> dict[str, float]:
+    """Metrics and losses over all images of ``loader``, in eval mode.
+
+    Args:
+        model: (N, 3, H, W) -> (N, K); its mode is restored afterwards.
+        loader: the images.
+        metric, criterion: what to compute; either may be None.
+        print_every: batches between log lines.
+        label: what the log lines are headed with.
+
+    Returns:
+        {"top1": share of hits, ..., "loss": mean}.
+    """
+    training = model.training
+    model.eval()
+    averages, watch = Averages(), Stopwatch()
+    loader.set_epoch(0)
+    with progress(loader, len(loader), "eval") as batches:
+        for iteration, (images, labels) in enumerate(batches):
+            watch.batch_read()
+            logits = model(images)
+            count = images.shape[0]
+            if metric is not None:
+                averages.add(metric(logits, labels), count)
+            if criterion is not None:
+                averages.add({name: float(value) * count for name, value in criterion(logits, labels).items()}, count)
+            watch.batch_done(count)
+            if iteration % print_every == 0:
+                logger.info("[Eval]%s[Iter: %d/%d]%s, %s", label, iteration, len(loader), averages, watch.line())
+                watch.reset()
+    logger.info("[Eval]%s[Avg]%s", label, averages)
+    if training:
+        model.train()
+    return averages.means()
+
+
+def evaluate_config(config: Config) -> dict[str, float]:
+    """What ``tools/eval.py`` does: the weights of ``Global.pretrained_model`` on ``DataLoader.Eval``.
+
+    Raises:
+        UserError: missing data, missing weights, or a configuration that does not fit.
+    """
+    logger.info("%s", set_up_device(config.Global))
+    split = config.require("DataLoader.Eval")
+    prepare_dataset(config)
+    loader = build_loader(split, config.Arch.class_num, config.Global.seed or 0)
+    metric = build_metric(config.Metric.Eval)
+    criterion = build_loss(config.Loss.Eval) if config.Loss and config.Loss.Eval else None
+    if metric is None and criterion is None:
+        raise UserError("nothing to evaluate: give Metric.Eval or Loss.Eval")
+    model = build_trained_network(config)
+    return evaluate(model, loader, metric, criterion, config.Global.print_batch_step)

@@ -1,0 +1,116 @@
+"""Log lines, meters, the progress bar."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+FORMAT = "[%(asctime)s] %(levelname)s: %(message)s"
+DATE_FORMAT = "%Y/%m/%d %H:%M:%S"
+PACKAGE_LOGGER = logging.getLogger("ppreplk")
+
+
+def log_to_terminal() -> None:
+    """Send the package's messages to standard error, once per process."""
+    if not PACKAGE_LOGGER.handlers:
+        _add_handler(logging.StreamHandler(sys.stderr))
+    PACKAGE_LOGGER.setLevel(logging.INFO)
+    PACKAGE_LOGGER.propagate = False  # libraries install handlers of their own on the root logger
+
+
+@contextmanager
+def log_to_file(path: Path) -> Iterator[None]:
+    """Append the package's messages to ``path`` too."""
+    handler = _add_handler(logging.FileHandler(path, encoding="utf-8"))
+    try:
+        yield
+    finally:
+        PACKAGE_LOGGER.removeHandler(handler)
+        handler.close()
+
+
+def _add_handler(handler: logging.Handler) -> logging.Handler:
+    handler.setFormatter(logging.Formatter(FORMAT, DATE_FORMAT))
+    PACKAGE_LOGGER.addHandler(handler)
+    return handler
+
+
+@contextmanager
+def progress(iterable: Iterable, total: int, description: str) -> Iterator[Any]:
+    """``iterable`` with a progress bar while standard error is a terminal; log lines go above the bar."""
+    with logging_redirect_tqdm([PACKAGE_LOGGER]) if sys.stderr.isatty() else _nothing():
+        with tqdm(iterable, description, total, leave=False, disable=not sys.stderr.isatty()) as bar:
+            yield bar
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+class Averages:
+    """Means of named values, weighted by sample counts."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, sums: dict[str, float], count: int) -> None:
+        """Add values that are sums over ``count`` samples already."""
+        for name, value in sums.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._counts[name] = self._counts.get(name, 0) + count
+
+    def means(self) -> dict[str, float]:
+        return {name: total / self._counts[name] for name, total in self._sums.items()}
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}: {value:.5f}" for name, value in self.means().items())
+
+
+class Stopwatch:
+    """``batch_cost``, ``reader_cost`` and ``ips`` since the last line."""
+
+    def __init__(self) -> None:
+        self.reset()
+        self._last = time.perf_counter()
+
+    def reset(self) -> None:
+        self._batches = 0
+        self._samples = 0
+        self._reading = 0.0
+        self._total = 0.0
+
+    def restart(self) -> None:
+        """Leave out what happened between epochs."""
+        self._last = time.perf_counter()
+
+    def batch_read(self) -> None:
+        self._reading += time.perf_counter() - self._last
+
+    def batch_done(self, samples: int) -> None:
+        now = time.perf_counter()
+        self._total += now - self._last
+        self._last = now
+        self._batches += 1
+        self._samples += samples
+
+    def line(self, batches_left: int | None = None) -> str:
+        """The costs in seconds per batch, samples per second, and the time left."""
+        batches = max(self._batches, 1)
+        text = (
+            f"batch_cost: {self._total / batches:.5f}s, reader_cost: {self._reading / batches:.5f}s, "
+            f"ips: {self._samples / max(self._total, 1e-9):.5f} samples/s"
+        )
+        if batches_left is not None:
+            text += f", eta: {datetime.timedelta(seconds=int(batches_left * self._total / batches))}"
+        return text

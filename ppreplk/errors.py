@@ -1,0 +1,24 @@
+"""The one exception type that means "the input is wrong", not "the program is wrong"."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Bad input from the person running the program.
+
+    The message is one line that quotes what was received, says where, and says what to do. Command-line
+    tools print it and exit with code 2; any other exception is a defect and keeps its traceback.
+    """
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest known names, or all of them if none is near."""
+    known = sorted(known)
+    by_folded = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(str(name).lower(), by_folded, n=3, cutoff=0.5)
+    if close:
+        return "; did you mean " + " or ".join(by_folded[match] for match in close) + "?"
+    return "; known: " + ", ".join(known)

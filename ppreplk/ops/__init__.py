@@ -1,0 +1,5 @@
+"""Operators: the depthwise convolution and its implementations."""
+
+from .depthwise_conv import IMPLEMENTATIONS, depthwise_conv2d
+
+__all__ = ["IMPLEMENTATIONS", "depthwise_conv2d"]

@@ -1,0 +1,51 @@
+"""Putting arrays into a network: everything matches, or nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from ..errors import UserError
+
+
+def load_weights(model: nn.Layer, state: Mapping[str, np.ndarray], source: str) -> None:
+    """Overwrite all parameters and buffers of ``model``.
+
+    Args:
+        model: the network.
+        state: {name: array}; dtypes may differ, names and shapes may not.
+        source: where the weights come from, for messages.
+
+    Raises:
+        UserError: names or shapes differ; the message counts them. The model is unchanged then.
+    """
+    report_mismatch(model, state, source)
+    for name, tensor in model.state_dict().items():
+        tensor.set_value(paddle.to_tensor(np.asarray(state[name])).astype(tensor.dtype))
+
+
+def report_mismatch(model: nn.Layer, state: Mapping[str, np.ndarray], source: str) -> None:
+    """Raise a :class:`UserError` that counts matched, missing, unexpected and mis-shaped names, if any."""
+    own = model.state_dict()
+    missing = [name for name in own if name not in state]
+    unexpected = [name for name in state if name not in own]
+    misshaped = [name for name in own if name in state and list(own[name].shape) != list(np.shape(state[name]))]
+    if not missing and not unexpected and not misshaped:
+        return
+    matched = len(own) - len(missing) - len(misshaped)
+    example = ""
+    if misshaped:
+        name = misshaped[0]
+        example = f"; {name} is {list(np.shape(state[name]))} there and {list(own[name].shape)} here"
+    elif missing:
+        example = f"; {missing[0]} is missing"
+    elif unexpected:
+        example = f"; {unexpected[0]} is not expected"
+    raise UserError(
+        f"{source} belongs to another architecture than {type(model).__name__}: {matched} matched, "
+        f"{len(missing)} missing, {len(unexpected)} unexpected, {len(misshaped)} mis-shaped{example}; "
+        "check Arch.name, Arch.class_num and whether the weights are in train or merged form"
+    )
