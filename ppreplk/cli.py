@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable
 
 from .config import Config, load_config
@@ -33,6 +34,7 @@ def run(command: Callable[[Config, argparse.Namespace], object], parser: argpars
     """Parse, load the configuration, run ``command``; one line and exit code 2 for bad input."""
     arguments = parser.parse_args()
     log_to_terminal()
+    warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
     try:
         command(load_config(arguments.config, arguments.override), arguments)
     except UserError as error:

@@ -2,6 +2,6 @@
 
 from .datasets import ImageNetDataset
 from .loader import Loader, build_loader
-from .transforms import build_transforms
+from .transforms import Pipeline, build_transforms
 
-__all__ = ["ImageNetDataset", "Loader", "build_loader", "build_transforms"]
+__all__ = ["ImageNetDataset", "Loader", "Pipeline", "build_loader", "build_transforms"]

@@ -104,15 +104,10 @@ def read_list(
     Raises:
         UserError: see :class:`ImageNetDataset`.
     """
-    try:
-        lines = Path(list_file).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f"list file {list_file}: cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"list file {list_file}: not UTF-8 text ({error.reason})") from error
-    entries = [
-        _parse_line(line, number, list_file, delimiter or " ") for number, line in enumerate(lines, 1) if line.strip()
-    ]
+    if not os.path.isfile(list_file) or not os.path.isdir(image_root):
+        raise UserError(_missing_dataset(image_root, list_file))
+    numbered = [(number, line) for number, line in enumerate(_read_lines(list_file), 1) if line.strip()]
+    entries = [_parse_line(line, number, list_file, delimiter or " ") for number, line in numbered]
     if not entries:
         raise UserError(f"list file {list_file}: holds no images")
     if relabel:

@@ -74,16 +74,21 @@ Backend = Literal["cv2", "pil"]
 
 
 class DecodeImage:
-    """Encoded bytes to (H, W, 3) uint8, RGB with ``to_rgb`` and BGR without."""
+    """Encoded bytes to (H, W, 3) uint8, RGB with ``to_rgb`` and BGR without.
+
+    ``to_np: False``, Pillow images in PaddleClas, is always RGB and needs ``backend: pil``.
+    """
 
     def __init__(
         self,
-        to_np: Literal[True] = True,
+        to_np: bool = True,
         to_rgb: bool = True,
         channel_first: Literal[False] = False,
         backend: Backend = "cv2",
     ):
-        self.to_rgb = to_rgb
+        if not to_np and backend != "pil":
+            raise UserError("to_np: False needs backend: pil")
+        self.to_rgb = to_rgb or not to_np
         self.decode = self._pil if backend == "pil" else self._opencv(_cv2())
 
     @staticmethod

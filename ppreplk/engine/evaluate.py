@@ -69,7 +69,6 @@ def evaluate_config(config: Config) -> dict[str, float]:
     Raises:
         UserError: missing data, missing weights, or a configuration that does not fit.
     """
-    logger.info("%s", set_up_device(config.Global))
     split = config.require("DataLoader.Eval")
     prepare_dataset(config)
     loader = build_loader(split, config.Arch.class_num, config.Global.seed or 0)
@@ -77,5 +76,6 @@ def evaluate_config(config: Config) -> dict[str, float]:
     criterion = build_loss(config.Loss.Eval) if config.Loss and config.Loss.Eval else None
     if metric is None and criterion is None:
         raise UserError("nothing to evaluate: give Metric.Eval or Loss.Eval")
+    logger.info("%s", set_up_device(config.Global))
     model = build_trained_network(config)
     return evaluate(model, loader, metric, criterion, config.Global.print_batch_step)

@@ -34,12 +34,10 @@ class Trainer:
     def __init__(self, config: Config):
         self.config = config
         settings = config.Global
-        logger.info("%s", set_up_device(settings))
         if paddle.distributed.get_world_size() > 1:
             raise UserError("this version trains in one process; start it without paddle.distributed.launch")
         seed = choose_seed(settings.seed)
         self.state = TrainState(seed)
-        paddle.seed(seed)
         prepare_dataset(config)
         class_num = config.Arch.class_num
         self.loader = build_loader(config.require("DataLoader.Train"), class_num, seed)
@@ -66,6 +64,8 @@ class Trainer:
         if self.eval_loader is not None and self.eval_metric is None:
             raise UserError("Metric.Eval: needed to choose the best model; give TopkAcc, or eval_during_train: False")
 
+        logger.info("%s", set_up_device(settings))
+        paddle.seed(seed)
         self.model = build_network(config.Arch)
         optimizer_config = config.require("Optimizer")
         self.schedule = build_schedule(optimizer_config, settings.epochs, self.batches // self.update_freq)

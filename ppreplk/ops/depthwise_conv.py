@@ -44,7 +44,7 @@ def depthwise_conv2d(
     x: paddle.Tensor,
     weight: paddle.Tensor,
     bias: paddle.Tensor | None = None,
-    impl: str = AUTO,
+    impl: str = "auto",
 ) -> paddle.Tensor:
     """Depthwise 2-D convolution, stride 1, zero padding that keeps the map size ("same").
 

@@ -1,0 +1,187 @@
+"""From trained weights to an inference program: merge, fold, save, and prove it by running it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import paddle
+import yaml
+from paddle import nn
+
+from .config import Config, Ops
+from .data import build_transforms
+from .data.datasets import load_image, read_list
+from .engine.build import build_trained_network, prepare_dataset
+from .engine.runtime import set_up_device
+from .errors import UserError
+from .predict import INFERENCE_YAML, PROGRAM, Predictor, read_class_names
+from .reparam import fold
+
+logger = logging.getLogger(__name__)
+
+REAL_IMAGES = 8
+RANDOM_BATCHES = (1, 3)  # batch sizes
+
+
+class InferenceModel(nn.Layer):
+    """The folded network, with a softmax behind it unless told otherwise, as PaddleClas exports it."""
+
+    def __init__(self, network: nn.Layer, softmax: bool):
+        super().__init__()
+        self.network = network
+        self.softmax = nn.Softmax() if softmax else nn.Identity()
+
+    def forward(self, images):
+        return self.softmax(self.network(images))
+
+
+def export(config: Config) -> Path:
+    """What ``tools/export.py`` does: write ``inference.*`` to ``Global.save_inference_dir``.
+
+    The program is written aside, run with Paddle Inference on real and random images, compared with the
+    train-form network in eval mode, and only then moved into place.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: weights that do not fit, a folder that cannot be written, or a program whose outputs are
+            further from the network's than ``Global.export_tolerance`` allows.
+    """
+    logger.info("%s", set_up_device(config.Global))
+    config.require("Infer")
+    network = build_trained_network(config)
+    target = Path(config.Global.save_inference_dir)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=target))
+    except OSError as error:
+        raise UserError(f"Global.save_inference_dir: cannot write to {target} ({error.strerror})") from error
+    try:
+        save_program(network, config, staging)
+        difference, scale = verify(network, config, staging)
+        logger.info(
+            "largest difference of the logits, program against train-form network: %.3g (largest logit %.3g)",
+            *(difference, scale),
+        )
+        if not difference <= config.Global.export_tolerance * max(scale, 1.0):
+            raise UserError(
+                f"export failed: the saved program differs from the network by {difference:.3g}, which is more than "
+                f"Global.export_tolerance {config.Global.export_tolerance:g} of the largest logit {scale:.3g}; "
+                "nothing was written"
+            )
+        for path in sorted(staging.iterdir()):
+            os.replace(path, target / path.name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    logger.info("saved %s.json and %s.pdiparams, with %s beside them", target / PROGRAM, PROGRAM, INFERENCE_YAML)
+    return target
+
+
+def save_program(network: nn.Layer, config: Config, folder: Path) -> None:
+    """Merge and fold a copy of ``network`` and write it to ``folder`` with its pre- and post-processing."""
+    model = InferenceModel(fold(network), config.Arch.infer_add_softmax)
+    model.eval()
+    shape = [None, *config.Global.image_shape]
+    model = paddle.jit.to_static(model, input_spec=[paddle.static.InputSpec(shape, "float32")], full_graph=True)
+    paddle.jit.save(model, str(folder / PROGRAM))
+    _write_inference_yaml(config, folder / INFERENCE_YAML)
+
+
+def _write_inference_yaml(config: Config, path: Path) -> None:
+    """What a user of the program needs beside it: transforms, class names, image shape."""
+    infer = config.Infer
+    content = {
+        "Global": {"model_name": config.Arch.name, "image_shape": config.Global.image_shape},
+        "PreProcess": {"transform_ops": [{op.name: op.arguments or None} for op in infer.transforms]},
+        "PostProcess": {
+            "Topk": {
+                "topk": infer.PostProcess.topk,
+                "add_softmax": not config.Arch.infer_add_softmax,
+                "label_list": read_class_names(infer.PostProcess),
+            }
+        },
+    }
+    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+@paddle.no_grad()
+def verify(network: nn.Layer, config: Config, folder: Path) -> tuple[float, float]:
+    """Run the program in ``folder`` and ``network`` (train form, eval mode) on the same images.
+
+    Where the program ends in a softmax, logarithms of probabilities are compared: they differ from the
+    logits by one constant per image.
+
+    Returns:
+        The largest difference and the largest logit, both absolute.
+    """
+    network.eval()
+    predictor = Predictor(folder, config.Global.device, config.Global.num_threads)
+    generator = np.random.default_rng(0)
+    shape = config.Global.image_shape
+    batches = [generator.standard_normal((size, *shape), np.float32) for size in RANDOM_BATCHES]
+    batches.append(real_images(config))
+    difference = scale = 0.0
+    for batch in batches:
+        logits = network(paddle.to_tensor(batch))
+        expected, received = logits, paddle.to_tensor(predictor(batch), place=logits.place)
+        if config.Arch.infer_add_softmax:
+            expected, received = nn.functional.log_softmax(logits), received.log()
+            known = expected > -80.0  # below, a float32 probability has no digits left
+            expected, received = expected[known], received[known]
+        difference = np.fmax(difference, float((expected - received).abs().max()))
+        if not np.isfinite(received.numpy()).all():
+            return float("inf"), scale
+        scale = max(scale, float(logits.abs().max()))
+    return float(difference), scale
+
+
+def real_images(config: Config) -> np.ndarray:
+    """A few images through ``Infer.transforms``: of the evaluation data, else two photographs.
+
+    Returns:
+        (N, 3, H, W) float32.
+    """
+    transforms = build_transforms(config.Infer.transforms)
+    rng = np.random.default_rng(0)
+    images = [load_image(path, transforms, rng) for path in _evaluation_images(config)]
+    if not images:
+        logger.info("no evaluation images here; verifying on two photographs of scikit-learn instead")
+        without_decoding = Ops(op for op in config.Infer.transforms if op.name != "DecodeImage")
+        images = [build_transforms(without_decoding)(photograph, rng) for photograph in _photographs()]
+    batch = np.stack(images).astype(np.float32)
+    if list(batch.shape[1:]) != config.Global.image_shape:
+        raise UserError(
+            f"Infer.transforms make images of shape {list(batch.shape[1:])}, but Global.image_shape is "
+            f"{config.Global.image_shape}; make them equal (is ToCHWImage the last transform?)"
+        )
+    return batch
+
+
+def _evaluation_images(config: Config) -> list[str]:
+    split = config.DataLoader.Eval
+    if split is None:
+        return []
+    prepare_dataset(config)
+    if not (os.path.isfile(split.dataset.cls_label_path) and os.path.isdir(split.dataset.image_root)):
+        return []
+    samples = read_list(
+        split.dataset.image_root,
+        split.dataset.cls_label_path,
+        config.Arch.class_num,
+        split.dataset.delimiter,
+        split.dataset.relabel,
+    )
+    step = max(len(samples) // REAL_IMAGES, 1)
+    return [sample.path for sample in samples[::step][:REAL_IMAGES]]
+
+
+def _photographs() -> list[np.ndarray]:
+    from sklearn.datasets import load_sample_images
+
+    return list(load_sample_images().images)

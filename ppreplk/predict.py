@@ -1,0 +1,248 @@
+"""Prediction on images without labels, with trained weights or with an exported program."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.util
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import paddle.inference
+import yaml
+
+from .config import Config, PostProcessConfig, read_ops
+from .data import Pipeline, build_transforms
+from .data.datasets import find_images, load_image
+from .engine.build import build_trained_network, prepare_dataset
+from .engine.log import progress
+from .engine.runtime import available_cores, set_up_device
+from .errors import UserError
+
+logger = logging.getLogger(__name__)
+
+PROGRAM = "inference"  # inference.json, inference.pdiparams
+INFERENCE_YAML = "inference.yml"
+
+
+class Predictor:
+    """An exported program, run by Paddle Inference. Called with (N, C, H, W) float32, it returns (N, K).
+
+    Args:
+        folder: what ``tools/export.py`` wrote.
+        device: ``cpu`` or ``gpu``.
+        threads: math threads on a CPU; all cores unless given.
+
+    Raises:
+        UserError: there is no program in the folder, or it cannot be loaded.
+    """
+
+    def __init__(self, folder: str | Path, device: str = "cpu", threads: int | None = None):
+        program, weights = Path(folder) / f"{PROGRAM}.json", Path(folder) / f"{PROGRAM}.pdiparams"
+        missing = [str(path) for path in (program, weights) if not path.is_file()]
+        if missing:
+            raise UserError(f"no exported program in {folder}: {' and '.join(missing)} missing; run tools/export.py")
+        config = paddle.inference.Config(str(program), str(weights))
+        config.disable_glog_info()
+        if device == "gpu":
+            config.enable_use_gpu(256, 0)
+        else:
+            config.disable_gpu()
+            config.enable_mkldnn()
+            config.set_cpu_math_library_num_threads(threads or available_cores())
+        try:
+            self._predictor = paddle.inference.create_predictor(config)
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(f"{program}: cannot be loaded ({reason}); export it again") from error
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        (outputs,) = self._predictor.run([paddle.to_tensor(np.ascontiguousarray(images))])
+        return outputs.numpy()
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The likeliest classes of one image, likeliest first; ``label_names`` is empty where they are unknown."""
+
+    file_name: str
+    class_ids: list[int]
+    scores: list[float]
+    label_names: list[str]
+
+
+@dataclass
+class Recipe:
+    """What turns files into batches and outputs into predictions."""
+
+    run: Callable[[np.ndarray], np.ndarray]
+    transforms: Pipeline
+    topk: int
+    class_names: list[str] | None
+    add_softmax: bool
+
+
+def infer(config: Config, arguments: argparse.Namespace) -> list[Prediction]:
+    """What ``tools/infer.py`` does: predict ``Infer.infer_imgs`` and print, write JSON or write CSV.
+
+    Args:
+        config: with the section ``Infer``.
+        arguments: ``model_dir``, a folder with an exported program, or None for ``Global.pretrained_model``;
+            ``output``, a ``.json`` or ``.csv`` file, or None.
+
+    Raises:
+        UserError: no images, an unreadable one, no weights or program.
+    """
+    output = None if arguments.output is None else _checked_output(arguments.output)
+    device = set_up_device(config.Global)
+    section = config.require("Infer")
+    if section.batch_size < 1:
+        raise UserError(f"Infer.batch_size: must be at least 1, got {section.batch_size}")
+    prepare_dataset(config)
+    images = find_images(section.infer_imgs, section.infer_list)
+    recipe = program_recipe(arguments.model_dir, config) if arguments.model_dir else network_recipe(config)
+    logger.info("%s, %d images", device, len(images))
+    predictions = []
+    with progress(_batches(images, section.batch_size), -(-len(images) // section.batch_size), "infer") as batches:
+        for paths in batches:
+            predictions += predict(recipe, paths)
+    if output is None:
+        for prediction in predictions:
+            print(_line(prediction))
+    else:
+        _write(predictions, output)
+        logger.info("wrote %d predictions to %s", len(predictions), output)
+    return predictions
+
+
+def network_recipe(config: Config) -> Recipe:
+    """Predict with the weights of ``Global.pretrained_model``, in eval mode."""
+    network = build_trained_network(config)
+
+    @paddle.no_grad()
+    def run(images: np.ndarray) -> np.ndarray:
+        return network(paddle.to_tensor(images)).numpy()
+
+    post = config.Infer.PostProcess
+    return Recipe(run, build_transforms(config.Infer.transforms), post.topk, read_class_names(post), add_softmax=True)
+
+
+def program_recipe(folder: str, config: Config) -> Recipe:
+    """Predict with an exported program and the pre- and post-processing saved beside it."""
+    run = Predictor(folder, config.Global.device, config.Global.num_threads)
+    path = Path(folder) / INFERENCE_YAML
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        ops, post = content["PreProcess"]["transform_ops"], content["PostProcess"]["Topk"]
+        names, softmax, topk = post["label_list"], post["add_softmax"], post["topk"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: missing or not written by tools/export.py ({error}); export again") from error
+    return Recipe(run, build_transforms(read_ops(ops, f"{path}: transform_ops")), topk, names, softmax)
+
+
+def predict(recipe: Recipe, paths: Sequence[str]) -> list[Prediction]:
+    """Predictions for image files, as one batch.
+
+    Raises:
+        UserError: an image cannot be read, or they differ in shape after the transforms.
+    """
+    rng = np.random.default_rng(0)
+    images = [load_image(path, recipe.transforms, rng) for path in paths]
+    for path, image in zip(paths, images):
+        if image.shape != images[0].shape:
+            raise UserError(
+                f"{path}: shape {image.shape} after Infer.transforms, others {images[0].shape}; "
+                "crop or resize to one size, or use -o Infer.batch_size=1"
+            )
+    scores = recipe.run(np.stack(images).astype(np.float32)).astype(np.float64)
+    if recipe.add_softmax:
+        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+        scores /= scores.sum(axis=1, keepdims=True)
+    ranked = np.argsort(-scores, axis=1, kind="stable")[:, : recipe.topk]
+    names = recipe.class_names
+    if names is not None and len(names) < scores.shape[1]:
+        raise UserError(f"there are {len(names)} class names for {scores.shape[1]} classes; check class_id_map_file")
+    return [
+        Prediction(
+            path,
+            best.tolist(),
+            [round(float(row[index]), 5) for index in best],
+            [names[index] for index in best] if names is not None else [],
+        )
+        for path, row, best in zip(paths, scores, ranked)
+    ]
+
+
+def read_class_names(config: PostProcessConfig) -> list[str] | None:
+    """Class names in order, from a file with one ``index name`` per line; None where no file is given.
+
+    ``ppcls/...`` names a file inside the installed paddleclas, as it does in a PaddleClas checkout.
+
+    Raises:
+        UserError: the file is missing or does not read ``index name`` with indices 0, 1, ...
+    """
+    if config.class_id_map_file is None:
+        return None
+    path = _class_file(config.class_id_map_file)
+    names = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Infer.PostProcess.class_id_map_file: {path}: cannot be read ({error})") from error
+    for number, line in enumerate(lines, 1):
+        index, _, name = line.partition(config.delimiter or " ")
+        if index.strip() != str(number - 1):
+            raise UserError(f"{path}, line {number}: expected '{number - 1} NAME', got {line!r}")
+        names.append(name.strip())
+    return names
+
+
+def _class_file(name: str) -> Path:
+    path = Path(name)
+    if not path.is_file() and path.parts[:1] == ("ppcls",):
+        package = importlib.util.find_spec("paddleclas")
+        if package is not None and package.origin is not None:
+            path = Path(package.origin).parent / name
+    return path
+
+
+def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _line(prediction: Prediction) -> str:
+    names = prediction.label_names or [str(index) for index in prediction.class_ids]
+    ranked = ", ".join(f"{name} {score:.5f}" for name, score in zip(names, prediction.scores))
+    return f"{prediction.file_name}: {ranked}"
+
+
+def _checked_output(name: str) -> Path:
+    path = Path(name)
+    if path.suffix not in (".json", ".csv"):
+        raise UserError(f"--output: expected a file ending in .json or .csv, got {name}")
+    if not path.absolute().parent.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+        raise UserError(f"--output: the folder of {name} does not exist or cannot be written to")
+    return path
+
+
+def _write(predictions: list[Prediction], path: Path) -> None:
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w", encoding="utf-8", newline="") as file:
+        if path.suffix == ".json":
+            json.dump([asdict(prediction) for prediction in predictions], file, ensure_ascii=False, indent=1)
+        else:
+            writer = csv.writer(file)
+            writer.writerow(["file_name", "rank", "class_id", "label_name", "score"])
+            for p in predictions:
+                names: list[Any] = p.label_names or [""] * len(p.class_ids)
+                for rank, row in enumerate(zip(p.class_ids, names, p.scores), 1):
+                    writer.writerow([p.file_name, rank, *row])
+    os.replace(partial, path)
