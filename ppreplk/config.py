@@ -153,12 +153,13 @@ def check_arguments(
     signature, hints = _signature(factory)
     unserved: Mapping[str, Unserved] = getattr(factory, "unserved", {})
     arguments = {name: value for name, value in (given or {}).items() if name in signature}
+    settable = set(signature) - set(arguments)
     for name, value in mapping.items():
         place = f"{where}.{name}" if where else str(name)
         if name in unserved:
             unserved[name].check(value, place)
-        elif name not in signature or name in arguments:
-            raise UserError(f"{place}: unknown key{nearest(name, set(signature) - set(arguments))}")
+        elif name not in settable:
+            raise UserError(f"{place}: unknown key{nearest(name, settable)}")
         else:
             arguments[name] = typed(value, hints.get(name, Any), place)
     missing = [name for name, default in signature.items() if default is inspect.Parameter.empty]

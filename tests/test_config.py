@@ -1,0 +1,206 @@
+"""Configurations: types, names, overrides, messages."""
+
+import copy
+
+import pytest
+import yaml
+from conftest import ROOT, colour_config, write_config
+
+from ppreplk.config import load_config, parse_number, read_ops
+from ppreplk.data import build_transforms
+from ppreplk.engine.build import build_loss, build_metric, build_network, build_optimizer, build_schedule
+from ppreplk.errors import UserError
+
+
+def load(tmp_path, *overrides, **sections):
+    config = copy.deepcopy(colour_config())
+    config.update(sections)
+    write_config(tmp_path / "config.yaml", config)
+    return load_config(tmp_path / "config.yaml", overrides)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_recipe_builds_everything_it_names(path):
+    config = load_config(path)
+    for split in (config.DataLoader.Train, config.DataLoader.Eval):
+        build_transforms(split.dataset.transform_ops)
+    build_transforms(config.Infer.transforms)
+    model = build_network(config.Arch)
+    build_optimizer(config.Optimizer, build_schedule(config.Optimizer, config.Global.epochs, 10), model)
+    build_loss(config.Loss.Train)
+    build_loss(config.Loss.Eval)
+    build_metric(config.Metric.Eval)
+
+
+def test_the_imagenet_recipe_is_the_published_one():
+    config = load_config(ROOT / "configs" / "replknet31b.yaml")
+    sampler = config.DataLoader.Train.sampler
+    assert 8 * sampler.batch_size * config.Global.update_freq == 2048
+    assert (config.Global.epochs, config.EMA.decay) == (300, 0.9999)
+    lr = config.Optimizer.lr
+    assert (float(lr["learning_rate"]), lr["warmup_epoch"], float(lr["eta_min"])) == (4e-3, 10, 1e-6)
+    assert config.Optimizer.arguments["weight_decay"] == 0.05
+    assert config.Arch.arguments["drop_path_rate"] == 0.5
+    mixing = config.DataLoader.Train.dataset.batch_transform_ops[0].arguments
+    assert (mixing["mixup_alpha"], mixing["cutmix_alpha"], mixing["prob"], mixing["switch_prob"]) == (
+        0.8,
+        1.0,
+        1.0,
+        0.5,
+    )
+
+
+@pytest.mark.parametrize(
+    "text, value", [("4e-3", 0.004), ("1.0/255.0", 1 / 255), ("1.0/3.0", 1 / 3), ("-2", -2.0), (" 3/4 ", 0.75)]
+)
+def test_numbers_as_strings(text, value):
+    assert parse_number(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "a", "1/0", "1/2/3", "__import__('os')"])
+def test_other_strings_are_no_numbers(text):
+    with pytest.raises(ValueError):
+        parse_number(text)
+
+
+def test_overrides(tmp_path):
+    config = load(
+        tmp_path,
+        "Global.epochs=7",
+        "Global.output_dir=a=b",
+        "EMA.decay=9e-1",
+        "DataLoader.Train.dataset.transform_ops.1.ResizeImage.size=[40, 48]",
+        "Loss.Train.0.CELoss.epsilon=0.2",
+    )
+    assert config.Global.epochs == 7
+    assert config.Global.output_dir == "a=b"
+    assert config.EMA.decay == 0.9
+    assert config.DataLoader.Train.dataset.transform_ops[1].arguments["size"] == [40, 48]
+    assert config.Loss.Train[0].arguments["epsilon"] == 0.2
+
+
+@pytest.mark.parametrize("code", ["__import__('os').system('touch witness')", "!!python/object/apply:os.getcwd []"])
+def test_overrides_are_never_evaluated(tmp_path, monkeypatch, code):
+    monkeypatch.chdir(tmp_path)
+    assert load(tmp_path, f"Global.output_dir={code}").Global.output_dir == code
+    assert not (tmp_path / "witness").exists()
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("Global.epoch=3", r"Global\.epoch: unknown key; did you mean epochs"),
+        ("Globl.epochs=3", r"Globl: unknown key; did you mean Global"),
+        ("Global.epochs=three", r"Global\.epochs: expected a whole number, got 'three' \(str\)"),
+        ("Global.epochs=1.5", r"Global\.epochs: expected a whole number, got 1.5"),
+        ("Global.epochs=true", r"Global\.epochs: expected a whole number, got True"),
+        ("Global.eval_during_train=1", r"eval_during_train: expected true or false"),
+        ("Global.epochs=0", r"Global\.epochs: must be at least 1"),
+        ("Global.device=tpu", r"Global\.device: expected one of 'cpu', 'gpu'"),
+        ("Global.image_shape=[3, 32]", r"Global\.image_shape: expected \[channels, height, width\]"),
+        ("Global.image_shape=[3, 32, x]", r"Global\.image_shape\[2\]: expected a whole number"),
+        ("Global.use_dali=True", r"Global\.use_dali: True is not served here"),
+        ("Arch=RepLKNet31B", r"Arch: expected a mapping"),
+        ("DataLoader.Train.sampler.batch_size=0", r"DataLoader\.Train\.sampler: batch_size must be at least 1"),
+        ("DataLoader.Train.dataset.name=CIFAR", r"dataset\.name: expected one of 'ImageNetDataset'"),
+        ("DataLoader.Train.dataset.transform_ops=5", r"transform_ops: expected a list of operators"),
+        ("Infer.PostProcess.top=3", r"Infer\.PostProcess\.top: unknown key; did you mean topk"),
+        ("AMP.use_amp=True", r"AMP\.use_amp: mixed precision is not served"),
+        ("no_equals_sign", r"-o 'no_equals_sign': expected Key\.sub=value"),
+        ("Global.epochs.more=1", r"Global\.epochs is 3 and has no part called 'more'"),
+        ("Loss.Train.5.CELoss.epsilon=1", r"Loss\.Train is a list of 1 entries"),
+    ],
+)
+def test_bad_values_are_refused_in_one_line(tmp_path, override, message):
+    with pytest.raises(UserError, match=message) as error:
+        load(tmp_path, override)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "override, build, message",
+    [
+        ("Arch.name=RepLKNet31", "network", r"Arch\.name: unknown model 'RepLKNet31'; did you mean RepLKNet31"),
+        ("Arch.drop_path=0.1", "network", r"Arch\.drop_path: unknown key; did you mean drop_path_rate"),
+        ("Arch.layers=[2]", "network", r"Arch: large_kernel_sizes, layers and channels need one entry per stage"),
+        ("Arch.class_num=0", "network", r"Arch: class_num must be positive"),
+        ("Optimizer.name=AdamWW", "optimizer", r"Optimizer: unknown optimizer 'AdamWW'; did you mean AdamW"),
+        ("Optimizer.weight_decy=0.1", "optimizer", r"Optimizer\.weight_decy: unknown key; did you mean weight_decay"),
+        ("Optimizer.lr.name=Cosin", "schedule", r"Optimizer\.lr: unknown schedule 'Cosin'; did you mean Cosine"),
+        ("Optimizer.lr.learning_rate=fast", "schedule", r"learning_rate: expected a number, got 'fast'"),
+        ("Optimizer.lr.warmup_epoch=9", "schedule", r"warmup_epoch must lie between 0 and Global\.epochs \(3\)"),
+        ("Loss.Train.0.CELoss.epsilon=2", "loss", r"Loss\.Train\[0\]\.CELoss: epsilon must be"),
+        ("Loss.Train.0={CELos: {}}", "loss", r"unknown loss 'CELos'; did you mean CELoss"),
+        ("Metric.Eval.0={TopkAc: {}}", "metric", r"unknown metric 'TopkAc'; did you mean TopkAcc"),
+    ],
+)
+def test_bad_parts_are_refused_by_what_they_configure(tmp_path, override, build, message):
+    config = load(tmp_path, override)
+    builders = {
+        "network": lambda: build_network(config.Arch),
+        "optimizer": lambda: build_optimizer(config.Optimizer, None, build_network(config.Arch)),
+        "schedule": lambda: build_schedule(config.Optimizer, config.Global.epochs, 10),
+        "loss": lambda: build_loss(config.Loss.Train),
+        "metric": lambda: build_metric(config.Metric.Eval),
+    }
+    with pytest.raises(UserError, match=message):
+        builders[build]()
+
+
+@pytest.mark.parametrize(
+    "op, message",
+    [
+        ({"ResizeImag": {"size": 3}}, r"unknown transform 'ResizeImag'; did you mean ResizeImage"),
+        ({"ColorJitter": None}, r"not served here"),
+        ({"ResizeImage": {"sice": 3}}, r"transform_ops\[0\]\.ResizeImage\.sice: unknown key; did you mean size"),
+        ({"ResizeImage": {}}, r"give size or resize_short"),
+        ({"CropImage": {}}, r"CropImage\.size: missing"),
+        ({"NormalizeImage": {"scale": "abc"}}, r"NormalizeImage\.scale: expected a number, got 'abc'"),
+        ({"TimmAutoAugment": {"config_str": "augmix-m3"}}, r"only RandAugment"),
+        ({"TimmAutoAugment": {"config_str": "rand-m9-x2"}}, r"'x2'"),
+    ],
+)
+def test_bad_transforms(op, message):
+    with pytest.raises(UserError, match=message):
+        build_transforms(read_ops([op], "DataLoader.Train.dataset.transform_ops"))
+
+
+def test_missing_section_and_missing_keys(tmp_path):
+    with pytest.raises(UserError, match="the section Optimizer is missing"):
+        load(tmp_path, Optimizer=None).require("Optimizer")
+    with pytest.raises(UserError, match=r"Arch\.name: missing"):
+        load(tmp_path, Arch={"class_num": 3})
+
+
+def test_global_class_num_is_honoured_like_upstream(tmp_path):
+    config = colour_config()
+    del config["Arch"]["class_num"]
+    assert load(tmp_path, "Global.class_num=17", Arch=config["Arch"]).Arch.class_num == 17
+    assert load(tmp_path, "Global.class_num=17").Arch.class_num == 3
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("Global: [unclosed", r"broken.yaml, line 1: not valid YAML"),
+        ("a: b: c", r"broken.yaml, line 1: not valid YAML"),
+        ("- 1", r"expected sections such as Global"),
+        ("", r"expected sections such as Global"),
+    ],
+)
+def test_broken_files(tmp_path, content, message):
+    (tmp_path / "broken.yaml").write_text(content)
+    with pytest.raises(UserError, match=message):
+        load_config(tmp_path / "broken.yaml")
+    with pytest.raises(UserError, match="no configuration file at"):
+        load_config(tmp_path / "absent.yaml")
+
+
+def test_recipes_hold_no_keys_upstream_would_reject():
+    """Dataset, sampler and operator keys reach constructors there, so ours must be PaddleClas's own."""
+    allowed = {"name", "image_root", "cls_label_path", "transform_ops", "batch_transform_ops", "delimiter", "relabel"}
+    for path in (ROOT / "configs").glob("*.yaml"):
+        raw = yaml.safe_load(path.read_text())
+        for split in raw["DataLoader"].values():
+            assert set(split["dataset"]) <= allowed
+            assert set(split["sampler"]) <= {"name", "batch_size", "drop_last", "shuffle"}

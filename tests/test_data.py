@@ -1,0 +1,406 @@
+"""Transforms, mixing, lists and loading against their published definitions."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+from conftest import colour_config
+from PIL import Image, ImageEnhance, ImageOps
+
+from ppreplk.config import SplitConfig, construct, read_ops
+from ppreplk.data import ImageNetDataset, Pipeline, build_loader, build_transforms
+from ppreplk.data.datasets import find_images
+from ppreplk.data.digits import prepare_digits
+from ppreplk.data.mixing import MixupCutmixHybrid
+from ppreplk.data.randaugment import MAX_LEVEL, Draw, RandAugment, operators
+from ppreplk.data.transforms import (
+    CropImage,
+    DecodeImage,
+    NormalizeImage,
+    RandCropImage,
+    RandFlipImage,
+    RandomErasing,
+    RandomResizedCrop,
+    ResizeImage,
+)
+from ppreplk.errors import UserError
+
+RNG = np.random.default_rng
+
+
+def picture(height=37, width=53, seed=0) -> np.ndarray:
+    return RNG(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def encoded(image: np.ndarray, kind="PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("backend", ["pil", "cv2"])
+def test_decoding(backend):
+    image = picture()
+    assert (DecodeImage(backend=backend)(encoded(image), RNG(0)) == image).all()
+    assert (DecodeImage(backend=backend, to_rgb=False)(encoded(image), RNG(0)) == image[:, :, ::-1]).all()
+    with pytest.raises(UserError, match="cannot be decoded"):
+        DecodeImage(backend=backend)(b"no image", RNG(0))
+
+
+def test_grey_images_become_three_channels():
+    grey = picture()[:, :, 0]
+    assert (DecodeImage(backend="pil")(encoded(grey), RNG(0)) == grey[:, :, None]).all()
+
+
+def test_evaluation_below_384_resizes_the_shorter_side_and_crops_the_centre():
+    image = picture(300, 450)
+    pipeline = Pipeline([ResizeImage(resize_short=256, interpolation="bicubic", backend="pil"), CropImage(224)])
+    resized = Image.fromarray(image).resize((384, 256), Image.Resampling.BICUBIC)
+    assert (pipeline(image, RNG(0)) == np.asarray(resized.crop((80, 16, 304, 240)))).all()
+
+
+def test_evaluation_from_384_up_warps_to_a_square():
+    image = picture(300, 450)
+    received = ResizeImage(size=384, interpolation="bicubic", backend="pil")(image, RNG(0))
+    assert (received == np.asarray(Image.fromarray(image).resize((384, 384), Image.Resampling.BICUBIC))).all()
+
+
+def test_crop_larger_than_the_image_is_refused():
+    with pytest.raises(UserError, match="224x224 is larger than the image, 53x37"):
+        CropImage(224)(picture(), RNG(0))
+
+
+def test_normalization():
+    image = picture()
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    received = NormalizeImage(1 / 255, mean, std, order="")(image, RNG(0))
+    assert received.dtype == np.float32
+    np.testing.assert_allclose(received, (image / 255 - np.array(mean)) / np.array(std), atol=2e-6)
+    chw = NormalizeImage(1 / 255, mean, std)(image.transpose(2, 0, 1), RNG(0))
+    np.testing.assert_allclose(chw, received.transpose(2, 0, 1))
+
+
+def test_random_resized_crop_boxes_follow_the_definition():
+    crop, rng = RandomResizedCrop(8, scale=(0.08, 1.0)), RNG(0)
+    width, height = 500, 375
+    boxes = np.array([crop.box(width, height, rng) for _ in range(4000)])
+    left, top, w, h = boxes.T
+    assert (left >= 0).all() and (top >= 0).all() and (left + w <= width).all() and (top + h <= height).all()
+    areas, ratios = w * h / (width * height), w / h
+    assert 0.07 < areas.min() < 0.1 and areas.max() > 0.9
+    assert ratios.min() > 0.72 and ratios.max() < 1.37
+    small = areas < 0.4  # boxes this small always fit, so nothing biases their ratios
+    assert abs(np.log(ratios[small]).mean()) < 0.02, "log-uniform ratios have mean 1 on the logarithmic scale"
+    assert np.log(ratios[small]).std() == pytest.approx(math.log(4 / 3) / math.sqrt(3), rel=0.05)
+
+
+def test_random_resized_crop_falls_back_to_the_centre():
+    crop = RandomResizedCrop(8, scale=(0.9, 1.0))
+    assert crop.box(1000, 10, RNG(0)) == (493, 0, 13, 10)
+    assert crop.box(10, 1000, RNG(0)) == (0, 493, 10, 13)
+
+
+@pytest.mark.parametrize("use_log_aspect", [False, True])
+def test_rand_crop_image_stays_inside(use_log_aspect):
+    crop = RandCropImage([8, 6], use_log_aspect=use_log_aspect, backend="pil")
+    for seed in range(200):
+        assert crop(picture(5, 90), RNG(seed)).shape == (6, 8, 3)
+
+
+def test_flip_is_even_and_horizontal():
+    image, flip = picture(), RandFlipImage()
+    outcomes = [flip(image, RNG(seed)) for seed in range(400)]
+    flipped = sum((outcome == image[:, ::-1]).all() for outcome in outcomes)
+    assert all((o == image).all() or (o == image[:, ::-1]).all() for o in outcomes)
+    assert 160 < flipped < 240
+
+
+def test_random_erasing_statistics():
+    erase = RandomErasing(EPSILON=0.25, sl=0.02, sh=1 / 3, r1=0.3, attempt=10, use_log_aspect=True, mode="pixel")
+    image = np.full((224, 224, 3), 7.0, np.float32)
+    areas, ratios, noise = [], [], []
+    for seed in range(4000):
+        erased = erase(image, RNG(seed))
+        changed = (erased != 7.0).any(2)
+        if changed.any():
+            rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
+            h, w = np.ptp(rows) + 1, np.ptp(columns) + 1
+            assert changed.sum() == h * w, "one rectangle"
+            areas.append(h * w / 224**2)
+            ratios.append(h / w)
+            noise.append(erased[changed][:50])
+    assert (image == 7.0).all(), "the input is left alone"
+    assert len(areas) / 4000 == pytest.approx(0.25, abs=0.02)
+    assert min(areas) > 0.018 and max(areas) < 0.34
+    assert min(ratios) > 0.28 and max(ratios) < 3.5 and abs(np.log(ratios).mean()) < 0.05
+    noise = np.concatenate(noise)
+    assert abs(noise.mean()) < 0.01 and noise.std() == pytest.approx(1, abs=0.01)
+
+
+class Fixed(Draw):
+    """Draws that are always positive."""
+
+    def signed(self, value):
+        return value
+
+
+def apply(name, level, image, increasing=True):
+    draw = Fixed(RNG(0), [Image.Resampling.BICUBIC], (124, 116, 104))
+    return np.asarray(operators(increasing)[name](image, level, draw))
+
+
+# timm's definitions at level 9 of 10, "inc" variants, positive sign
+EXPECTED_AT_9 = {
+    "AutoContrast": lambda im: ImageOps.autocontrast(im),
+    "Equalize": lambda im: ImageOps.equalize(im),
+    "Invert": lambda im: ImageOps.invert(im),
+    "Rotate": lambda im: im.rotate(27, Image.Resampling.BICUBIC, fillcolor=(124, 116, 104)),
+    "Posterize": lambda im: ImageOps.posterize(im, 1),
+    "Solarize": lambda im: ImageOps.solarize(im, 256 - 230),
+    "SolarizeAdd": lambda im: Image.fromarray(
+        np.where((a := np.asarray(im).astype(int)) < 128, np.minimum(a + 99, 255), a).astype("uint8")
+    ),
+    "Color": lambda im: ImageEnhance.Color(im).enhance(1.81),
+    "Contrast": lambda im: ImageEnhance.Contrast(im).enhance(1.81),
+    "Brightness": lambda im: ImageEnhance.Brightness(im).enhance(1.81),
+    "Sharpness": lambda im: ImageEnhance.Sharpness(im).enhance(1.81),
+    "ShearX": lambda im: affine(im, 1, 0.27, 0, 0, 1, 0),
+    "ShearY": lambda im: affine(im, 1, 0, 0, 0.27, 1, 0),
+    "TranslateXRel": lambda im: affine(im, 1, 0, 0.405 * im.size[0], 0, 1, 0),
+    "TranslateYRel": lambda im: affine(im, 1, 0, 0, 0, 1, 0.405 * im.size[1]),
+}
+
+
+def affine(image, *matrix):
+    kind, kernel = Image.Transform.AFFINE, Image.Resampling.BICUBIC
+    return image.transform(image.size, kind, matrix, kernel, fillcolor=(124, 116, 104))
+
+
+def test_randaugment_operators_at_level_9():
+    image = Image.fromarray(picture())
+    assert set(operators(True)) == set(EXPECTED_AT_9) and len(EXPECTED_AT_9) == 15
+    for name, expected in EXPECTED_AT_9.items():
+        assert (apply(name, 9.0, image) == np.asarray(expected(image))).all(), name
+
+
+@pytest.mark.parametrize("increasing", [True, False])
+@pytest.mark.parametrize("name", EXPECTED_AT_9)
+def test_randaugment_operators_survive_every_level(name, increasing):
+    image = Image.fromarray(picture())
+    for level in np.linspace(0, MAX_LEVEL, 21):
+        assert apply(name, float(level), image, increasing).shape == (37, 53, 3)
+
+
+def test_posterize_to_no_bits_is_black():
+    assert (apply("Posterize", MAX_LEVEL, Image.fromarray(picture())) == 0).all()
+
+
+def test_randaugment_draws_two_layers_each_with_probability_one_half():
+    augment = RandAugment("rand-m9-mstd0.5-inc1", [Image.Resampling.BICUBIC], (124, 116, 104))
+    calls, levels = [], []
+    for index in range(len(augment.operators)):
+        augment.operators[index] = lambda image, level, draw, i=index: calls.append(i) or levels.append(level) or image
+    for seed in range(3000):
+        augment(None, RNG(seed))
+    assert len(calls) == pytest.approx(3000, rel=0.05)
+    counts = np.bincount(calls, minlength=15)
+    assert counts.min() > 140 and counts.max() < 260
+    assert max(levels) <= MAX_LEVEL
+    clipped = np.minimum(RNG(1).normal(9, 0.5, 100000), 10)
+    assert np.mean(levels) == pytest.approx(clipped.mean(), abs=0.03)
+    assert np.std(levels) == pytest.approx(clipped.std(), abs=0.03)
+
+
+def mixing_batch(n=6):
+    images = np.arange(n, dtype=np.float32).reshape(n, 1, 1, 1) * np.ones((1, 3, 16, 16), np.float32)
+    return images, np.arange(n) % 4
+
+
+def test_mixup_mixes_with_the_reversed_batch_and_smooths_labels():
+    images, labels = mixing_batch()
+    mix = MixupCutmixHybrid(mixup_alpha=0.8, label_smoothing=0.1, num_classes=4)
+    mixed, target = mix(images, labels, RNG(3))
+    kept = (mixed[0, 0, 0, 0] - 5) / (0 - 5)
+    assert 0 < kept < 1
+    np.testing.assert_allclose(mixed, images * kept + images[::-1] * (1 - kept), rtol=1e-5)
+    smooth = np.eye(4)[labels] * 0.9 + 0.1 / 4
+    np.testing.assert_allclose(target, smooth * kept + smooth[::-1] * (1 - kept), atol=1e-6)
+
+
+def test_cutmix_pastes_one_box_and_weighs_labels_by_its_area():
+    images, labels = mixing_batch()
+    mix = MixupCutmixHybrid(mixup_alpha=0.0, cutmix_alpha=1.0, label_smoothing=0.0, num_classes=4)
+    for seed in range(50):
+        mixed, target = mix(images, labels, RNG(seed))
+        pasted = mixed[0, 0] == 5
+        assert ((mixed[0, 0] == 0) | pasted).all()
+        rows, columns = pasted.any(1).sum(), pasted.any(0).sum()
+        assert pasted.sum() == rows * columns
+        kept = 1 - pasted.mean()
+        np.testing.assert_allclose(target[0], np.eye(4)[0] * kept + np.eye(4)[1] * (1 - kept), atol=1e-6)
+        assert (mixed[5, 0] == np.where(pasted, 0, 5)).all()
+
+
+def test_mixing_probability_and_switch():
+    images, labels = mixing_batch()
+    mix = MixupCutmixHybrid(0.8, 1.0, prob=0.6, switch_prob=0.25, label_smoothing=0.0, num_classes=4)
+    kinds = {"none": 0, "mixup": 0, "cutmix": 0}
+    for seed in range(2000):
+        values = np.unique(mix(images, labels, RNG(seed))[0][0])
+        kinds["none" if (values == 0).all() else "cutmix" if set(values) <= {0.0, 5.0} else "mixup"] += 1
+    assert kinds["mixup"] / 2000 == pytest.approx(0.6 * 0.75, abs=0.04)
+    assert kinds["cutmix"] / 2000 == pytest.approx(0.6 * 0.25, abs=0.04)  # less the boxes of no area
+
+
+def test_mixing_must_know_the_class_count():
+    with pytest.raises(UserError, match="num_classes is 4, but Arch.class_num is 10"):
+        MixupCutmixHybrid(class_num=10)
+
+
+def loader(project, monkeypatch, seed=0, **changes):
+    monkeypatch.chdir(project)
+    split = colour_config()["DataLoader"]["Train"]
+    for key, value in changes.items():
+        section, name = key.split("__")
+        split[section][name] = value
+    config = construct(SplitConfig, split, "DataLoader.Train")
+    return build_loader(config, class_num=3, seed=seed)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loading_is_a_function_of_seed_and_epoch(colour_project, monkeypatch, workers):
+    ops = colour_config()["DataLoader"]["Train"]["dataset"]["transform_ops"]
+    ops = ops[:1] + [{"RandomResizedCrop": {"size": 16}}, "RandFlipImage", "TimmAutoAugment"] + ops[2:]
+    mixing = [{"MixupCutmixHybrid": {"cutmix_alpha": 1.0, "num_classes": 3}}]
+
+    def epoch(number, seed=0, workers=workers):
+        changes = {"dataset__transform_ops": ops, "dataset__batch_transform_ops": mixing}
+        batches = loader(colour_project, monkeypatch, seed, loader__num_workers=workers, **changes)
+        batches.set_epoch(number)
+        images, labels = zip(*((i.numpy(), t.numpy()) for i, t in batches))
+        assert len(images) == 3 and images[0].shape == (6, 3, 16, 16) and labels[0].shape == (6, 3)
+        return np.concatenate(images), np.concatenate(labels)
+
+    images, labels = epoch(1)
+    again = epoch(1, workers=0)
+    assert (images == again[0]).all() and (labels == again[1]).all()
+    assert (epoch(2)[0] != images).any() and (epoch(1, seed=1)[0] != images).any()
+
+
+def test_every_image_once_per_epoch_in_a_new_order(colour_project, monkeypatch):
+    batches = loader(colour_project, monkeypatch)
+    orders = []
+    for number in (1, 2):
+        batches.set_epoch(number)
+        orders.append([index for batch in batches.sampler for index in batch])
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(18)) and orders[0] != orders[1]
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("images/0.png", r"train\.txt, line 19: expected 'path label', got 'images/0.png'"),
+        ("images/0.png one", r"train\.txt, line 19: expected 'path label'"),
+        ("images/none.png 1", r"train\.txt, line 19: there is no image data/images/none\.png"),
+        ("images/0.png 3", r"train\.txt, line 19: label 3 is outside 0 to 2; Arch\.class_num is 3"),
+        ("images/0.png -1", r"train\.txt, line 19: label -1 is outside"),
+    ],
+)
+def test_bad_lines_are_named(colour_project, monkeypatch, line, message):
+    with open(colour_project / "data" / "train.txt", "a") as file:
+        file.write(line + "\n")
+    with pytest.raises(UserError, match=message):
+        loader(colour_project, monkeypatch)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unreadable_image_is_named_wherever_it_is_loaded(colour_project, monkeypatch, workers):
+    (colour_project / "data" / "images" / "4.png").write_bytes(b"not an image")
+    batches = loader(colour_project, monkeypatch, loader__num_workers=workers)
+    with pytest.raises(UserError, match=r"train\.txt, line 5: data/images/4\.png: cannot be decoded"):
+        list(batches)
+
+
+def test_images_of_different_sizes_are_refused(colour_project, monkeypatch):
+    Image.fromarray(picture()).save(colour_project / "data" / "images" / "0.png")
+    with pytest.raises(UserError, match="differ in shape"):
+        list(loader(colour_project, monkeypatch, dataset__transform_ops=[{"DecodeImage": {"backend": "pil"}}]))
+
+
+def test_missing_data_says_what_where_how_and_what_runs(colour_project, monkeypatch):
+    with pytest.raises(UserError) as error:
+        loader(colour_project, monkeypatch, dataset__cls_label_path="no/list.txt", dataset__image_root="nowhere")
+    for part in (
+        "no list file no/list.txt",
+        "no image folder nowhere",
+        str(colour_project),
+        "path label",
+        "digits.yaml",
+    ):
+        assert part in str(error.value)
+
+
+def test_fewer_images_than_a_batch(colour_project, monkeypatch):
+    with pytest.raises(UserError, match="18 images do not fill one batch of 19"):
+        loader(colour_project, monkeypatch, sampler__batch_size=19)
+
+
+def test_delimiter_relabel_and_paths_with_spaces(colour_project):
+    images = colour_project / "data" / "images"
+    (images / "0.png").rename(images / "a b.png")
+    (colour_project / "list.txt").write_text("images/a b.png 7\n\nimages/1.png 3\n")
+    root = str(colour_project / "data")
+    dataset = ImageNetDataset(root, str(colour_project / "list.txt"), Pipeline([]), class_num=2, relabel=True)
+    assert [(sample.label, sample.line) for sample in dataset.samples] == [(1, 1), (0, 3)]
+    (colour_project / "list.txt").write_text("images/a b.png\t1\n")
+    dataset = ImageNetDataset(root, str(colour_project / "list.txt"), Pipeline([]), class_num=2, delimiter="\t")
+    assert dataset.samples[0].label == 1
+
+
+def test_finding_images(colour_project, monkeypatch):
+    monkeypatch.chdir(colour_project)
+    assert find_images("data/images/3.png") == ["data/images/3.png"]
+    assert len(find_images("data")) == 24
+    assert find_images("data/val.txt") == [f"data/images/{index}.png" for index in range(18, 24)]
+    assert find_images("data", "data/val.txt") == find_images("data/val.txt")
+    for place, message in {"nothing": "no image, folder or list nothing", "output": "holds no image"}.items():
+        (colour_project / "output").mkdir(exist_ok=True)
+        with pytest.raises(UserError, match=message):
+            find_images(place)
+    (colour_project / "bad.txt").write_text("data/images/3.png\nmissing.png\n")
+    with pytest.raises(UserError, match=r"bad\.txt, line 2: there is no image"):
+        find_images("bad.txt")
+
+
+def test_the_digits_are_scikit_learns(tmp_path):
+    from sklearn.datasets import load_digits
+
+    prepare_digits(tmp_path / "digits")
+    digits = load_digits()
+    train, val = ((tmp_path / "digits" / f"{name}_list.txt").read_text().split("\n")[:-1] for name in ("train", "val"))
+    assert (len(train), len(val)) == (1437, 360)
+    assert not set(train) & set(val)
+    for line in train[::100] + val[::50]:
+        name, label = line.split()
+        index = int(name[len("images/") : -len(".png")])
+        pixels = np.asarray(Image.open(tmp_path / "digits" / name)).astype(float)
+        assert digits.target[index] == int(label)
+        assert np.abs(pixels - digits.images[index] * 255 / 16).max() <= 0.5
+    stamp = (tmp_path / "digits" / "labels.txt").stat().st_mtime_ns
+    prepare_digits(tmp_path / "digits")
+    assert (tmp_path / "digits" / "labels.txt").stat().st_mtime_ns == stamp
+    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
+
+
+def test_the_digits_do_not_overwrite_other_files(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds other files"):
+        prepare_digits(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_pipeline_from_a_configuration():
+    ops = [{"DecodeImage": {"backend": "pil"}}, {"ResizeImage": {"size": [20, 10], "backend": "pil"}}, "ToCHWImage"]
+    received = build_transforms(read_ops(ops, "Infer.transforms"))(encoded(picture()), RNG(0))
+    assert received.shape == (3, 10, 20)

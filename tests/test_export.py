@@ -1,0 +1,199 @@
+"""Exported programs: proven equal, whole or absent, and good for prediction."""
+
+import argparse
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+import yaml
+from conftest import colour_config, randomise_batch_norms, write_config
+
+from ppreplk import export as export_module
+from ppreplk.config import load_config
+from ppreplk.engine.build import build_network
+from ppreplk.errors import UserError
+from ppreplk.export import export
+from ppreplk.predict import Predictor, infer
+
+
+@pytest.fixture
+def project(colour_project, monkeypatch):
+    """With weights whose every BN statistic is random."""
+    monkeypatch.chdir(colour_project)
+    paddle.seed(0)
+    model = build_network(config().Arch)
+    randomise_batch_norms(model)
+    paddle.save(model.state_dict(), "weights.pdparams")
+    return colour_project
+
+
+def config(*overrides):
+    write_config(Path("config.yaml"), colour_config())
+    return load_config("config.yaml", ["Global.pretrained_model=weights", *overrides])
+
+
+def network():
+    model = build_network(config().Arch)
+    model.set_state_dict(paddle.load("weights.pdparams"))
+    model.eval()
+    return model
+
+
+def options(**changes):
+    return argparse.Namespace(**{"model_dir": None, "output": None, **changes})
+
+
+@pytest.mark.parametrize("softmax", [True, False])
+def test_the_program_computes_what_the_network_computes(project, softmax):
+    folder = export(config(f"Arch.infer_add_softmax={softmax}"))
+    images = np.random.default_rng(1).standard_normal((5, 3, 32, 32)).astype("float32")
+    received = Predictor(folder)(images)
+    expected = network()(paddle.to_tensor(images))
+    expected = paddle.nn.functional.softmax(expected) if softmax else expected
+    np.testing.assert_allclose(received, expected.numpy(), rtol=0, atol=1e-5 * np.abs(expected.numpy()).max())
+    assert sorted(path.name for path in folder.iterdir()) == ["inference.json", "inference.pdiparams", "inference.yml"]
+
+
+def test_the_program_holds_no_batch_norm_and_one_convolution_per_large_kernel(project):
+    program = (export(config()) / "inference.json").read_text()
+    assert "batch_norm" not in program
+    depthwise = re.findall(r'"#":"\d+\.depthwise_conv2d"', program)
+    assert len(depthwise) == 5  # two in the stem, one in the transition, one in each of two blocks
+
+
+def test_the_largest_difference_is_reported(project, caplog):
+    caplog.set_level("INFO", "ppreplk")
+    export(config())
+    assert "largest difference of the logits" in caplog.text
+
+
+def test_a_wrong_program_fails_and_leaves_nothing(project, monkeypatch):
+    right = export_module.fold
+
+    def wrong(model):
+        folded = right(model)
+        folded.head.bias.set_value(folded.head.bias + paddle.to_tensor([0.01, 0.0, 0.0]))
+        return folded
+
+    monkeypatch.setattr(export_module, "fold", wrong)
+    with pytest.raises(UserError, match="export failed: the saved program differs from the network by 0.0"):
+        export(config())
+    assert not (project / "inference").exists() or not any((project / "inference").iterdir())
+
+
+def test_a_failed_export_keeps_the_program_that_was_there(project, monkeypatch):
+    export(config())
+    before = {path.name: path.read_bytes() for path in (project / "inference").iterdir()}
+    with pytest.raises(UserError, match="export failed"):
+        export(config("Global.export_tolerance=1e-30"))
+    assert {path.name: path.read_bytes() for path in (project / "inference").iterdir()} == before
+
+
+def test_without_evaluation_data_photographs_are_used(project, caplog):
+    caplog.set_level("INFO", "ppreplk")
+    export(config("DataLoader.Eval.dataset.cls_label_path=absent.txt"))
+    assert "two photographs" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("Global.pretrained_model=null", "Global.pretrained_model is not set"),
+        ("Global.pretrained_model=absent", "no checkpoint at absent"),
+        ("Global.save_inference_dir=config.yaml", "save_inference_dir: cannot write to config.yaml"),
+        ("Global.image_shape=[3, 48, 48]", r"make images of shape \[3, 32, 32\], but Global.image_shape is"),
+        ("Infer=null", "the section Infer is missing"),
+    ],
+)
+def test_bad_settings(project, override, message):
+    with pytest.raises(UserError, match=message):
+        export(config(override))
+    assert not (project / "inference").exists() or not any((project / "inference").iterdir())
+
+
+def test_network_and_program_predict_the_same(project):
+    export(config())
+    by_network = infer(config(), options(output="a.json"))
+    by_program = infer(config(), options(model_dir="inference", output="b.json"))
+    assert len(by_network) == 24
+    for first, second in zip(by_network, by_program):
+        assert first.file_name == second.file_name and first.class_ids == second.class_ids
+        np.testing.assert_allclose(first.scores, second.scores, atol=1e-4)
+        assert first.label_names == [("red", "green", "blue")[index] for index in first.class_ids]
+
+
+def test_a_program_without_softmax_predicts_probabilities_too(project):
+    export(config("Arch.infer_add_softmax=False"))
+    prediction = infer(config("Infer.PostProcess.topk=3"), options())[0]
+    program = infer(config(), options(model_dir="inference"))[0]
+    assert sum(prediction.scores) == pytest.approx(1.0, abs=1e-4)
+    np.testing.assert_allclose(program.scores, prediction.scores[:2], atol=1e-4)
+
+
+def test_json_and_csv(project):
+    predictions = infer(config("Infer.infer_imgs=data/val.txt"), options(output="out.json"))
+    assert [entry["file_name"] for entry in json.loads(Path("out.json").read_text())] == [
+        prediction.file_name for prediction in predictions
+    ]
+    infer(config("Infer.infer_imgs=data/images/3.png"), options(output="out.csv"))
+    rows = list(csv.DictReader(Path("out.csv").open()))
+    assert [row["rank"] for row in rows] == ["1", "2"]
+    assert rows[0]["file_name"] == "data/images/3.png" and rows[0]["label_name"] in ("red", "green", "blue")
+
+
+def test_printing(project, capsys):
+    infer(config("Infer.infer_imgs=data/images/3.png", "Infer.PostProcess.class_id_map_file=null"), options())
+    assert capsys.readouterr().out.startswith("data/images/3.png: ")
+
+
+@pytest.mark.parametrize(
+    "overrides, changes, message",
+    [
+        (["Infer.infer_imgs=null"], {}, "no images given"),
+        (["Infer.infer_imgs=absent"], {}, "no image, folder or list absent"),
+        ([], {"model_dir": "absent"}, "no exported program in absent"),
+        ([], {"output": "out.txt"}, r"expected a file ending in \.json or \.csv"),
+        ([], {"output": "absent/out.json"}, "folder of absent/out.json"),
+        (["Infer.PostProcess.class_id_map_file=absent.txt"], {}, "absent.txt: cannot be read"),
+        (["Infer.PostProcess.class_id_map_file=data/val.txt"], {}, "val.txt, line 1: expected '0 NAME'"),
+        (["Infer.batch_size=0"], {}, "batch_size"),
+    ],
+)
+def test_bad_requests(project, overrides, changes, message):
+    with pytest.raises(UserError, match=message):
+        infer(config(*overrides), options(**changes))
+
+
+def test_an_unreadable_image_is_named(project):
+    Path("data/images/7.png").write_bytes(b"x")
+    with pytest.raises(UserError, match="data/images/7.png: cannot be decoded"):
+        infer(config(), options(output="out.json"))
+    assert not Path("out.json").exists()
+
+
+def test_a_broken_program_is_refused(project):
+    export(config())
+    Path("inference/inference.json").write_text("{}")
+    with pytest.raises(UserError, match="inference.json"):
+        infer(config(), options(model_dir="inference"))
+
+
+def test_inference_yml_holds_what_a_user_of_the_program_needs(project):
+    export(config())
+    content = yaml.safe_load(Path("inference/inference.yml").read_text())
+    assert content["PostProcess"]["Topk"]["label_list"] == ["red", "green", "blue"]
+    assert [next(iter(op)) for op in content["PreProcess"]["transform_ops"]][-1] == "ToCHWImage"
+
+
+def test_imagenet_names_come_from_the_installed_paddleclas():
+    pytest.importorskip("paddleclas")
+    from conftest import ROOT
+
+    from ppreplk.predict import read_class_names
+
+    names = read_class_names(load_config(ROOT / "configs" / "replknet31b.yaml").Infer.PostProcess)
+    assert len(names) == 1000 and names[0].startswith("tench")
