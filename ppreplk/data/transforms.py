@@ -40,11 +40,13 @@ CV2_FILTERS = {
 
 
 def _cv2():
-    """OpenCV, which comes with paddleclas; only ``backend: cv2`` needs it."""
+    """OpenCV, which paddleclas brings along; only ``backend: cv2`` needs it."""
     try:
         import cv2
     except ImportError as error:
-        raise UserError(f"backend cv2 needs OpenCV ({error}); use backend: pil or install paddleclas") from error
+        raise UserError(
+            f"backend cv2 needs OpenCV ({error}); use backend: pil, or run: pip install opencv-python-headless"
+        ) from error
     cv2.setNumThreads(0)  # the loader's processes are the parallelism
     return cv2
 
