@@ -41,6 +41,6 @@ def run(command: Callable[[Config, argparse.Namespace], object], parser: argpars
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        print("stopped; a training goes on with -o Global.checkpoints=OUTPUT_DIR/latest", file=sys.stderr)
         return INTERRUPTED
     return 0

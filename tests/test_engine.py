@@ -83,6 +83,25 @@ def test_resuming_continues_bit_for_bit(project, ema):
             assert (np.asarray(whole[name]) == np.asarray(parts[name])).all(), name
 
 
+def test_resuming_keeps_the_seed_that_was_drawn(project):
+    first = Trainer(config("Global.seed=null", "Global.epochs=1"))
+    first.fit()
+    second = Trainer(config("Global.seed=null", "Global.checkpoints=output/latest.pdparams"))
+    assert second.state == first.state and second.loader.dataset.seed == first.state.seed
+
+
+def test_resuming_from_broken_files(project):
+    train(config("Global.epochs=1"))
+    for suffix in (".pdopt", ".pdstates"):
+        whole = Path(f"output/latest{suffix}").read_bytes()
+        Path(f"output/latest{suffix}").write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(UserError, match=f"latest{suffix}: cannot be read"):
+            train(config("Global.checkpoints=output/latest"))
+        Path(f"output/latest{suffix}").write_bytes(whole)
+    with pytest.raises(UserError, match="pdema missing"):
+        train(config("Global.checkpoints=output/latest", EMA={"decay": 0.9}))
+
+
 def stop_after(epoch):
     """An evaluation that interrupts the run in the epoch after ``epoch``."""
     original = Trainer.evaluate_epoch

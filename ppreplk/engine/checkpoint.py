@@ -66,38 +66,58 @@ def _write_whole(path: Path, content: Any) -> None:
         raise UserError(f"cannot write {path} ({error.strerror or error})") from error
 
 
-def restore(
-    prefix: str,
-    model: nn.Layer,
-    optimizer: paddle.optimizer.Optimizer,
-    ema: ExponentialMovingAverage | None,
-) -> TrainState:
-    """Load a checkpoint into the given objects, and return its state.
+def read_state(prefix: str, with_ema: bool) -> TrainState:
+    """The state of a checkpoint, after a look that all its files are there.
 
     Args:
         prefix: the path without suffix; ``.pdparams`` at its end is taken off.
+        with_ema: whether averaged weights are wanted too.
 
     Raises:
-        UserError: a file is missing or belongs to another network or optimizer.
+        UserError: a file is missing or was not written by :func:`save`.
     """
-    prefix = prefix[: -len(".pdparams")] if prefix.endswith(".pdparams") else prefix
-    suffixes = [".pdparams", ".pdopt", ".pdstates"] + ([".pdema"] if ema else [])
+    prefix = _without_suffix(prefix)
+    suffixes = [".pdparams", ".pdopt", ".pdstates"] + ([".pdema"] if with_ema else [])
     missing = [prefix + suffix for suffix in suffixes if not os.path.isfile(prefix + suffix)]
     if missing:
         raise UserError(
             f"Global.checkpoints: cannot resume, {', '.join(missing)} missing; "
             "name a checkpoint such as output/latest, or start from weights alone with Global.pretrained_model"
         )
+    states = _load(prefix + ".pdstates")
+    if not isinstance(states, dict) or set(states) != {field.name for field in dataclasses.fields(TrainState)}:
+        raise UserError(f"{prefix}.pdstates: not written by this version; start with Global.pretrained_model instead")
+    return TrainState(**states)
+
+
+def restore(
+    prefix: str,
+    model: nn.Layer,
+    optimizer: paddle.optimizer.Optimizer,
+    ema: ExponentialMovingAverage | None,
+) -> None:
+    """Load weights, averaged weights and optimizer of a checkpoint into the given objects.
+
+    Raises:
+        UserError: a file belongs to another network or optimizer.
+    """
+    prefix = _without_suffix(prefix)
     raw = prefix + (".pdema" if ema else ".pdparams")
     load_weights(model, load_checkpoint(raw), raw)
     if ema:
         load_weights(ema.model, load_checkpoint(prefix + ".pdparams"), prefix + ".pdparams")
-    optimizer.set_state_dict(_by_parameter(paddle.load(prefix + ".pdopt"), model, prefix + ".pdopt"))
-    known = {field.name for field in dataclasses.fields(TrainState)}
-    states = paddle.load(prefix + ".pdstates")
-    if not isinstance(states, dict) or not {"seed", "epoch", "step"} <= set(states):
-        raise UserError(f"{prefix}.pdstates: not written by this package; use Global.pretrained_model")
-    return TrainState(**{name: value for name, value in states.items() if name in known})
+    optimizer.set_state_dict(_by_parameter(_load(prefix + ".pdopt"), model, prefix + ".pdopt"))
+
+
+def _without_suffix(prefix: str) -> str:
+    return prefix[: -len(".pdparams")] if prefix.endswith(".pdparams") else prefix
+
+
+def _load(path: str) -> Any:
+    try:
+        return paddle.load(path)
+    except Exception as error:  # a broken pickle raises many kinds
+        raise UserError(f"{path}: cannot be read ({type(error).__name__}: {error}); is it complete?") from error
 
 
 # Paddle keys the optimizer's tensors by internal parameter names ("conv2d_3.w_0_moment1_0"), which depend on

@@ -36,8 +36,11 @@ class Trainer:
         settings = config.Global
         if paddle.distributed.get_world_size() > 1:
             raise UserError("this version trains in one process; start it without paddle.distributed.launch")
-        seed = choose_seed(settings.seed)
-        self.state = TrainState(seed)
+        if settings.checkpoints is not None:
+            self.state = checkpoint.read_state(settings.checkpoints, with_ema=config.EMA is not None)
+        else:
+            self.state = TrainState(choose_seed(settings.seed))
+        seed = self.state.seed
         prepare_dataset(config)
         class_num = config.Arch.class_num
         self.loader = build_loader(config.require("DataLoader.Train"), class_num, seed)
@@ -70,12 +73,12 @@ class Trainer:
         optimizer_config = config.require("Optimizer")
         self.schedule = build_schedule(optimizer_config, settings.epochs, self.batches // self.update_freq)
         self.optimizer = build_optimizer(optimizer_config, self.schedule, self.model)
-        if settings.checkpoints is None and settings.pretrained_model is not None:
+        if settings.pretrained_model is not None and settings.checkpoints is None:
             load_weights(self.model, load_checkpoint(settings.pretrained_model), settings.pretrained_model)
         self.ema = ExponentialMovingAverage(self.model, config.EMA.decay) if config.EMA else None
         if settings.checkpoints is not None:
-            self.state = checkpoint.restore(settings.checkpoints, self.model, self.optimizer, self.ema)
-            logger.info("resumed from %s after epoch %d", settings.checkpoints, self.state.epoch)
+            checkpoint.restore(settings.checkpoints, self.model, self.optimizer, self.ema)
+            logger.info("resumed from %s after epoch %d of %d", settings.checkpoints, self.state.epoch, settings.epochs)
 
     def fit(self) -> TrainState:
         """Train to the last epoch, evaluating and saving on the way.
