@@ -7,6 +7,8 @@ import sys
 import warnings
 from collections.abc import Callable
 
+import paddle
+
 from .config import Config, load_config
 from .engine.log import log_to_terminal
 from .errors import UserError
@@ -34,6 +36,7 @@ def run(command: Callable[[Config, argparse.Namespace], object], parser: argpars
     """Parse, load the configuration, run ``command``; one line and exit code 2 for bad input."""
     arguments = parser.parse_args()
     log_to_terminal()
+    paddle.disable_signal_handler()  # it prints a stack of C++ frames when the process is told to end
     warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
     try:
         command(load_config(arguments.config, arguments.override), arguments)
