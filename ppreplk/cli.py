@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -10,8 +11,8 @@ from collections.abc import Callable
 import paddle
 
 from .config import Config, load_config
-from .engine.log import log_to_terminal
 from .errors import UserError
+from .log import log_to_terminal
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -44,6 +45,8 @@ def run(command: Callable[[Config, argparse.Namespace], object], parser: argpars
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("stopped; a training goes on with -o Global.checkpoints=OUTPUT_DIR/latest", file=sys.stderr)
+        print("stopped", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import paddle
 from paddle import nn
 
-from .layers import DepthwiseConv2D
+from .layers import DepthwiseConv2D, eval_mode
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,11 @@ def count(model: nn.Layer, input_shape: Sequence[int]) -> Complexity:
             hooks.append(layer.register_forward_post_hook(add_conv))
         elif isinstance(layer, nn.Linear):
             hooks.append(layer.register_forward_post_hook(add_linear))
-    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
-    model.eval()
     try:
-        model(paddle.zeros(list(input_shape)))
+        with eval_mode(model):
+            model(paddle.zeros(list(input_shape)))
     finally:
         for hook in hooks:
             hook.remove()
-        for layer, training in modes:
-            layer.training = training
     params = sum(parameter.size for parameter in model.parameters() if not parameter.stop_gradient)
     return Complexity(int(params), int(macs))

@@ -8,6 +8,7 @@ Type hints in this module are evaluated at run time, so they keep to what Python
 """
 
 import inspect
+import math
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -83,10 +84,10 @@ def typed(value: Any, hint: Any, where: str) -> Any:
     elif hint is float:
         if isinstance(value, str):
             try:
-                return parse_number(value)
+                value = parse_number(value)
             except ValueError:
                 raise _wrong(value, hint, where) from None
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
     elif hint is int:
         if isinstance(value, int) and not isinstance(value, bool):
@@ -376,6 +377,10 @@ class LoaderConfig:
     num_workers: int = 0
     use_shared_memory: bool = True
 
+    def __post_init__(self) -> None:
+        if self.num_workers < 0:
+            raise UserError(f"num_workers must not be negative, got {self.num_workers}")
+
 
 @dataclass
 class DatasetConfig:
@@ -416,6 +421,10 @@ class PostProcessConfig:
     class_id_map_file: Optional[str] = None
     delimiter: Optional[str] = None
 
+    def __post_init__(self) -> None:
+        if self.topk < 1:
+            raise UserError(f"topk must be at least 1, got {self.topk}")
+
 
 @dataclass
 class InferConfig:
@@ -428,6 +437,10 @@ class InferConfig:
     PostProcess: PostProcessConfig = field(default_factory=PostProcessConfig)
 
     unserved: ClassVar[dict[str, Unserved]] = {"save_dir": Unserved("use --output FILE.json or FILE.csv")}
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UserError(f"batch_size must be at least 1, got {self.batch_size}")
 
 
 @dataclass
@@ -517,7 +530,9 @@ def read_yaml(path: Union[str, Path]) -> dict:
         raise UserError(f"no configuration file at {path}")
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or an impossible date
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise UserError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', None) or error})") from error
@@ -561,6 +576,6 @@ def override(raw: dict, text: str) -> None:
 def _override_value(text: str) -> Any:
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # ValueError: an impossible date
         return text
     return text if isinstance(value, dict) and not text.lstrip().startswith("{") else value

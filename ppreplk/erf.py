@@ -10,6 +10,7 @@ import paddle
 from paddle import nn
 
 from .errors import UserError
+from .layers import eval_mode
 
 
 def contribution_map(model: nn.Layer, images: paddle.Tensor) -> np.ndarray:
@@ -31,18 +32,13 @@ def contribution_map(model: nn.Layer, images: paddle.Tensor) -> np.ndarray:
     """
     if not hasattr(model, "forward_features"):
         raise UserError(f"{type(model).__name__} has no forward_features: its last feature map cannot be reached")
-    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
-    model.eval()
-    try:
-        images = images.detach()
-        images.stop_gradient = False
+    images = images.detach()
+    images.stop_gradient = False
+    with eval_mode(model):
         features = model.forward_features(images)
         height, width = features.shape[2:]
         centre = nn.functional.relu(features[:, :, height // 2, width // 2]).sum()
         (gradient,) = paddle.grad(centre, images)
-    finally:
-        for layer, training in modes:
-            layer.training = training
     return nn.functional.relu(gradient).sum(axis=[0, 1]).numpy()
 
 

@@ -17,6 +17,8 @@ class UserError(ValueError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the nearest known names, or all of them if none is near."""
     known = sorted(known)
+    if not known:
+        return "; there are none to choose from"
     by_folded = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(str(name).lower(), by_folded, n=3, cutoff=0.5)
     if close:

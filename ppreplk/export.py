@@ -13,17 +13,19 @@ import paddle
 import yaml
 from paddle import nn
 
+from .builders import build_trained_network, prepare_dataset
 from .config import Config, Ops
-from .data import build_transforms
-from .data.datasets import load_image, read_list
-from .engine.build import build_trained_network, prepare_dataset
-from .engine.runtime import set_up_device
+from .data import build_dataset, build_transforms
+from .data.datasets import load_image
+from .data.transforms import IMAGE, NORMALIZED_CHW
 from .errors import UserError
 from .predict import INFERENCE_YAML, PROGRAM, Predictor, read_class_names
 from .reparam import fold
+from .runtime import set_up_device
 
 logger = logging.getLogger(__name__)
 
+LEAST_LOG_PROBABILITY = -80.0  # below, a float32 probability has no digits left to compare
 REAL_IMAGES = 8
 RANDOM_BATCHES = (1, 3)  # batch sizes
 
@@ -57,11 +59,13 @@ def export(config: Config) -> Path:
     config.require("Infer")
     network = build_trained_network(config)
     target = Path(config.Global.save_inference_dir)
+    is_new = not target.exists()
     try:
         target.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=target))
     except OSError as error:
         raise UserError(f"Global.save_inference_dir: cannot write to {target} ({error.strerror})") from error
+    done = False
     try:
         save_program(network, config, staging)
         difference, scale = verify(network, config, staging)
@@ -77,8 +81,11 @@ def export(config: Config) -> Path:
             )
         for path in sorted(staging.iterdir()):
             os.replace(path, target / path.name)
+        done = True
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        if is_new and not done:
+            target.rmdir()
     logger.info("saved %s.json and %s.pdiparams, with %s beside them", target / PROGRAM, PROGRAM, INFERENCE_YAML)
     return target
 
@@ -128,17 +135,18 @@ def verify(network: nn.Layer, config: Config, folder: Path) -> tuple[float, floa
     batches.append(real_images(config))
     difference = scale = 0.0
     for batch in batches:
-        logits = network(paddle.to_tensor(batch))
-        expected, received = logits, paddle.to_tensor(predictor(batch), place=logits.place)
+        logits = network(paddle.to_tensor(batch)).numpy().astype(np.float64)
+        if not np.isfinite(logits).all():
+            raise UserError("export failed: the trained network itself gives NaN or infinite logits")
+        scale = max(scale, float(np.abs(logits).max()))
+        received = predictor(batch).astype(np.float64)
         if config.Arch.infer_add_softmax:
-            expected, received = nn.functional.log_softmax(logits), received.log()
-            known = expected > -80.0  # below, a float32 probability has no digits left
-            expected, received = expected[known], received[known]
-        difference = np.fmax(difference, float((expected - received).abs().max()))
-        if not np.isfinite(received.numpy()).all():
-            return float("inf"), scale
-        scale = max(scale, float(logits.abs().max()))
-    return float(difference), scale
+            shifted = logits - logits.max(axis=1, keepdims=True)
+            logits = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+            with np.errstate(divide="ignore"):
+                received = np.where(logits > LEAST_LOG_PROBABILITY, np.log(received), logits)
+        difference = max(difference, float(np.nan_to_num(np.abs(received - logits), nan=np.inf).max()))
+    return difference, scale
 
 
 def real_images(config: Config) -> np.ndarray:
@@ -147,20 +155,21 @@ def real_images(config: Config) -> np.ndarray:
     Returns:
         (N, 3, H, W) float32.
     """
-    transforms = build_transforms(config.Infer.transforms)
     rng = np.random.default_rng(0)
+    transforms = build_transforms(config.Infer.transforms, NORMALIZED_CHW)
     images = [load_image(path, transforms, rng) for path in _evaluation_images(config)]
     if not images:
         logger.info("no evaluation images here; verifying on two photographs of scikit-learn instead")
         without_decoding = Ops(op for op in config.Infer.transforms if op.name != "DecodeImage")
-        images = [build_transforms(without_decoding)(photograph, rng) for photograph in _photographs()]
-    batch = np.stack(images).astype(np.float32)
-    if list(batch.shape[1:]) != config.Global.image_shape:
+        transforms = build_transforms(without_decoding, NORMALIZED_CHW, start=IMAGE)
+        images = [transforms(photograph, rng) for photograph in _photographs()]
+    shapes = sorted({image.shape for image in images})
+    if shapes != [tuple(config.Global.image_shape)]:
         raise UserError(
-            f"Infer.transforms make images of shape {list(batch.shape[1:])}, but Global.image_shape is "
-            f"{config.Global.image_shape}; make them equal (is ToCHWImage the last transform?)"
+            f"Infer.transforms make images of shape {list(shapes[0])}, but Global.image_shape is "
+            f"{config.Global.image_shape}; make them equal"
         )
-    return batch
+    return np.stack(images)
 
 
 def _evaluation_images(config: Config) -> list[str]:
@@ -170,13 +179,7 @@ def _evaluation_images(config: Config) -> list[str]:
     prepare_dataset(config)
     if not (os.path.isfile(split.dataset.cls_label_path) and os.path.isdir(split.dataset.image_root)):
         return []
-    samples = read_list(
-        split.dataset.image_root,
-        split.dataset.cls_label_path,
-        config.Arch.class_num,
-        split.dataset.delimiter,
-        split.dataset.relabel,
-    )
+    samples = build_dataset(split.dataset, config.Arch.class_num, seed=0).samples
     step = max(len(samples) // REAL_IMAGES, 1)
     return [sample.path for sample in samples[::step][:REAL_IMAGES]]
 

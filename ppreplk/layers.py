@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -21,7 +24,7 @@ def batch_norm(channels: int) -> nn.BatchNorm2D:
 
 
 def bn_scale_shift(bn: nn.Layer) -> tuple[np.ndarray, np.ndarray]:
-    """``scale`` and ``shift``, (C,) float64, of ``bn`` on its running statistics, whatever mode it is in."""
+    """``scale`` and ``shift``, (C,) float64, of a :func:`batch_norm` on its running statistics, in any mode."""
     gamma, beta, mean, variance = (to_numpy(t) for t in (bn.weight, bn.bias, bn._mean, bn._variance))
     return fusion.bn_scale_shift(gamma, beta, mean, variance, BN_EPSILON)
 
@@ -58,7 +61,7 @@ class DropPath(nn.Layer):
         return f"rate={self.rate}"
 
 
-class Conv2D(nn.Conv2D):
+class DenseConv2D(nn.Conv2D):
     """``nn.Conv2D`` with square kernels, PyTorch's initialization and its hyperparameters kept readable.
 
     (N, in, H, W) -> (N, out, H', W').
@@ -141,6 +144,9 @@ class DepthwiseConv2D(nn.Layer):
         return ", ".join(f"{name}={value}" for name, value in self.hyperparameters.items())
 
 
+ACTIVATIONS = {"relu": nn.ReLU, None: nn.Identity}
+
+
 class ConvBN(nn.Layer):
     """Convolution, batch normalization, activation. (N, in, H, W) -> (N, out, H', W').
 
@@ -148,7 +154,7 @@ class ConvBN(nn.Layer):
     one convolution with bias; ``is_fused`` says which form this is.
 
     Args:
-        conv: :class:`Conv2D` or :class:`DepthwiseConv2D` without bias.
+        conv: :class:`DenseConv2D` or :class:`DepthwiseConv2D` without bias.
         out_channels: channels of its output.
         activation: ``"relu"`` or None.
     """
@@ -157,7 +163,7 @@ class ConvBN(nn.Layer):
         super().__init__()
         self.conv = conv
         self.bn = batch_norm(out_channels)
-        self.nonlinear = nn.ReLU() if activation == "relu" else nn.Identity()
+        self.nonlinear = ACTIVATIONS[activation]()
         self.is_fused = False
 
     def forward(self, x):
@@ -195,6 +201,44 @@ def set_weight_bias(layer: nn.Layer, weight: np.ndarray, bias: np.ndarray) -> No
         parameter.set_value(paddle.to_tensor(value.astype(np.float32)).astype(parameter.dtype))
 
 
+class PreNormBlock(nn.Layer):
+    """A residual block that starts with a batch normalization and the 1x1 convolution ``pw1``.
+
+    ``fuse_bn`` folds the first into the second; ``is_fused`` says which form this is. The two official
+    block types name their normalization differently: ``pre_bn_name`` says how.
+    """
+
+    pre_bn_name: str
+
+    def __init__(self):
+        super().__init__()
+        self.is_fused = False
+
+    def fuse_bn(self) -> None:
+        if not self.is_fused:
+            self.pw1.fuse_bn(input_bn=getattr(self, self.pre_bn_name))
+            setattr(self, self.pre_bn_name, nn.Identity())
+            self.is_fused = True
+
+
+def fuse_bn_linear(bn: nn.Layer, linear: nn.Linear) -> None:
+    """Absorb a :func:`batch_norm` that stands before ``linear``, an average pool between them or not."""
+    weight, bias = to_numpy(linear.weight), to_numpy(linear.bias)
+    set_weight_bias(linear, *fusion.scale_linear_input(weight, bias, *bn_scale_shift(bn)))
+
+
+@contextmanager
+def eval_mode(model: nn.Layer) -> Iterator[None]:
+    """Eval mode inside the block; afterwards every sublayer is in the mode it was in."""
+    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
+    model.eval()
+    try:
+        yield
+    finally:
+        for layer, training in modes:
+            layer.training = training
+
+
 def conv_bn(
     in_channels: int,
     out_channels: int,
@@ -203,7 +247,7 @@ def conv_bn(
     activation: str | None = None,
 ) -> ConvBN:
     """Dense convolution with padding ``kernel_size // 2``, batch normalization and activation."""
-    return ConvBN(Conv2D(in_channels, out_channels, kernel_size, stride), out_channels, activation)
+    return ConvBN(DenseConv2D(in_channels, out_channels, kernel_size, stride), out_channels, activation)
 
 
 def depthwise_conv_bn(

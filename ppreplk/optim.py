@@ -33,6 +33,9 @@ def layer_ids(model: nn.Layer) -> dict[str, int]:
 
 
 def _with_warmup(after: Schedule, peak: float, start: float, steps: int) -> Schedule:
+    if peak < 0 or start < 0:
+        raise UserError(f"learning rates must not be negative, got learning_rate {peak} and warmup_start_lr {start}")
+
     def schedule(step: int) -> float:
         return start + (peak - start) * step / steps if step < steps else after(step - steps)
 
@@ -68,6 +71,8 @@ def Linear(
     by_epoch: Literal[False] = False,
 ) -> Schedule:
     """Linear warm-up, then a polynomial of degree ``power`` from ``learning_rate`` to ``end_lr``."""
+    if power <= 0:
+        raise UserError(f"power must be positive, got {power}")
     warmup, decay = _warmup_and_decay_steps(epochs, per_epoch, warmup_epoch)
 
     def polynomial(step: int) -> float:
@@ -120,6 +125,11 @@ def AdamW(
         no_weight_decay_name: space-separated parts of parameter names that are not decayed.
         one_dim_param_no_weight_decay: leave biases and normalization parameters alone.
     """
+    for name, beta in {"beta1": beta1, "beta2": beta2}.items():
+        if not 0.0 <= beta < 1.0:
+            raise UserError(f"{name} must be at least 0 and below 1, got {beta}")
+    if epsilon <= 0 or (weight_decay or 0.0) < 0:
+        raise UserError(f"epsilon must be positive and weight_decay not negative, got {epsilon} and {weight_decay}")
     exempt = _exempt_from_decay(model, no_weight_decay_name, one_dim_param_no_weight_decay)
     return paddle.optimizer.AdamW(
         schedule,
@@ -151,6 +161,8 @@ def Momentum(
     """SGD with momentum. ``regularizer: {name: L2, coeff: ...}`` or ``weight_decay`` decays every parameter."""
     if regularizer is not None:
         weight_decay = regularizer.coeff
+    if not 0.0 <= momentum < 1.0 or (weight_decay or 0.0) < 0:
+        raise UserError(f"momentum must lie in [0, 1), weight_decay not be negative, got {momentum}, {weight_decay}")
     return paddle.optimizer.Momentum(
         schedule, momentum, parameters=_trainable(model), use_nesterov=use_nesterov, weight_decay=weight_decay
     )

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import importlib.util
 import json
 import logging
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Optional, TextIO
 
 import numpy as np
 import paddle
 import paddle.inference
-import yaml
 
-from .config import Config, PostProcessConfig, read_ops
+from .atomic import replacing
+from .builders import build_trained_network, prepare_dataset
+from .config import Config, PostProcessConfig, construct, read_ops, read_yaml
 from .data import Pipeline, build_transforms
 from .data.datasets import find_images, load_image
-from .engine.build import build_trained_network, prepare_dataset
-from .engine.log import progress
-from .engine.runtime import available_cores, set_up_device
+from .data.transforms import NORMALIZED_CHW
 from .errors import UserError
+from .log import progress
+from .runtime import available_cores, set_up_device
 
 logger = logging.getLogger(__name__)
 
@@ -77,9 +76,13 @@ class Prediction:
     scores: list[float]
     label_names: list[str]
 
+    def __str__(self) -> str:
+        names = self.label_names or [str(index) for index in self.class_ids]
+        return f"{self.file_name}: " + ", ".join(f"{name} {score:.5f}" for name, score in zip(names, self.scores))
+
 
 @dataclass
-class Recipe:
+class Classifier:
     """What turns files into batches and outputs into predictions."""
 
     run: Callable[[np.ndarray], np.ndarray]
@@ -89,85 +92,84 @@ class Recipe:
     add_softmax: bool
 
 
-def infer(config: Config, arguments: argparse.Namespace) -> list[Prediction]:
-    """What ``tools/infer.py`` does: predict ``Infer.infer_imgs`` and print, write JSON or write CSV.
+def infer(config: Config, model_dir: str | None = None) -> Iterator[Prediction]:
+    """Predict the images of ``Infer.infer_imgs``, batch by batch.
 
     Args:
         config: with the section ``Infer``.
-        arguments: ``model_dir``, a folder with an exported program, or None for ``Global.pretrained_model``;
-            ``output``, a ``.json`` or ``.csv`` file, or None.
+        model_dir: a folder with an exported program; without it, ``Global.pretrained_model`` is used.
 
     Raises:
         UserError: no images, an unreadable one, no weights or program.
     """
-    output = None if arguments.output is None else _checked_output(arguments.output)
     device = set_up_device(config.Global)
     section = config.require("Infer")
-    if section.batch_size < 1:
-        raise UserError(f"Infer.batch_size: must be at least 1, got {section.batch_size}")
     prepare_dataset(config)
     images = find_images(section.infer_imgs, section.infer_list)
-    recipe = program_recipe(arguments.model_dir, config) if arguments.model_dir else network_recipe(config)
+    classifier = program_classifier(model_dir, config) if model_dir else network_classifier(config)
     logger.info("%s, %d images", device, len(images))
-    predictions = []
     with progress(_batches(images, section.batch_size), -(-len(images) // section.batch_size), "infer") as batches:
         for paths in batches:
-            predictions += predict(recipe, paths)
-    if output is None:
-        for prediction in predictions:
-            print(_line(prediction))
-    else:
-        _write(predictions, output)
-        logger.info("wrote %d predictions to %s", len(predictions), output)
-    return predictions
+            yield from predict(classifier, paths)
 
 
-def network_recipe(config: Config) -> Recipe:
+def network_classifier(config: Config) -> Classifier:
     """Predict with the weights of ``Global.pretrained_model``, in eval mode."""
+    post = config.Infer.PostProcess
+    transforms, names = build_transforms(config.Infer.transforms, NORMALIZED_CHW), read_class_names(post)
     network = build_trained_network(config)
 
     @paddle.no_grad()
     def run(images: np.ndarray) -> np.ndarray:
         return network(paddle.to_tensor(images)).numpy()
 
-    post = config.Infer.PostProcess
-    return Recipe(run, build_transforms(config.Infer.transforms), post.topk, read_class_names(post), add_softmax=True)
+    return Classifier(run, transforms, post.topk, names, add_softmax=True)
 
 
-def program_recipe(folder: str, config: Config) -> Recipe:
+@dataclass
+class TopkSection:
+    """``PostProcess.Topk`` of inference.yml."""
+
+    topk: int
+    add_softmax: bool
+    label_list: Optional[list[str]]
+
+
+def program_classifier(folder: str, config: Config) -> Classifier:
     """Predict with an exported program and the pre- and post-processing saved beside it."""
     run = Predictor(folder, config.Global.device, config.Global.num_threads)
     path = Path(folder) / INFERENCE_YAML
+    content = read_yaml(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        ops, post = content["PreProcess"]["transform_ops"], content["PostProcess"]["Topk"]
-        names, softmax, topk = post["label_list"], post["add_softmax"], post["topk"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: missing or not written by tools/export.py ({error}); export again") from error
-    return Recipe(run, build_transforms(read_ops(ops, f"{path}: transform_ops")), topk, names, softmax)
+        ops, topk = content["PreProcess"]["transform_ops"], content["PostProcess"]["Topk"]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: not written by tools/export.py, {error} is missing; export again") from error
+    transforms = build_transforms(read_ops(ops, f"{path}: PreProcess.transform_ops"), NORMALIZED_CHW)
+    section = construct(TopkSection, topk, f"{path}: PostProcess.Topk")
+    return Classifier(run, transforms, section.topk, section.label_list, section.add_softmax)
 
 
-def predict(recipe: Recipe, paths: Sequence[str]) -> list[Prediction]:
+def predict(classifier: Classifier, paths: Sequence[str]) -> list[Prediction]:
     """Predictions for image files, as one batch.
 
     Raises:
         UserError: an image cannot be read, or they differ in shape after the transforms.
     """
     rng = np.random.default_rng(0)
-    images = [load_image(path, recipe.transforms, rng) for path in paths]
+    images = [load_image(path, classifier.transforms, rng) for path in paths]
     for path, image in zip(paths, images):
         if image.shape != images[0].shape:
             raise UserError(
                 f"{path}: shape {image.shape} after Infer.transforms, others {images[0].shape}; "
                 "crop or resize to one size, or use -o Infer.batch_size=1"
             )
-    scores = recipe.run(np.stack(images).astype(np.float32)).astype(np.float64)
-    if recipe.add_softmax:
+    scores = classifier.run(np.stack(images)).astype(np.float64)
+    if classifier.add_softmax:
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         scores /= scores.sum(axis=1, keepdims=True)
-    ranked = np.argsort(-scores, axis=1, kind="stable")[:, : recipe.topk]
-    names = recipe.class_names
-    if names is not None and len(names) < scores.shape[1]:
+    ranked = np.argsort(-scores, axis=1, kind="stable")[:, : classifier.topk]
+    names = classifier.class_names
+    if names is not None and len(names) != scores.shape[1]:
         raise UserError(f"there are {len(names)} class names for {scores.shape[1]} classes; check class_id_map_file")
     return [
         Prediction(
@@ -218,31 +220,30 @@ def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
         yield items[start : start + size]
 
 
-def _line(prediction: Prediction) -> str:
-    names = prediction.label_names or [str(index) for index in prediction.class_ids]
-    ranked = ", ".join(f"{name} {score:.5f}" for name, score in zip(names, prediction.scores))
-    return f"{prediction.file_name}: {ranked}"
+def write_predictions(predictions: Iterable[Prediction], output: str) -> None:
+    """Write predictions to a ``.json`` or ``.csv`` file, which appears when all are there.
 
-
-def _checked_output(name: str) -> Path:
-    path = Path(name)
+    Raises:
+        UserError: another suffix, or the file cannot be written.
+    """
+    path = Path(output)
     if path.suffix not in (".json", ".csv"):
-        raise UserError(f"--output: expected a file ending in .json or .csv, got {name}")
-    if not path.absolute().parent.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-        raise UserError(f"--output: the folder of {name} does not exist or cannot be written to")
-    return path
-
-
-def _write(predictions: list[Prediction], path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8", newline="") as file:
+        raise UserError(f"--output: expected a file ending in .json or .csv, got {output}")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise UserError(f"--output: {output} is a folder, or its own folder does not exist")
+    predictions = list(predictions)
+    with replacing(path) as (partial,), open(partial, "w", encoding="utf-8", newline="") as file:
         if path.suffix == ".json":
             json.dump([asdict(prediction) for prediction in predictions], file, ensure_ascii=False, indent=1)
         else:
-            writer = csv.writer(file)
-            writer.writerow(["file_name", "rank", "class_id", "label_name", "score"])
-            for p in predictions:
-                names: list[Any] = p.label_names or [""] * len(p.class_ids)
-                for rank, row in enumerate(zip(p.class_ids, names, p.scores), 1):
-                    writer.writerow([p.file_name, rank, *row])
-    os.replace(partial, path)
+            _write_csv(predictions, file)
+    logger.info("wrote %d predictions to %s", len(predictions), path)
+
+
+def _write_csv(predictions: Sequence[Prediction], file: TextIO) -> None:
+    writer = csv.writer(file)
+    writer.writerow(["file_name", "rank", "class_id", "label_name", "score"])
+    for prediction in predictions:
+        names = prediction.label_names or [""] * len(prediction.class_ids)
+        for rank, row in enumerate(zip(prediction.class_ids, names, prediction.scores), 1):
+            writer.writerow([prediction.file_name, rank, *row])

@@ -6,9 +6,10 @@ import pytest
 import yaml
 from conftest import ROOT, colour_config, write_config
 
+from ppreplk.builders import build_loss, build_metric, build_network, build_optimizer, build_schedule
 from ppreplk.config import load_config, parse_number, read_ops
 from ppreplk.data import build_transforms
-from ppreplk.engine.build import build_loss, build_metric, build_network, build_optimizer, build_schedule
+from ppreplk.data.transforms import NORMALIZED, NORMALIZED_CHW
 from ppreplk.errors import UserError
 
 
@@ -23,8 +24,8 @@ def load(tmp_path, *overrides, **sections):
 def test_every_recipe_builds_everything_it_names(path):
     config = load_config(path)
     for split in (config.DataLoader.Train, config.DataLoader.Eval):
-        build_transforms(split.dataset.transform_ops)
-    build_transforms(config.Infer.transforms)
+        build_transforms(split.dataset.transform_ops, NORMALIZED)
+    build_transforms(config.Infer.transforms, NORMALIZED_CHW)
     model = build_network(config.Arch)
     build_optimizer(config.Optimizer, build_schedule(config.Optimizer, config.Global.epochs, 10), model)
     build_loss(config.Loss.Train)
@@ -79,6 +80,10 @@ def test_overrides(tmp_path):
     assert config.Loss.Train[0].arguments["epsilon"] == 0.2
 
 
+def test_an_impossible_date_stays_text(tmp_path):
+    assert load(tmp_path, "Global.output_dir=2024-13-45").Global.output_dir == "2024-13-45"
+
+
 @pytest.mark.parametrize("code", ["__import__('os').system('touch witness')", "!!python/object/apply:os.getcwd []"])
 def test_overrides_are_never_evaluated(tmp_path, monkeypatch, code):
     monkeypatch.chdir(tmp_path)
@@ -106,6 +111,8 @@ def test_overrides_are_never_evaluated(tmp_path, monkeypatch, code):
         ("DataLoader.Train.dataset.transform_ops=5", r"transform_ops: expected a list of operators"),
         ("Infer.PostProcess.top=3", r"Infer\.PostProcess\.top: unknown key; did you mean topk"),
         ("AMP.use_amp=True", r"AMP\.use_amp: mixed precision is not served"),
+        ("DataLoader.Train.loader.num_workers=-1", r"loader: num_workers must not be negative"),
+        ("Global.export_tolerance=.nan", r"export_tolerance: expected a number, got nan"),
         ("no_equals_sign", r"-o 'no_equals_sign': expected Key\.sub=value"),
         ("Global.epochs.more=1", r"Global\.epochs is 3 and has no part called 'more'"),
         ("Loss.Train.5.CELoss.epsilon=1", r"Loss\.Train is a list of 1 entries"),
@@ -123,6 +130,14 @@ def test_bad_values_are_refused_in_one_line(tmp_path, override, message):
         ("Arch.name=RepLKNet31", "network", r"Arch\.name: unknown model 'RepLKNet31'; did you mean RepLKNet31"),
         ("Arch.drop_path=0.1", "network", r"Arch\.drop_path: unknown key; did you mean drop_path_rate"),
         ("Arch.layers=[2]", "network", r"Arch: large_kernel_sizes, layers and channels need one entry per stage"),
+        ("Arch.out_indices=[1]", "network", r"Arch\.out_indices: makes a backbone"),
+        ("Arch.in_channels=1", "network", r"Arch\.in_channels: the transforms make 3 channels"),
+        ("Arch.dw_ratio=0", "network", r"Arch: dw_ratio 0\.0 leaves no channels"),
+        ("Arch.ffn_ratio=-1", "network", r"Arch: ffn_ratio -1\.0 leaves no channels"),
+        ("Optimizer.beta1=2", "optimizer", r"Optimizer: beta1 must be at least 0 and below 1"),
+        ("Optimizer.epsilon=-1", "optimizer", r"epsilon must be positive"),
+        ("Optimizer.lr.learning_rate=-1", "schedule", r"learning rates must not be negative"),
+        ("Optimizer.lr={name: Linear, learning_rate: 1, power: -1}", "schedule", r"power must be positive"),
         ("Arch.class_num=0", "network", r"Arch: class_num must be positive"),
         ("Optimizer.name=AdamWW", "optimizer", r"Optimizer: unknown optimizer 'AdamWW'; did you mean AdamW"),
         ("Optimizer.weight_decy=0.1", "optimizer", r"Optimizer\.weight_decy: unknown key; did you mean weight_decay"),
@@ -150,6 +165,10 @@ def test_bad_parts_are_refused_by_what_they_configure(tmp_path, override, build,
 @pytest.mark.parametrize(
     "op, message",
     [
+        ({"RandomErasing": {"EPSILON": 7}}, r"EPSILON is a probability"),
+        ({"RandomErasing": {"mean": [0, 0]}}, r"mean needs three numbers"),
+        ({"ToCHWImage": {"x": 1}}, r"ToCHWImage\.x: unknown key; there are none"),
+        ({"TimmAutoAugment": {"config_str": "rand-m99"}}, r"m must be at most 10"),
         ({"ResizeImag": {"size": 3}}, r"unknown transform 'ResizeImag'; did you mean ResizeImage"),
         ({"ColorJitter": None}, r"not served here"),
         ({"ResizeImage": {"sice": 3}}, r"transform_ops\[0\]\.ResizeImage\.sice: unknown key; did you mean size"),
@@ -162,7 +181,7 @@ def test_bad_parts_are_refused_by_what_they_configure(tmp_path, override, build,
 )
 def test_bad_transforms(op, message):
     with pytest.raises(UserError, match=message):
-        build_transforms(read_ops([op], "DataLoader.Train.dataset.transform_ops"))
+        build_transforms(read_ops([op], "DataLoader.Train.dataset.transform_ops"), NORMALIZED)
 
 
 def test_missing_section_and_missing_keys(tmp_path):
@@ -204,3 +223,8 @@ def test_recipes_hold_no_keys_upstream_would_reject():
         for split in raw["DataLoader"].values():
             assert set(split["dataset"]) <= allowed
             assert set(split["sampler"]) <= {"name", "batch_size", "drop_last", "shuffle"}
+            for op in split["dataset"]["transform_ops"]:
+                ((name, arguments),) = op.items()
+                fractions = {key for key, value in (arguments or {}).items() if "/" in str(value)}
+                parsed = {"NormalizeImage": {"scale"}, "RandomErasing": {"EPSILON", "sl", "sh", "r1"}}
+                assert fractions <= parsed.get(name, set()), "upstream evaluates fractions only there"

@@ -9,12 +9,15 @@ from conftest import colour_config
 from PIL import Image, ImageEnhance, ImageOps
 
 from ppreplk.config import SplitConfig, construct, read_ops
-from ppreplk.data import ImageNetDataset, Pipeline, build_loader, build_transforms
+from ppreplk.data import ImageNetDataset, Pipeline, build_dataset, build_loader, build_transforms
 from ppreplk.data.datasets import find_images
 from ppreplk.data.digits import prepare_digits
+from ppreplk.data.loader import Loader
 from ppreplk.data.mixing import MixupCutmixHybrid
 from ppreplk.data.randaugment import MAX_LEVEL, Draw, RandAugment, operators
 from ppreplk.data.transforms import (
+    IMAGE_CHW,
+    NORMALIZED,
     CropImage,
     DecodeImage,
     NormalizeImage,
@@ -267,7 +270,7 @@ def loader(project, monkeypatch, seed=0, **changes):
         section, name = key.split("__")
         split[section][name] = value
     config = construct(SplitConfig, split, "DataLoader.Train")
-    return build_loader(config, class_num=3, seed=seed)
+    return build_loader(config, build_dataset(config.dataset, class_num=3, seed=seed), class_num=3)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -307,6 +310,8 @@ def test_every_image_once_per_epoch_in_a_new_order(colour_project, monkeypatch):
         ("images/none.png 1", r"train\.txt, line 19: there is no image data/images/none\.png"),
         ("images/0.png 3", r"train\.txt, line 19: label 3 is outside 0 to 2; Arch\.class_num is 3"),
         ("images/0.png -1", r"train\.txt, line 19: label -1 is outside"),
+        ("images/0.png --5", r"train\.txt, line 19: expected 'path label'"),
+        ("images/0.png ²", r"train\.txt, line 19: expected 'path label'"),
     ],
 )
 def test_bad_lines_are_named(colour_project, monkeypatch, line, message):
@@ -327,7 +332,8 @@ def test_an_unreadable_image_is_named_wherever_it_is_loaded(colour_project, monk
 def test_images_of_different_sizes_are_refused(colour_project, monkeypatch):
     Image.fromarray(picture()).save(colour_project / "data" / "images" / "0.png")
     with pytest.raises(UserError, match="differ in shape"):
-        list(loader(colour_project, monkeypatch, dataset__transform_ops=[{"DecodeImage": {"backend": "pil"}}]))
+        ops = [{"DecodeImage": {"backend": "pil"}}, {"NormalizeImage": {"order": ""}}]
+        list(loader(colour_project, monkeypatch, dataset__transform_ops=ops))
 
 
 def test_missing_data_says_what_where_how_and_what_runs(colour_project, monkeypatch):
@@ -397,12 +403,44 @@ def test_the_digits_are_scikit_learns(tmp_path):
 
 def test_the_digits_do_not_overwrite_other_files(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="holds other files"):
+    with pytest.raises(UserError, match="a folder with other files"):
         prepare_digits(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_pipeline_from_a_configuration():
     ops = [{"DecodeImage": {"backend": "pil"}}, {"ResizeImage": {"size": [20, 10], "backend": "pil"}}, "ToCHWImage"]
-    received = build_transforms(read_ops(ops, "Infer.transforms"))(encoded(picture()), RNG(0))
+    received = build_transforms(read_ops(ops, "Infer.transforms"), IMAGE_CHW)(encoded(picture()), RNG(0))
     assert received.shape == (3, 10, 20)
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        ([], "the list of transforms: leaves an encoded image, but a normalized image is needed"),
+        (["DecodeImage"], r"ops\[0\].DecodeImage: leaves an image, but"),
+        (["NormalizeImage"], r"ops\[0\].NormalizeImage: takes a channel-first image, but here it gets an encoded"),
+        (["DecodeImage", "NormalizeImage"], "takes a channel-first image, but here it gets an image"),
+        (["DecodeImage", "RandomErasing"], "RandomErasing: takes a normalized image, but here it gets an image"),
+        (["DecodeImage", "ToCHWImage", "NormalizeImage", "TimmAutoAugment"], "gets a normalized channel-first image"),
+    ],
+)
+def test_transforms_that_do_not_fit_one_another_are_refused(names, message):
+    with pytest.raises(UserError, match=message):
+        build_transforms(read_ops([{name: BACKEND.get(name)} for name in names], "ops"), NORMALIZED)
+
+
+BACKEND = {"DecodeImage": {"backend": "pil"}}
+
+
+class Failing(ImageNetDataset):
+    def __getitem__(self, index):
+        raise KeyError("a defect")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_defect_in_a_dataset_keeps_its_traceback_and_does_not_hang(colour_project, workers):
+    data = str(colour_project / "data")
+    dataset = Failing(data, f"{data}/train.txt", Pipeline([]), class_num=3)
+    with pytest.raises((KeyError, RuntimeError), match="a defect"):
+        list(Loader(dataset, 2, shuffle=False, drop_last=False, num_workers=workers))

@@ -1,9 +1,9 @@
 """Exported programs: proven equal, whole or absent, and good for prediction."""
 
-import argparse
 import csv
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,11 @@ import yaml
 from conftest import colour_config, randomise_batch_norms, write_config
 
 from ppreplk import export as export_module
+from ppreplk.builders import build_network
 from ppreplk.config import load_config
-from ppreplk.engine.build import build_network
 from ppreplk.errors import UserError
 from ppreplk.export import export
-from ppreplk.predict import Predictor, infer
+from ppreplk.predict import Predictor, infer, write_predictions
 
 
 @pytest.fixture
@@ -41,10 +41,6 @@ def network():
     model.set_state_dict(paddle.load("weights.pdparams"))
     model.eval()
     return model
-
-
-def options(**changes):
-    return argparse.Namespace(**{"model_dir": None, "output": None, **changes})
 
 
 @pytest.mark.parametrize("softmax", [True, False])
@@ -80,9 +76,9 @@ def test_a_wrong_program_fails_and_leaves_nothing(project, monkeypatch):
         return folded
 
     monkeypatch.setattr(export_module, "fold", wrong)
-    with pytest.raises(UserError, match="export failed: the saved program differs from the network by 0.0"):
+    with pytest.raises(UserError, match=r"export failed: the saved program differs from the network by 0\.0"):
         export(config())
-    assert not (project / "inference").exists() or not any((project / "inference").iterdir())
+    assert not (project / "inference").exists()
 
 
 def test_a_failed_export_keeps_the_program_that_was_there(project, monkeypatch):
@@ -112,13 +108,13 @@ def test_without_evaluation_data_photographs_are_used(project, caplog):
 def test_bad_settings(project, override, message):
     with pytest.raises(UserError, match=message):
         export(config(override))
-    assert not (project / "inference").exists() or not any((project / "inference").iterdir())
+    assert not (project / "inference").exists()
 
 
 def test_network_and_program_predict_the_same(project):
     export(config())
-    by_network = infer(config(), options(output="a.json"))
-    by_program = infer(config(), options(model_dir="inference", output="b.json"))
+    by_network = list(infer(config()))
+    by_program = list(infer(config(), "inference"))
     assert len(by_network) == 24
     for first, second in zip(by_network, by_program):
         assert first.file_name == second.file_name and first.class_ids == second.class_ids
@@ -128,58 +124,86 @@ def test_network_and_program_predict_the_same(project):
 
 def test_a_program_without_softmax_predicts_probabilities_too(project):
     export(config("Arch.infer_add_softmax=False"))
-    prediction = infer(config("Infer.PostProcess.topk=3"), options())[0]
-    program = infer(config(), options(model_dir="inference"))[0]
+    prediction = next(infer(config("Infer.PostProcess.topk=3")))
+    program = next(infer(config(), "inference"))
     assert sum(prediction.scores) == pytest.approx(1.0, abs=1e-4)
     np.testing.assert_allclose(program.scores, prediction.scores[:2], atol=1e-4)
 
 
 def test_json_and_csv(project):
-    predictions = infer(config("Infer.infer_imgs=data/val.txt"), options(output="out.json"))
-    assert [entry["file_name"] for entry in json.loads(Path("out.json").read_text())] == [
-        prediction.file_name for prediction in predictions
-    ]
-    infer(config("Infer.infer_imgs=data/images/3.png"), options(output="out.csv"))
+    predictions = list(infer(config("Infer.infer_imgs=data/val.txt")))
+    write_predictions(iter(predictions), "out.json")
+    assert json.loads(Path("out.json").read_text()) == [asdict(prediction) for prediction in predictions]
+    write_predictions(infer(config("Infer.infer_imgs=data/images/3.png")), "out.csv")
     rows = list(csv.DictReader(Path("out.csv").open()))
     assert [row["rank"] for row in rows] == ["1", "2"]
     assert rows[0]["file_name"] == "data/images/3.png" and rows[0]["label_name"] in ("red", "green", "blue")
 
 
-def test_printing(project, capsys):
-    infer(config("Infer.infer_imgs=data/images/3.png", "Infer.PostProcess.class_id_map_file=null"), options())
-    assert capsys.readouterr().out.startswith("data/images/3.png: ")
+def test_predictions_as_text(project):
+    (named,) = infer(config("Infer.infer_imgs=data/images/3.png"))
+    (unnamed,) = infer(config("Infer.infer_imgs=data/images/3.png", "Infer.PostProcess.class_id_map_file=null"))
+    assert str(named).startswith(f"data/images/3.png: {named.label_names[0]} 0.")
+    assert str(unnamed).startswith(f"data/images/3.png: {unnamed.class_ids[0]} 0.")
 
 
 @pytest.mark.parametrize(
-    "overrides, changes, message",
+    "override, message",
     [
-        (["Infer.infer_imgs=null"], {}, "no images given"),
-        (["Infer.infer_imgs=absent"], {}, "no image, folder or list absent"),
-        ([], {"model_dir": "absent"}, "no exported program in absent"),
-        ([], {"output": "out.txt"}, r"expected a file ending in \.json or \.csv"),
-        ([], {"output": "absent/out.json"}, "folder of absent/out.json"),
-        (["Infer.PostProcess.class_id_map_file=absent.txt"], {}, "absent.txt: cannot be read"),
-        (["Infer.PostProcess.class_id_map_file=data/val.txt"], {}, "val.txt, line 1: expected '0 NAME'"),
-        (["Infer.batch_size=0"], {}, "batch_size"),
+        ("Infer.infer_imgs=null", "no images given"),
+        ("Infer.infer_imgs=absent", "no image, folder or list absent"),
+        ("Infer.PostProcess.class_id_map_file=absent.txt", "absent.txt: cannot be read"),
+        ("Infer.PostProcess.class_id_map_file=data/val.txt", "val.txt, line 1: expected '0 NAME'"),
+        ("Infer.PostProcess.class_id_map_file=data/many.txt", "4 class names for 3 classes"),
+        ("Infer.PostProcess.topk=0", "topk must be at least 1"),
+        ("Infer.batch_size=0", "batch_size must be at least 1"),
+        ("Infer.transforms=[DecodeImage]", "a normalized channel-first image is needed at the end"),
     ],
 )
-def test_bad_requests(project, overrides, changes, message):
+def test_bad_requests(project, override, message):
+    Path("data/many.txt").write_text("0 a\n1 b\n2 c\n3 d\n")
     with pytest.raises(UserError, match=message):
-        infer(config(*overrides), options(**changes))
+        list(infer(config(override)))
+
+
+@pytest.mark.parametrize("output", ["out.txt", "absent/out.json", "folder.json"])
+def test_bad_output_files_are_refused_before_the_work(project, output):
+    Path("folder.json").mkdir()
+    with pytest.raises(UserError, match="--output"):
+        write_predictions(iter(lambda: pytest.fail("predicted"), None), output)
+
+
+def test_weights_that_are_not_finite_fail(project):
+    state = paddle.load("weights.pdparams")
+    state["head.bias"] = paddle.to_tensor([float("nan"), 0.0, 0.0])
+    paddle.save(state, "weights.pdparams")
+    with pytest.raises(UserError, match="the trained network itself gives NaN"):
+        export(config())
+    assert not Path("inference").exists()
 
 
 def test_an_unreadable_image_is_named(project):
     Path("data/images/7.png").write_bytes(b"x")
     with pytest.raises(UserError, match="data/images/7.png: cannot be decoded"):
-        infer(config(), options(output="out.json"))
-    assert not Path("out.json").exists()
+        write_predictions(infer(config()), "out.json")
+    assert not list(Path(".").glob("out.json*"))
 
 
 def test_a_broken_program_is_refused(project):
     export(config())
     Path("inference/inference.json").write_text("{}")
     with pytest.raises(UserError, match="inference.json"):
-        infer(config(), options(model_dir="inference"))
+        list(infer(config(), "inference"))
+    with pytest.raises(UserError, match="no exported program in absent"):
+        list(infer(config(), "absent"))
+
+
+@pytest.mark.parametrize("content", ["{}", "PostProcess: {Topk: {topk: abc}}", "[1]", "a: [", None])
+def test_a_broken_inference_yml_is_refused(project, content):
+    path = export(config()) / "inference.yml"
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(UserError, match="inference.yml"):
+        list(infer(config(), "inference"))
 
 
 def test_inference_yml_holds_what_a_user_of_the_program_needs(project):

@@ -116,8 +116,15 @@ def test_views_of_a_shared_storage(tmp_path):
 
 @pytest.mark.parametrize(
     "count, offset, shape, strides",
-    [(12, 0, (4, 4), (4, 1)), (12, 11, (2,), (1,)), (13, 0, (2,), (1,)), (12, -1, (2,), (1,)), (12, 0, (2,), (-1,))],
-    ids=["shape", "offset", "count", "negative offset", "negative stride"],
+    [
+        (12, 0, (4, 4), (4, 1)),
+        (12, 11, (2,), (1,)),
+        (13, 0, (2,), (1,)),
+        (12, -1, (2,), (1,)),
+        (12, 0, (2,), (-1,)),
+        (12, 0, (4000, 4000), (0, 0)),
+    ],
+    ids=["shape", "offset", "count", "negative offset", "negative stride", "repeated without end"],
 )
 def test_tensors_outside_their_storage_are_refused(tmp_path, count, offset, shape, strides):
     path = tmp_path / "outside.pth"
@@ -137,6 +144,32 @@ def test_mismatch_is_counted_and_changes_nothing():
     with pytest.raises(UserError, match=f"{count - 2} matched, 1 missing, 1 unexpected, 1 mis-shaped; head.weight"):
         load_weights(model, state, "some file")
     assert all((value.numpy() == before[name]).all() for name, value in model.state_dict().items())
+
+
+def test_byte_order_is_kept(tmp_path):
+    path = tmp_path / "big.pdparams"
+    path.write_bytes(pickle.dumps({"a": np.arange(3, dtype=">f4")}, protocol=2))
+    assert (load_checkpoint(path)["a"] == [0, 1, 2]).all()
+
+
+@pytest.mark.parametrize("name", ["numpy\ndtype", "_codecs\nencode"])
+def test_a_pickle_cannot_change_the_functions_it_may_call(tmp_path, name):
+    path = tmp_path / "build.pdparams"
+    path.write_bytes(b"c" + name.encode() + b"\nN}X\x0c\x00\x00\x00__defaults__(tNstb.")
+    with pytest.raises(UserError, match="build.pdparams"):
+        load_checkpoint(path)
+    path.write_bytes(b"c" + name.encode() + b"\n}b.")
+    with pytest.raises(UserError, match="sets the state of a function"):
+        load_checkpoint(path)
+
+
+def test_archives_that_would_inflate_are_refused_before_reading(tmp_path):
+    path = tmp_path / "bomb.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", rebuilt_tensor(12, 0, (2,), (1,)))
+        archive.writestr("archive/data/0", bytes(50_000_000))
+    with pytest.raises(UserError, match="holds 50000000 bytes, its tensor needs 48"):
+        load_checkpoint(path)
 
 
 def test_missing_file_names_both_candidates(tmp_path):

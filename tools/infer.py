@@ -3,10 +3,20 @@
 import sys
 
 from ppreplk.cli import config_parser, run
-from ppreplk.predict import infer
+from ppreplk.predict import infer, write_predictions
+
+
+def main(config, arguments):
+    predictions = infer(config, arguments.model_dir)
+    if arguments.output:
+        write_predictions(predictions, arguments.output)
+    else:
+        for prediction in predictions:
+            print(prediction)
+
 
 if __name__ == "__main__":
     parser = config_parser("Predict images with trained weights or with an exported program.")
     parser.add_argument("--model-dir", help="folder with an exported program; otherwise Global.pretrained_model")
     parser.add_argument("--output", help="write predictions to this .json or .csv file instead of printing them")
-    sys.exit(run(infer, parser))
+    sys.exit(run(main, parser))

@@ -1,7 +1,7 @@
 """Images from files to batches: datasets, transforms, mixing, loading."""
 
 from .datasets import ImageNetDataset
-from .loader import Loader, build_loader
+from .loader import Loader, build_dataset, build_loader
 from .transforms import Pipeline, build_transforms
 
-__all__ = ["ImageNetDataset", "Loader", "Pipeline", "build_loader", "build_transforms"]
+__all__ = ["ImageNetDataset", "Loader", "Pipeline", "build_dataset", "build_loader", "build_transforms"]

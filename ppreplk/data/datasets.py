@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,7 +149,7 @@ def _missing_dataset(image_root: str, list_file: str) -> str:
 
 def _parse_line(line: str, number: int, list_file: str, delimiter: str) -> tuple[str, int, int]:
     name, found, label = line.strip().rpartition(delimiter)
-    if not found or not name.strip() or not label.strip().lstrip("-").isdigit():
+    if not found or not name.strip() or not re.fullmatch("-?[0-9]+", label.strip()):
         raise UserError(f"{list_file}, line {number}: expected 'path{delimiter}label', got {line.strip()!r}")
     return name.strip(), int(label), number
 

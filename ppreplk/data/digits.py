@@ -36,8 +36,10 @@ def prepare_digits(root: str | Path) -> None:
     root = Path(root)
     if all((root / name).is_file() for name in ("train_list.txt", "val_list.txt", "labels.txt")):
         return
-    if root.exists() and any(root.iterdir()):
-        raise UserError(f"cannot put the digits in {root}: the folder holds other files; remove it or name another")
+    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+        raise UserError(
+            f"cannot put the digits in {root}: it is a file or a folder with other files; name another place"
+        )
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:

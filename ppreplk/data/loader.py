@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,33 +10,31 @@ import numpy as np
 import paddle
 from paddle.io import DataLoader, DistributedBatchSampler
 
-from ..config import SplitConfig
+from ..config import DatasetConfig, SplitConfig
 from ..errors import UserError
 from .datasets import ImageNetDataset
 from .mixing import BatchTransform, build_batch_transforms
-from .transforms import build_transforms
+from .transforms import NORMALIZED, build_transforms
 
 
 class Collate:
     """Stack samples into [images (N, 3, H, W), labels (N,) or (N, K)], mixing them on the way.
 
-    An error is returned in place of a batch, as its text in bytes: Paddle's loader turns an exception in a
-    worker into a message of its own.
+    Raises:
+        UserError: images of different shapes.
     """
 
     def __init__(self, dataset: ImageNetDataset, batch_transforms: Sequence[BatchTransform]):
         self.dataset = dataset
         self.batch_transforms = batch_transforms
 
-    def __call__(self, samples: list[Any]) -> list[np.ndarray]:
-        errors = [sample for sample in samples if isinstance(sample, UserError)]
-        if errors:
-            return [np.frombuffer(str(errors[0]).encode("utf-8"), np.uint8).copy()]
+    def __call__(self, samples: list[tuple[np.ndarray, int, int]]) -> list[np.ndarray]:
         images, labels, indices = zip(*samples)
-        if len({image.shape for image in images}) > 1:
-            shapes = sorted({image.shape for image in images})
-            text = f"images of one batch differ in shape, {shapes[0]} and {shapes[-1]}; crop or resize to one size"
-            return [np.frombuffer(text.encode("utf-8"), np.uint8).copy()]
+        shapes = sorted({image.shape for image in images})
+        if len(shapes) > 1:
+            raise UserError(
+                f"images of one batch differ in shape, {shapes[0]} and {shapes[-1]}; crop or resize to one size"
+            )
         batch, target = np.stack(images), np.asarray(labels, np.int64)
         rng = np.random.default_rng([self.dataset.seed, self.dataset.epoch, indices[0], len(indices)])
         for transform in self.batch_transforms:
@@ -43,8 +42,12 @@ class Collate:
         return [batch, target]
 
 
+# Paddle's loader replaces an exception in a worker by a message of its own, or waits forever. Errors travel
+# as data instead: a sample that is an exception, a batch that is one array with the error's text in bytes.
+
+
 class _CaughtErrors(paddle.io.Dataset):
-    """A dataset whose errors are returned instead of raised, for :class:`Collate`."""
+    """A dataset that returns its errors."""
 
     def __init__(self, dataset: ImageNetDataset):
         super().__init__()
@@ -56,8 +59,39 @@ class _CaughtErrors(paddle.io.Dataset):
     def __getitem__(self, index: int) -> Any:
         try:
             return self.dataset[index]
-        except UserError as error:
-            return error
+        except Exception as error:
+            return _as_text(error)
+
+
+class _CaughtErrorsCollate:
+    """A collation that returns its errors, and those of its samples."""
+
+    def __init__(self, collate: Collate):
+        self.collate = collate
+
+    def __call__(self, samples: list[Any]) -> list[np.ndarray]:
+        texts = [sample for sample in samples if isinstance(sample, str)]
+        if not texts:
+            try:
+                return self.collate(samples)
+            except Exception as error:
+                texts = [_as_text(error)]
+        return [np.frombuffer(texts[0].encode("utf-8"), np.uint8).copy()]
+
+
+USER_ERROR = "user error: "
+
+
+def _as_text(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return f"{USER_ERROR}{error}"
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+
+
+def _raise_from_text(text: str) -> None:
+    if text.startswith(USER_ERROR):
+        raise UserError(text[len(USER_ERROR) :])
+    raise RuntimeError(f"a loader process failed:\n{text}")
 
 
 class Loader:
@@ -95,14 +129,17 @@ class Loader:
                 f"{dataset.list_file}: {len(dataset)} images do not fill one batch of {batch_size}; "
                 "lower sampler.batch_size or set sampler.drop_last to False"
             )
-        self.loader = DataLoader(
-            _CaughtErrors(dataset),
-            batch_sampler=self.sampler,
-            collate_fn=Collate(dataset, batch_transforms),
-            num_workers=num_workers,
-            use_shared_memory=use_shared_memory,
-            return_list=True,
-        )
+        self.collate = Collate(dataset, batch_transforms)
+        self.workers = None
+        if num_workers > 0:
+            self.workers = DataLoader(
+                _CaughtErrors(dataset),
+                batch_sampler=self.sampler,
+                collate_fn=_CaughtErrorsCollate(self.collate),
+                num_workers=num_workers,
+                use_shared_memory=use_shared_memory,
+                return_list=True,
+            )
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order and the draws of the next iteration."""
@@ -113,28 +150,40 @@ class Loader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
-        for batch in self.loader:
+        if self.workers is None:
+            for indices in self.sampler:
+                images, labels = self.collate([self.dataset[index] for index in indices])
+                yield paddle.to_tensor(images), paddle.to_tensor(labels)
+            return
+        for batch in self.workers:
             if len(batch) == 1:
-                raise UserError(batch[0].numpy().tobytes().decode("utf-8"))
+                _raise_from_text(batch[0].numpy().tobytes().decode("utf-8"))
             yield batch[0], batch[1]
 
 
-def build_loader(config: SplitConfig, class_num: int, seed: int) -> Loader:
-    """The loader of ``DataLoader.Train`` or ``DataLoader.Eval``.
+def build_dataset(config: DatasetConfig, class_num: int, seed: int) -> ImageNetDataset:
+    """The images of ``DataLoader.*.dataset``; needs no device.
 
     Raises:
-        UserError: see :class:`ImageNetDataset`, :class:`Loader` and the transforms.
+        UserError: see :class:`ImageNetDataset` and the transforms.
     """
-    given = config.dataset
-    dataset = ImageNetDataset(
-        given.image_root,
-        given.cls_label_path,
-        build_transforms(given.transform_ops),
+    return ImageNetDataset(
+        config.image_root,
+        config.cls_label_path,
+        build_transforms(config.transform_ops, NORMALIZED),
         class_num,
         seed,
-        given.delimiter,
-        given.relabel,
+        config.delimiter,
+        config.relabel,
     )
+
+
+def build_loader(config: SplitConfig, dataset: ImageNetDataset, class_num: int) -> Loader:
+    """The loader of ``DataLoader.Train`` or ``DataLoader.Eval``, for the device that is set.
+
+    Raises:
+        UserError: see :class:`Loader` and the batch transforms.
+    """
     return Loader(
         dataset,
         config.sampler.batch_size,
@@ -142,5 +191,5 @@ def build_loader(config: SplitConfig, class_num: int, seed: int) -> Loader:
         config.sampler.drop_last,
         config.loader.num_workers,
         config.loader.use_shared_memory,
-        build_batch_transforms(given.batch_transform_ops, class_num),
+        build_batch_transforms(config.dataset.batch_transform_ops, class_num),
     )

@@ -47,6 +47,9 @@ class MixupCutmixHybrid:
             raise UserError(
                 f"mixup_alpha and cutmix_alpha must not be negative nor both 0, got {mixup_alpha} and {cutmix_alpha}"
             )
+        for name, value in {"prob": prob, "switch_prob": switch_prob, "label_smoothing": label_smoothing}.items():
+            if not 0.0 <= value <= 1.0:
+                raise UserError(f"{name} must lie between 0 and 1, got {value}")
         if class_num is not None and num_classes != class_num:
             raise UserError(f"num_classes is {num_classes}, but Arch.class_num is {class_num}; make them equal")
         self.mixup_alpha = mixup_alpha

@@ -137,6 +137,8 @@ class RandAugment:
             if not match or match[1] not in values:
                 raise UserError(f"config_str: {section!r} in {config_str!r} is none of m, n, mstd, inc with a number")
             values[match[1]] = float(match[2])
+        if values["m"] > MAX_LEVEL or values["n"] < 1:
+            raise UserError(f"config_str: m must be at most 10 and n at least 1, got {config_str!r}")
         self.level = values["m"]
         self.layers = int(values["n"])
         self.deviation = values["mstd"]

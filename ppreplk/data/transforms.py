@@ -1,8 +1,8 @@
 """Image transforms under PaddleClas's names, arguments and defaults.
 
-A transform is called with an image and a ``numpy.random.Generator`` and returns an image: encoded bytes
-before ``DecodeImage``, then (H, W, 3) uint8, after ``NormalizeImage`` (H, W, 3) float32. All randomness
-comes from the generator, which the dataset seeds per image: results do not depend on worker processes.
+A transform is called with an image and a ``numpy.random.Generator`` and returns an image. What it takes and
+gives is one of the kinds below, checked when a pipeline is built. All randomness comes from the generator,
+which the dataset seeds per image: results do not depend on worker processes.
 
 Type hints here are evaluated at run time, so they keep to what Python 3.9 can evaluate.
 """
@@ -18,6 +18,12 @@ from PIL import Image
 from ..config import Ops, construct, find_op
 from ..errors import UserError
 from .randaugment import RandAugment
+
+ENCODED = "an encoded image"  # bytes
+IMAGE = "an image"  # (H, W, 3) uint8
+NORMALIZED = "a normalized image"  # (H, W, 3) float32
+IMAGE_CHW = "a channel-first image"  # (3, H, W) uint8
+NORMALIZED_CHW = "a normalized channel-first image"  # (3, H, W) float32
 
 Size = Union[int, Sequence[int]]
 Transform = Callable[[Any, np.random.Generator], Any]
@@ -81,6 +87,8 @@ class DecodeImage:
     ``to_np: False``, Pillow images in PaddleClas, is always RGB and needs ``backend: pil``.
     """
 
+    kinds = {ENCODED: IMAGE}
+
     def __init__(
         self,
         to_np: bool = True,
@@ -110,6 +118,8 @@ class DecodeImage:
     def __call__(self, data: bytes, rng: np.random.Generator) -> np.ndarray:
         try:
             image = self.decode(data)
+        except Image.UnidentifiedImageError as error:  # its own text names a buffer in memory
+            raise UserError("cannot be decoded: not an image in a known format") from error
         except Exception as error:  # decoders raise many kinds for broken data
             raise UserError(f"cannot be decoded as an image ({error})") from error
         return image if self.to_rgb else image[:, :, ::-1]
@@ -117,6 +127,8 @@ class DecodeImage:
 
 class ResizeImage:
     """Resize to ``size`` (number or [width, height]), or the shorter side to ``resize_short``."""
+
+    kinds = {IMAGE: IMAGE}
 
     def __init__(
         self,
@@ -144,6 +156,8 @@ class ResizeImage:
 class CropImage:
     """The central ``size`` (number or [width, height]) of the image."""
 
+    kinds = {IMAGE: IMAGE, NORMALIZED: NORMALIZED}
+
     def __init__(self, size: Size):
         self.size = _pair(size, "[width, height]")
 
@@ -161,6 +175,8 @@ class RandCropImage:
     ``scale`` is the range of the relative area, ``ratio`` of width / height, drawn uniformly or, with
     ``use_log_aspect``, log-uniformly.
     """
+
+    kinds = {IMAGE: IMAGE}
 
     def __init__(
         self,
@@ -194,6 +210,8 @@ class RandomResizedCrop:
     Ten tries at a box of relative area in ``scale`` and width / height in ``ratio``, drawn log-uniformly;
     then the largest central box whose ratio is allowed. Resized with Pillow.
     """
+
+    kinds = {IMAGE: IMAGE}
 
     def __init__(
         self,
@@ -233,12 +251,20 @@ def _interval(values: Sequence[float], name: str) -> tuple[float, float]:
     return values[0], values[1]
 
 
+def _probability(value: float, name: str) -> float:
+    if not 0.0 <= value <= 1.0:
+        raise UserError(f"{name} is a probability, between 0 and 1, got {value}")
+    return value
+
+
 def _log_uniform(rng: np.random.Generator, interval: tuple[float, float]) -> float:
     return math.exp(rng.uniform(math.log(interval[0]), math.log(interval[1])))
 
 
 class RandFlipImage:
     """Flip with probability 0.5: horizontally (``flip_code`` 1), vertically (0), both (-1)."""
+
+    kinds = {IMAGE: IMAGE, NORMALIZED: NORMALIZED}
 
     def __init__(self, flip_code: Literal[1, 0, -1] = 1):
         self.flip = {1: np.s_[:, ::-1], 0: np.s_[::-1], -1: np.s_[::-1, ::-1]}[flip_code]
@@ -254,6 +280,8 @@ class TimmAutoAugment:
     of RandAugment is; the second is the colour that fills what a geometric op uncovers.
     """
 
+    kinds = {IMAGE: IMAGE}
+
     def __init__(
         self,
         prob: float = 1.0,
@@ -262,7 +290,9 @@ class TimmAutoAugment:
         img_size: Size = 224,
         mean: Sequence[float] = (0.485, 0.456, 0.406),
     ):
-        self.prob = prob
+        self.prob = _probability(prob, "prob")
+        if len(mean) != 3:
+            raise UserError(f"mean needs three numbers, got {list(mean)}")
         fill = tuple(min(255, round(255 * channel)) for channel in mean)
         names = ("bilinear", "bicubic") if interpolation == "random" else (interpolation,)
         self.augment = RandAugment(config_str, [PIL_FILTERS[name] for name in names], fill)
@@ -285,6 +315,7 @@ class NormalizeImage:
         output_fp16: Literal[False] = False,
         channel_num: Literal[3] = 3,
     ):
+        self.kinds = {IMAGE_CHW: NORMALIZED_CHW} if order == "chw" else {IMAGE: NORMALIZED}
         shape = (3, 1, 1) if order == "chw" else (1, 1, 3)
         mean, std = mean or (0.485, 0.456, 0.406), std or (0.229, 0.224, 0.225)
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
@@ -299,6 +330,8 @@ class NormalizeImage:
 
 class ToCHWImage:
     """(H, W, 3) to (3, H, W)."""
+
+    kinds = {IMAGE: IMAGE_CHW, NORMALIZED: NORMALIZED_CHW}
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return image.transpose(2, 0, 1)
@@ -317,6 +350,8 @@ class RandomErasing:
         mode: ``const`` fills with ``mean``, ``rand`` with one normal colour, ``pixel`` with normal noise.
     """
 
+    kinds = {NORMALIZED: NORMALIZED}
+
     def __init__(
         self,
         EPSILON: float = 0.5,
@@ -330,7 +365,9 @@ class RandomErasing:
     ):
         if not 0 < r1 <= 1 or not 0 < sl <= sh:
             raise UserError(f"r1 must be in (0, 1] and 0 < sl <= sh, got r1 {r1}, sl {sl}, sh {sh}")
-        self.probability = EPSILON
+        if len(mean) != 3 or attempt < 1:
+            raise UserError(f"mean needs three numbers and attempt at least 1, got {list(mean)} and {attempt}")
+        self.probability = _probability(EPSILON, "EPSILON")
         self.area = (sl, sh)
         self.ratio = (r1, 1 / r1)
         self.colour = np.asarray(mean, np.float32)
@@ -385,6 +422,12 @@ UNSERVED_TRANSFORMS = dict.fromkeys(
 )
 
 
+ORDER = (
+    "the usual order is DecodeImage, resizing and cropping, augmentation, NormalizeImage with order: '', "
+    "RandomErasing, and in Infer ToCHWImage last"
+)
+
+
 class Pipeline:
     """Transforms one after the other."""
 
@@ -397,12 +440,25 @@ class Pipeline:
         return data
 
 
-def build_transforms(ops: Ops) -> Pipeline:
+def build_transforms(ops: Ops, result: str, start: str = ENCODED) -> Pipeline:
     """The transforms of ``transform_ops`` or ``Infer.transforms``.
 
+    Args:
+        ops: the transforms.
+        result: the kind of image that must come out, such as :data:`NORMALIZED`.
+        start: the kind that goes in.
+
     Raises:
-        UserError: unknown transforms or arguments.
+        UserError: unknown transforms or arguments, or transforms that do not fit one another.
     """
-    return Pipeline(
-        [construct(find_op(op, TRANSFORMS, UNSERVED_TRANSFORMS, "transform"), op.arguments, op.where) for op in ops]
-    )
+    transforms, kind = [], start
+    for op in ops:
+        transform = construct(find_op(op, TRANSFORMS, UNSERVED_TRANSFORMS, "transform"), op.arguments, op.where)
+        if kind not in transform.kinds:
+            raise UserError(f"{op.where}: takes {' or '.join(transform.kinds)}, but here it gets {kind}; {ORDER}")
+        kind = transform.kinds[kind]
+        transforms.append(transform)
+    if kind != result:
+        where = ops[-1].where if ops else "the list of transforms"
+        raise UserError(f"{where}: leaves {kind}, but {result} is needed at the end; {ORDER}")
+    return Pipeline(transforms)

@@ -1,34 +1,46 @@
-"""Saving and restoring a training: PaddleClas's file names, written so that a crash leaves whole files.
+"""Saving and restoring a training, under PaddleClas's file names.
 
 ``NAME.pdparams`` are the weights to use (the averaged ones, with EMA), ``NAME.pdema`` the raw ones beside
-them (with EMA only), ``NAME.pdopt`` the optimizer, ``NAME.pdstates`` the :class:`TrainState`.
+them (with EMA only), ``NAME.pdopt`` the optimizer, ``NAME.pdstates`` the :class:`TrainState` in JSON with
+digests of the other files. All are written aside and renamed together, and the digests tell files of
+different moments apart. Reading them runs no code of theirs.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paddle
 from paddle import nn
 
+from ..atomic import replacing
 from ..errors import UserError
 from ..weights import load_checkpoint, load_weights
+from ..weights.files import load_arrays
 from .ema import ExponentialMovingAverage
+
+STATES = ".pdstates"
 
 
 @dataclass
 class TrainState:
-    """Everything about a training beside weights and optimizer. ``epoch`` is the last finished one.
+    """Everything about a training beside weights and optimizer.
 
-    Random draws and the order of the data are functions of seed, epoch and iteration, so no generator
-    state belongs here.
+    ``epoch`` is the last finished one, ``step`` counts updates of the weights, ``optimizer`` is the name in
+    the configuration. Random draws and the order of the data are functions of seed, epoch and iteration, so
+    no generator state belongs here.
     """
 
     seed: int
+    optimizer: str
     epoch: int = 0
     step: int = 0
     best_metric: float = -1.0
@@ -42,7 +54,7 @@ def save(
     state: TrainState,
     ema: ExponentialMovingAverage | None,
 ) -> None:
-    """Write all files of one checkpoint; the state comes last and marks it complete.
+    """Write all files of one checkpoint.
 
     Raises:
         UserError: the files cannot be written.
@@ -51,43 +63,60 @@ def save(
     if ema:
         contents[".pdema"] = model.state_dict()
     contents[".pdopt"] = _by_structure(optimizer.state_dict(), model)
-    contents[".pdstates"] = dataclasses.asdict(state)
-    for suffix, content in contents.items():
-        _write_whole(Path(f"{prefix}{suffix}"), content)
+    with replacing(*(Path(f"{prefix}{suffix}") for suffix in (*contents, STATES))) as partials:
+        for partial, content in zip(partials, contents.values()):
+            paddle.save(content, str(partial))
+        digests = {suffix: _digest(partial) for suffix, partial in zip(contents, partials)}
+        text = json.dumps({**dataclasses.asdict(state), "digests": digests}, indent=1)
+        partials[-1].write_text(text + "\n", encoding="utf-8")
+    if not ema:
+        Path(f"{prefix}.pdema").unlink(missing_ok=True)  # of an earlier run
 
 
-def _write_whole(path: Path, content: Any) -> None:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        paddle.save(content, str(partial))
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path} ({error.strerror or error})") from error
+def _digest(path: str | Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
-def read_state(prefix: str, with_ema: bool) -> TrainState:
-    """The state of a checkpoint, after a look that all its files are there.
+def read_state(prefix: str, optimizer: str, with_ema: bool) -> TrainState:
+    """The state of a checkpoint, after a look that its files are there, whole and of one moment.
 
     Args:
         prefix: the path without suffix; ``.pdparams`` at its end is taken off.
-        with_ema: whether averaged weights are wanted too.
+        optimizer: ``Optimizer.name`` of the training that goes on.
+        with_ema: whether that training averages weights.
 
     Raises:
-        UserError: a file is missing or was not written by :func:`save`.
+        UserError: a file is missing, broken, or of another moment, or the trainings do not fit.
     """
     prefix = _without_suffix(prefix)
-    suffixes = [".pdparams", ".pdopt", ".pdstates"] + ([".pdema"] if with_ema else [])
+    suffixes = [".pdparams", ".pdopt", STATES] + ([".pdema"] if with_ema else [])
     missing = [prefix + suffix for suffix in suffixes if not os.path.isfile(prefix + suffix)]
     if missing:
         raise UserError(
             f"Global.checkpoints: cannot resume, {', '.join(missing)} missing; "
             "name a checkpoint such as output/latest, or start from weights alone with Global.pretrained_model"
         )
-    states = _load(prefix + ".pdstates")
-    if not isinstance(states, dict) or set(states) != {field.name for field in dataclasses.fields(TrainState)}:
-        raise UserError(f"{prefix}.pdstates: not written by this version; start with Global.pretrained_model instead")
-    return TrainState(**states)
+    try:
+        content = json.loads(Path(prefix + STATES).read_text(encoding="utf-8"))
+        digests = content.pop("digests")
+        state = TrainState(**content)
+        differing = [prefix + suffix for suffix, digest in digests.items() if _digest(prefix + suffix) != digest]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{prefix}{STATES}: not a whole checkpoint of this version ({error})") from error
+    if differing:
+        raise UserError(
+            f"{' and '.join(differing)} belong to another moment than {prefix}{STATES}: saving was interrupted; "
+            "resume from another checkpoint"
+        )
+    if state.optimizer != optimizer:
+        raise UserError(f"{prefix}: was trained with {state.optimizer}, but Optimizer.name is {optimizer}")
+    if ".pdema" in digests and not with_ema:
+        raise UserError(f"{prefix}: holds averaged weights; resume with the section EMA it was trained with")
+    return state
 
 
 def restore(
@@ -99,25 +128,25 @@ def restore(
     """Load weights, averaged weights and optimizer of a checkpoint into the given objects.
 
     Raises:
-        UserError: a file belongs to another network or optimizer.
+        UserError: a file belongs to another network.
     """
     prefix = _without_suffix(prefix)
     raw = prefix + (".pdema" if ema else ".pdparams")
     load_weights(model, load_checkpoint(raw), raw)
     if ema:
         load_weights(ema.model, load_checkpoint(prefix + ".pdparams"), prefix + ".pdparams")
-    optimizer.set_state_dict(_by_parameter(_load(prefix + ".pdopt"), model, prefix + ".pdopt"))
+    content = load_arrays(prefix + ".pdopt")
+    optimizer.set_state_dict(_as_tensors(_by_parameter(content, model, prefix + ".pdopt")))
 
 
 def _without_suffix(prefix: str) -> str:
     return prefix[: -len(".pdparams")] if prefix.endswith(".pdparams") else prefix
 
 
-def _load(path: str) -> Any:
-    try:
-        return paddle.load(path)
-    except Exception as error:  # a broken pickle raises many kinds
-        raise UserError(f"{path}: cannot be read ({type(error).__name__}: {error}); is it complete?") from error
+def _as_tensors(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {name: _as_tensors(value) for name, value in content.items()}
+    return paddle.to_tensor(content) if isinstance(content, np.ndarray) else content
 
 
 # Paddle keys the optimizer's tensors by internal parameter names ("conv2d_3.w_0_moment1_0"), which depend on

@@ -7,14 +7,15 @@ import logging
 import paddle
 from paddle import nn
 
+from ..builders import build_loss, build_metric, build_trained_network, prepare_dataset
 from ..config import Config
-from ..data import Loader, build_loader
+from ..data import Loader, build_dataset, build_loader
 from ..errors import UserError
+from ..layers import eval_mode
+from ..log import Averages, Stopwatch, progress
 from ..losses import CombinedLoss
 from ..metrics import TopkAcc
-from .build import build_loss, build_metric, build_trained_network, prepare_dataset
-from .log import Averages, Stopwatch, progress
-from .runtime import set_up_device
+from ..runtime import set_up_device
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +41,9 @@ def evaluate(
     Returns:
         {"top1": share of hits, ..., "loss": mean}.
     """
-    training = model.training
-    model.eval()
     averages, watch = Averages(), Stopwatch()
     loader.set_epoch(0)
-    with progress(loader, len(loader), "eval") as batches:
+    with eval_mode(model), progress(loader, len(loader), "eval") as batches:
         for iteration, (images, labels) in enumerate(batches):
             watch.batch_read()
             logits = model(images)
@@ -58,8 +57,6 @@ def evaluate(
                 logger.info("[Eval]%s[Iter: %d/%d]%s, %s", label, iteration, len(loader), averages, watch.line())
                 watch.reset()
     logger.info("[Eval]%s[Avg]%s", label, averages)
-    if training:
-        model.train()
     return averages.means()
 
 
@@ -71,11 +68,12 @@ def evaluate_config(config: Config) -> dict[str, float]:
     """
     split = config.require("DataLoader.Eval")
     prepare_dataset(config)
-    loader = build_loader(split, config.Arch.class_num, config.Global.seed or 0)
+    dataset = build_dataset(split.dataset, config.Arch.class_num, config.Global.seed or 0)
     metric = build_metric(config.Metric.Eval)
     criterion = build_loss(config.Loss.Eval) if config.Loss and config.Loss.Eval else None
     if metric is None and criterion is None:
         raise UserError("nothing to evaluate: give Metric.Eval or Loss.Eval")
     logger.info("%s", set_up_device(config.Global))
+    loader = build_loader(split, dataset, config.Arch.class_num)
     model = build_trained_network(config)
     return evaluate(model, loader, metric, criterion, config.Global.print_batch_step)

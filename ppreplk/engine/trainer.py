@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from pathlib import Path
 
 import paddle
 from paddle import nn
 
+from ..builders import build_loss, build_metric, build_network, build_optimizer, build_schedule, prepare_dataset
 from ..config import Config
-from ..data import build_loader
+from ..data import build_dataset, build_loader
 from ..errors import UserError
+from ..log import Averages, Stopwatch, log_to_file, progress
+from ..runtime import choose_seed, seed_step, set_up_device
 from ..weights import load_checkpoint, load_weights
 from . import checkpoint
-from .build import build_loss, build_metric, build_network, build_optimizer, build_schedule, prepare_dataset
 from .checkpoint import TrainState
 from .ema import ExponentialMovingAverage
 from .evaluate import evaluate
-from .log import Averages, Stopwatch, log_to_file, progress
-from .runtime import choose_seed, seed_step, set_up_device
 
 logger = logging.getLogger(__name__)
 
 
 class Trainer:
-    """Everything one training needs, built and checked before the first file is written.
+    """Everything one training needs, built and checked before anything is written to ``output_dir``.
 
     Raises:
         UserError: missing data, or a configuration that does not fit.
@@ -36,17 +37,22 @@ class Trainer:
         settings = config.Global
         if paddle.distributed.get_world_size() > 1:
             raise UserError("this version trains in one process; start it without paddle.distributed.launch")
+        optimizer_config = config.require("Optimizer")
         if settings.checkpoints is not None:
-            self.state = checkpoint.read_state(settings.checkpoints, with_ema=config.EMA is not None)
+            self.state = checkpoint.read_state(settings.checkpoints, optimizer_config.name, config.EMA is not None)
         else:
-            self.state = TrainState(choose_seed(settings.seed))
+            self.state = TrainState(choose_seed(settings.seed), optimizer_config.name)
         seed = self.state.seed
         prepare_dataset(config)
         class_num = config.Arch.class_num
-        self.loader = build_loader(config.require("DataLoader.Train"), class_num, seed)
-        self.eval_loader = None
-        if settings.eval_during_train:
-            self.eval_loader = build_loader(config.require("DataLoader.Eval"), class_num, seed)
+        train_split = config.require("DataLoader.Train")
+        dataset = build_dataset(train_split.dataset, class_num, seed)
+        eval_split = config.require("DataLoader.Eval") if settings.eval_during_train else None
+        eval_dataset = build_dataset(eval_split.dataset, class_num, seed) if eval_split else None
+
+        self.device = set_up_device(settings)
+        self.loader = build_loader(train_split, dataset, class_num)
+        self.eval_loader = build_loader(eval_split, eval_dataset, class_num) if eval_split else None
 
         # A step is one update of the weights: update_freq batches. An epoch is a whole number of steps.
         self.update_freq = settings.update_freq
@@ -67,18 +73,21 @@ class Trainer:
         if self.eval_loader is not None and self.eval_metric is None:
             raise UserError("Metric.Eval: needed to choose the best model; give TopkAcc, or eval_during_train: False")
 
-        logger.info("%s", set_up_device(settings))
         paddle.seed(seed)
         self.model = build_network(config.Arch)
-        optimizer_config = config.require("Optimizer")
-        self.schedule = build_schedule(optimizer_config, settings.epochs, self.batches // self.update_freq)
+        steps = self.batches // self.update_freq
+        if self.state.step != self.state.epoch * steps:
+            raise UserError(
+                f"Global.checkpoints: {self.state.epoch} epochs there are {self.state.step} steps, here "
+                f"{self.state.epoch * steps}; resume with the data, batch size and update_freq it was trained with"
+            )
+        self.schedule = build_schedule(optimizer_config, settings.epochs, steps)
         self.optimizer = build_optimizer(optimizer_config, self.schedule, self.model)
         if settings.pretrained_model is not None and settings.checkpoints is None:
             load_weights(self.model, load_checkpoint(settings.pretrained_model), settings.pretrained_model)
         self.ema = ExponentialMovingAverage(self.model, config.EMA.decay) if config.EMA else None
         if settings.checkpoints is not None:
             checkpoint.restore(settings.checkpoints, self.model, self.optimizer, self.ema)
-            logger.info("resumed from %s after epoch %d of %d", settings.checkpoints, self.state.epoch, settings.epochs)
 
     def fit(self) -> TrainState:
         """Train to the last epoch, evaluating and saving on the way.
@@ -95,18 +104,32 @@ class Trainer:
         if not os.access(output, os.W_OK):
             raise UserError(f"Global.output_dir: {output} cannot be written to")
         with log_to_file(output / "train.log"):
-            if settings.checkpoints is None and (output / "latest.pdparams").exists():
+            logger.info("%s, seed %d", self.device, self.state.seed)
+            if settings.checkpoints is not None:
+                logger.info(
+                    "resumed from %s after epoch %d of %d", settings.checkpoints, self.state.epoch, settings.epochs
+                )
+            elif (output / "latest.pdparams").exists():
                 logger.warning("%s holds an earlier run, whose checkpoints will be overwritten", output)
-            for epoch in range(self.state.epoch + 1, settings.epochs + 1):
-                self.train_epoch(epoch)
-                self.state.epoch = epoch
-                due = epoch % settings.eval_interval == 0 and epoch >= settings.start_eval_epoch
-                if self.eval_loader is not None and (due or epoch == settings.epochs):
-                    self.evaluate_epoch(epoch, output)
-                if settings.save_interval > 0 and epoch % settings.save_interval == 0:
-                    self.save(output / f"epoch_{epoch}")
-                self.save(output / "latest")
+            try:
+                self._fit_epochs(output)
+            except KeyboardInterrupt:
+                if self.state.epoch > 0:
+                    logger.info("stopped; go on with -o Global.checkpoints=%s", output / "latest")
+                raise
         return self.state
+
+    def _fit_epochs(self, output: Path) -> None:
+        settings = self.config.Global
+        for epoch in range(self.state.epoch + 1, settings.epochs + 1):
+            self.train_epoch(epoch)
+            self.state.epoch = epoch
+            due = epoch % settings.eval_interval == 0 and epoch >= settings.start_eval_epoch
+            if self.eval_loader is not None and (due or epoch == settings.epochs):
+                self.evaluate_epoch(epoch, output)
+            if settings.save_interval > 0 and epoch % settings.save_interval == 0:
+                self.save(output / f"epoch_{epoch}")
+            self.save(output / "latest")
 
     def train_epoch(self, epoch: int) -> None:
         """One pass over the training images."""
@@ -118,34 +141,35 @@ class Trainer:
             for iteration, (images, labels) in enumerate(batches):
                 watch.batch_read()
                 seed_step(self.state.seed, epoch, iteration)
-                logits, losses = self.train_step(images, labels, update=(iteration + 1) % self.update_freq == 0)
+                lr = self.optimizer.get_lr()
+                logits, losses = self.forward(images, labels)
+                if not math.isfinite(losses["loss"]):
+                    raise UserError(self._not_finite(epoch, iteration, float(losses["loss"]), images))
+                self.backward(losses["loss"], update=(iteration + 1) % self.update_freq == 0)
                 count = images.shape[0]
-                values = {name: float(value) * count for name, value in losses.items()}
-                if self.metric is not None:
-                    values = {**self.metric(logits, labels), **values}
-                averages.add(values, count)
-                if not values["loss"] - values["loss"] == 0:  # NaN or infinite
-                    raise UserError(self._not_finite(epoch, iteration, values["loss"] / count, images))
+                hits = self.metric(logits, labels) if self.metric is not None else {}
+                averages.add({**hits, **{name: float(value) * count for name, value in losses.items()}}, count)
                 watch.batch_done(count)
                 if iteration % settings.print_batch_step == 0:
                     left = (settings.epochs - epoch + 1) * self.batches - iteration - 1
                     logger.info(
                         "[Train][Epoch %d/%d][Iter: %d/%d]lr: %.8f, %s, %s",
                         *(epoch, settings.epochs, iteration, self.batches),
-                        *(self.optimizer.get_lr(), averages, watch.line(left)),
+                        *(lr, averages, watch.line(left)),
                     )
                     watch.reset()
                 if iteration + 1 == self.batches:
                     break
         logger.info("[Train][Epoch %d/%d][Avg]%s", epoch, settings.epochs, averages)
 
-    def train_step(
-        self, images: paddle.Tensor, labels: paddle.Tensor, update: bool
-    ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
-        """Forward and backward on one batch; with ``update``, one step of optimizer, schedule and average."""
+    def forward(self, images: paddle.Tensor, labels: paddle.Tensor) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
+        """Logits (N, K), and the losses with their sum as ``loss``."""
         logits = self.model(images)
-        losses = self.criterion(logits, labels)
-        (losses["loss"] / self.update_freq).backward()
+        return logits, self.criterion(logits, labels)
+
+    def backward(self, loss: paddle.Tensor, update: bool) -> None:
+        """Add the gradients of one batch; with ``update``, one step of optimizer, schedule and average."""
+        (loss / self.update_freq).backward()
         if update:
             self.optimizer.step()
             self.optimizer.clear_grad()
@@ -153,20 +177,12 @@ class Trainer:
             if self.ema:
                 self.ema.update(self.model)
             self.state.step += 1
-        return logits, losses
 
     def evaluate_epoch(self, epoch: int, output: Path) -> None:
         """Evaluate, and save the best model so far. With EMA, the averaged network decides."""
-        networks = {"": self.model, " ema": self.ema.model} if self.ema else {"": self.model}
-        for label, network in networks.items():
-            results = evaluate(
-                network,
-                self.eval_loader,
-                self.eval_metric,
-                self.eval_criterion,
-                self.config.Global.print_batch_step,
-                f"[Epoch {epoch}{label}]",
-            )
+        results = self._evaluate(self.model, f"[Epoch {epoch}]")
+        if self.ema:
+            results = self._evaluate(self.ema.model, f"[Epoch {epoch}, ema]")
         metric = results[f"top{self.eval_metric.topk[0]}"]
         if metric >= self.state.best_metric:
             self.state.best_metric, self.state.best_epoch = metric, epoch
@@ -174,6 +190,10 @@ class Trainer:
         logger.info(
             "[Eval][Epoch %d][best metric: %.5f, epoch %d]", epoch, self.state.best_metric, self.state.best_epoch
         )
+
+    def _evaluate(self, model: nn.Layer, label: str) -> dict[str, float]:
+        every = self.config.Global.print_batch_step
+        return evaluate(model, self.eval_loader, self.eval_metric, self.eval_criterion, every, label)
 
     def save(self, prefix: Path) -> None:
         checkpoint.save(prefix, self.model, self.optimizer, self.state, self.ema)
@@ -191,9 +211,10 @@ def first_non_finite(model: nn.Layer, images: paddle.Tensor) -> str:
     """Where NaN or infinity appears first when ``images`` pass through ``model``, in words."""
     if not bool(paddle.isfinite(images).all()):
         return "the images themselves are not finite"
-    bad_parameters = [name for name, value in model.named_parameters() if not bool(paddle.isfinite(value).all())]
-    if bad_parameters:
-        return f"{len(bad_parameters)} parameters are not finite, {bad_parameters[0]} first"
+    trainable = [(name, value) for name, value in model.named_parameters() if not value.stop_gradient]
+    bad = [name for name, value in trainable if not bool(paddle.isfinite(value).all())]
+    if bad:
+        return f"{len(bad)} parameters are not finite, {bad[0]} first"
     found: list[str] = []
     hooks = []
     for name, layer in model.named_sublayers():

@@ -14,18 +14,17 @@ import paddle
 from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 
-from .. import fusion
 from ..errors import UserError
 from ..layers import (
     ChannelAffine,
     DropPath,
+    PreNormBlock,
     ReparamDepthwiseConv,
     batch_norm,
     bn_scale_shift,
     conv_bn,
     depthwise_conv_bn,
-    set_weight_bias,
-    to_numpy,
+    fuse_bn_linear,
     torch_uniform,
 )
 from .registry import register
@@ -33,8 +32,10 @@ from .registry import register
 LAYER_ID_GROUP = 2  # (RepLK block, ConvFFN) pairs that share a layer id, as in the official layer decay
 
 
-class RepLKBlock(nn.Layer):
+class RepLKBlock(PreNormBlock):
     """BN, 1x1, large depthwise kernel, 1x1, residual. (N, C, H, W) -> (N, C, H, W)."""
+
+    pre_bn_name = "prelkb_bn"
 
     def __init__(self, channels, dw_channels, kernel_size, small_kernel, drop_path, merged, depthwise_impl):
         super().__init__()
@@ -54,15 +55,11 @@ class RepLKBlock(nn.Layer):
         out = self.pw2(out)
         return x + self.drop_path(out)
 
-    def fuse_bn(self):
-        """Fold ``prelkb_bn`` into ``pw1``."""
-        if not isinstance(self.prelkb_bn, nn.Identity):
-            self.pw1.fuse_bn(input_bn=self.prelkb_bn)
-            self.prelkb_bn = nn.Identity()
 
-
-class ConvFFN(nn.Layer):
+class ConvFFN(PreNormBlock):
     """BN, 1x1, GELU, 1x1, residual: a feed-forward network in convolutions. (N, C, H, W) -> (N, C, H, W)."""
+
+    pre_bn_name = "preffn_bn"
 
     def __init__(self, channels, hidden_channels, drop_path):
         super().__init__()
@@ -78,12 +75,6 @@ class ConvFFN(nn.Layer):
         out = self.pw2(out)
         return x + self.drop_path(out)
 
-    def fuse_bn(self):
-        """Fold ``preffn_bn`` into ``pw1``."""
-        if not isinstance(self.preffn_bn, nn.Identity):
-            self.pw1.fuse_bn(input_bn=self.preffn_bn)
-            self.preffn_bn = nn.Identity()
-
 
 class RepLKNetStage(nn.Layer):
     """Pairs of (RepLK block, ConvFFN) at one resolution. (N, C, H, W) -> (N, C, H, W).
@@ -91,10 +82,12 @@ class RepLKNetStage(nn.Layer):
     ``norm`` is not part of ``forward``: it normalizes the features handed to a downstream head.
     """
 
-    def __init__(self, blocks: list[nn.Layer], norm: nn.Layer, use_checkpoint: bool):
+    def __init__(self, blocks: list[nn.Layer], channels: int, has_norm: bool, use_checkpoint: bool):
         super().__init__()
         self.blocks = nn.LayerList(blocks)
-        self.norm = norm
+        self.has_norm = has_norm
+        self.norm = batch_norm(channels) if has_norm else nn.Identity()
+        self.is_fused = False
         self.use_checkpoint = use_checkpoint
 
     def forward(self, x):
@@ -104,8 +97,9 @@ class RepLKNetStage(nn.Layer):
 
     def fuse_bn(self):
         """What follows ``norm`` is not ours to fold into: keep its affine map."""
-        if isinstance(self.norm, (nn.BatchNorm2D, nn.SyncBatchNorm)):
+        if self.has_norm and not self.is_fused:
             self.norm = ChannelAffine(*bn_scale_shift(self.norm))
+        self.is_fused = True
 
 
 def checkpointed(layer: nn.Layer, x: paddle.Tensor) -> paddle.Tensor:
@@ -186,6 +180,11 @@ class RepLKNet(nn.Layer):
             )
         if min(layers) < 1 or min(channels) < 1:
             raise UserError(f"layers and channels must be positive, got {list(layers)} and {list(channels)}")
+        if in_channels < 1:
+            raise UserError(f"in_channels must be positive, got {in_channels}")
+        for name, ratio in {"dw_ratio": dw_ratio, "ffn_ratio": ffn_ratio}.items():
+            if int(min(channels) * ratio) < 1:
+                raise UserError(f"{name} {ratio} leaves no channels at a width of {min(channels)}")
         if not 0.0 <= drop_path_rate < 1.0:
             raise UserError(f"drop_path_rate must be at least 0 and below 1, got {drop_path_rate}")
         if layer_decay is not None and not 0.0 < layer_decay <= 1.0:
@@ -200,6 +199,7 @@ class RepLKNet(nn.Layer):
 
         self.layers = list(layers)
         self.use_checkpoint = use_checkpoint
+        self.is_fused = False
         self.out_indices = None if out_indices is None else sorted(set(out_indices))
         self.feat_channels = [channels[index] for index in self.out_indices or range(stages)]
 
@@ -232,8 +232,7 @@ class RepLKNet(nn.Layer):
                     )
                 )
                 blocks.append(ConvFFN(width, int(width * ffn_ratio), rate))
-            norm = batch_norm(width) if norm_intermediate_features else nn.Identity()
-            self.stages.append(RepLKNetStage(blocks, norm, use_checkpoint))
+            self.stages.append(RepLKNetStage(blocks, width, norm_intermediate_features, use_checkpoint))
             if index < stages - 1:
                 following = channels[index + 1]
                 self.transitions.append(
@@ -276,11 +275,10 @@ class RepLKNet(nn.Layer):
 
     def fuse_bn(self):
         """Fold the last BN through the average pool into the head."""
-        if self.out_indices is None and not isinstance(self.norm, nn.Identity):
-            scale, shift = bn_scale_shift(self.norm)
-            weight, bias = to_numpy(self.head.weight), to_numpy(self.head.bias)
-            set_weight_bias(self.head, *fusion.scale_linear_input(weight, bias, scale, shift))
+        if self.out_indices is None and not self.is_fused:
+            fuse_bn_linear(self.norm, self.head)
             self.norm = nn.Identity()
+        self.is_fused = True
 
     def layer_ids(self) -> dict[str, int]:
         """{parameter name: id} for layer-wise learning-rate decay.

@@ -1,6 +1,6 @@
 """Reading weights from checkpoint files, and putting them into networks."""
 
-from .apply import load_weights, report_mismatch
+from .apply import check_match, load_weights
 from .files import load_checkpoint
 
-__all__ = ["load_checkpoint", "load_weights", "report_mismatch"]
+__all__ = ["check_match", "load_checkpoint", "load_weights"]

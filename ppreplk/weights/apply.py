@@ -22,12 +22,12 @@ def load_weights(model: nn.Layer, state: Mapping[str, np.ndarray], source: str) 
     Raises:
         UserError: names or shapes differ; the message counts them. The model is unchanged then.
     """
-    report_mismatch(model, state, source)
+    check_match(model, state, source)
     for name, tensor in model.state_dict().items():
         tensor.set_value(paddle.to_tensor(np.asarray(state[name])).astype(tensor.dtype))
 
 
-def report_mismatch(model: nn.Layer, state: Mapping[str, np.ndarray], source: str) -> None:
+def check_match(model: nn.Layer, state: Mapping[str, np.ndarray], source: str) -> None:
     """Raise a :class:`UserError` that counts matched, missing, unexpected and mis-shaped names, if any."""
     own = model.state_dict()
     missing = [name for name in own if name not in state]

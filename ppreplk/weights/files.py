@@ -35,9 +35,17 @@ def load_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
             if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
                 content = content[wrapper]
         return from_official(_arrays(content, path))
+    return _arrays(load_arrays(path), path)
+
+
+def load_arrays(path: str | Path) -> Any:
+    """What ``paddle.save`` wrote, its tensors as arrays, without running code of the file.
+
+    Raises:
+        UserError: the file is broken, or holds anything but arrays, numbers, texts and containers.
+    """
     with open(path, "rb") as file:
-        content = unpickle(file, str(path), {**CONTAINERS, **NUMPY})
-    return _arrays(_paddle_entries(content), path)
+        return _paddle_entries(unpickle(file, str(path), {**CONTAINERS, **NUMPY}))
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -58,7 +66,7 @@ def _paddle_entries(content: Any) -> Any:
     if not isinstance(content, Mapping):
         return content
     return {
-        name: value[1] if isinstance(value, tuple) and len(value) == 2 else value
+        name: value[1] if isinstance(value, tuple) and len(value) == 2 else _paddle_entries(value)
         for name, value in content.items()
         if name != "StructuredToParameterName@@"
     }

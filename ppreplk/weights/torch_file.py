@@ -7,13 +7,15 @@ little-endian storages, ``*/data/<key>``.
 from __future__ import annotations
 
 import collections
+import math
 import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
 
 from ..errors import UserError
-from .unpickle import CONTAINERS, unpickle
+from .unpickle import CONTAINERS, Callee, unpickle
 
 # numpy dtype of each storage class; bfloat16 is widened to float32 on reading
 STORAGES = {
@@ -43,8 +45,8 @@ def read_torch_zip(path: str) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
             return _read(archive, path)
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{path}: a broken zip archive ({error}); download it again") from error
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+        raise UserError(f"{path}: a broken or encrypted zip archive ({error}); download it again") from error
 
 
 def _read(archive: zipfile.ZipFile, path: str) -> Any:
@@ -59,11 +61,12 @@ def _read(archive: zipfile.ZipFile, path: str) -> Any:
         if kind != "storage" or storage_class not in STORAGES.values():
             raise UserError(f"{path}: refused, a persistent id that is no tensor storage")
         if key not in storages:
+            width = 2 if storage_class == "bfloat16" else np.dtype(storage_class).itemsize
+            size = archive.getinfo(f"{folder}data/{key}").file_size
+            if size != count * width:  # before reading: a small archive can inflate to any size
+                raise UserError(f"{path}: storage {key} holds {size} bytes, its tensor needs {count * width}")
             raw = archive.read(f"{folder}data/{key}")
-            values = _bfloat16(raw) if storage_class == "bfloat16" else np.frombuffer(raw, storage_class)
-            if len(values) != count:
-                raise UserError(f"{path}: storage {key} holds {len(values)} numbers, its tensor needs {count}")
-            storages[key] = values
+            storages[key] = _bfloat16(raw) if storage_class == "bfloat16" else np.frombuffer(raw, storage_class)
         return storages[key]
 
     def tensor(values, offset, shape, strides, *_):
@@ -74,16 +77,16 @@ def _read(archive: zipfile.ZipFile, path: str) -> Any:
             raise UserError(f"{path}: refused, a tensor with negative offset, shape or stride")
         if 0 in shape:
             return np.zeros(shape, values.dtype)
-        if last >= len(values):
-            raise UserError(f"{path}: a tensor of shape {tuple(shape)} reaches past the end of its storage")
+        if last >= len(values) or math.prod(shape) > len(values):
+            raise UserError(f"{path}: a tensor of shape {tuple(shape)} is larger than its storage")
         width = values.itemsize
         view = np.lib.stride_tricks.as_strided(values[offset:], shape, [stride * width for stride in strides])
         return np.ascontiguousarray(view).reshape(shape)
 
     allowed: dict[tuple[str, str], Any] = dict(CONTAINERS)
     allowed.update({("torch", name): dtype for name, dtype in STORAGES.items()})
-    allowed["torch._utils", "_rebuild_tensor_v2"] = tensor
-    allowed["torch._utils", "_rebuild_parameter"] = lambda data, *_: data
+    allowed["torch._utils", "_rebuild_tensor_v2"] = Callee(tensor)
+    allowed["torch._utils", "_rebuild_parameter"] = Callee(lambda data, *_: data)
     allowed["collections", "OrderedDict"] = collections.OrderedDict
     with archive.open(pickles[0]) as file:
         return unpickle(file, path, allowed, storage)

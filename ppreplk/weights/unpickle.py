@@ -16,6 +16,24 @@ import numpy as np
 from ..errors import UserError
 
 
+class Callee:
+    """A function a pickle may call and cannot change: without this, BUILD could rewrite its defaults."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable):
+        object.__setattr__(self, "_function", function)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._function(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        raise UserError("refused, it sets the state of a function")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise UserError("refused, it sets an attribute of a function")
+
+
 def _encode(text: str, encoding: str) -> bytes:
     """What ``_codecs.encode`` does in numpy's pickles, for the one encoding it uses there."""
     if encoding != "latin1":
@@ -25,7 +43,7 @@ def _encode(text: str, encoding: str) -> bytes:
 
 def _dtype(code: str, *_: Any) -> np.dtype:
     """A numeric dtype; one of Python objects would smuggle pickles into arrays."""
-    dtype = np.dtype(code)
+    dtype = np.dtype(code, False, True)  # a copy: its byte order may be set next
     if dtype.hasobject or dtype.kind not in "biufc":
         raise UserError(f"refused: an array of dtype {dtype}")
     return dtype
@@ -40,10 +58,10 @@ CONTAINERS: dict[tuple[str, str], Any] = {
 _reconstruct = np.zeros(0).__reduce__()[0]
 NUMPY: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): _dtype,
+    ("numpy", "dtype"): Callee(_dtype),
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-    ("_codecs", "encode"): _encode,
+    ("_codecs", "encode"): Callee(_encode),
 }
 
 

@@ -14,6 +14,8 @@ from typing import Any
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from .errors import UserError
+
 FORMAT = "[%(asctime)s] %(levelname)s: %(message)s"
 DATE_FORMAT = "%Y/%m/%d %H:%M:%S"
 PACKAGE_LOGGER = logging.getLogger("ppreplk")
@@ -29,8 +31,15 @@ def log_to_terminal() -> None:
 
 @contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
-    """Append the package's messages to ``path`` too."""
-    handler = _add_handler(logging.FileHandler(path, encoding="utf-8"))
+    """Append the package's messages to ``path`` too.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        handler = _add_handler(logging.FileHandler(path, encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot write the log {path} ({error.strerror or error})") from error
     try:
         yield
     finally:
@@ -81,18 +90,14 @@ class Stopwatch:
     """``batch_cost``, ``reader_cost`` and ``ips`` since the last line."""
 
     def __init__(self) -> None:
-        self.reset()
         self._last = time.perf_counter()
+        self.reset()
 
     def reset(self) -> None:
         self._batches = 0
         self._samples = 0
         self._reading = 0.0
         self._total = 0.0
-
-    def restart(self) -> None:
-        """Leave out what happened between epochs."""
-        self._last = time.perf_counter()
 
     def batch_read(self) -> None:
         self._reading += time.perf_counter() - self._last

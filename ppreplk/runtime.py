@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 
 import numpy as np
 import paddle
 import threadpoolctl
 
-from ..config import GlobalConfig
-from ..errors import UserError
-
-logger = logging.getLogger(__name__)
+from .config import GlobalConfig
+from .errors import UserError
 
 
 def set_up_device(config: GlobalConfig) -> str:
@@ -48,11 +45,8 @@ def set_threads(threads: int) -> None:
 
 
 def choose_seed(seed: int | None) -> int:
-    """The seed to use: the given one, or a fresh one, logged so that the run can be repeated."""
-    if seed is None:
-        seed = int(np.random.SeedSequence().generate_state(1)[0])
-        logger.info("Global.seed is not set; this run uses %d", seed)
-    return seed
+    """The seed to use: the given one, or a fresh one."""
+    return int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
 
 
 def seed_step(seed: int, epoch: int, iteration: int) -> None:

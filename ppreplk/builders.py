@@ -8,14 +8,14 @@ import paddle
 from paddle import nn
 from paddle.optimizer.lr import LambdaDecay
 
-from ..config import ArchConfig, Config, Op, Ops, OptimizerConfig, check_arguments, construct, find_op
-from ..data.digits import prepare_digits
-from ..errors import UserError
-from ..losses import LOSSES, CombinedLoss
-from ..metrics import METRICS, TopkAcc
-from ..models.registry import find_model
-from ..optim import OPTIMIZERS, SCHEDULES
-from ..weights import load_checkpoint, load_weights
+from .config import ArchConfig, Config, Op, Ops, OptimizerConfig, check_arguments, construct, find_op
+from .data.digits import prepare_digits
+from .errors import UserError
+from .losses import LOSSES, CombinedLoss
+from .metrics import METRICS, TopkAcc
+from .models.registry import find_model
+from .optim import OPTIMIZERS, SCHEDULES
+from .weights import load_checkpoint, load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,10 @@ def build_network(arch: ArchConfig) -> nn.Layer:
         entry = find_model(arch.name)
     except UserError as error:
         raise UserError(f"Arch.name: {error}") from error
+    if arch.arguments.get("out_indices") is not None:
+        raise UserError("Arch.out_indices: makes a backbone; the tools train and run classifiers")
+    if arch.arguments.get("in_channels", 3) != 3:
+        raise UserError(f"Arch.in_channels: the transforms make 3 channels, got {arch.arguments['in_channels']}")
     given = {"class_num": arch.class_num}
     arguments = check_arguments(entry.architecture, arch.arguments, "Arch", given, complete=False)
     try:
