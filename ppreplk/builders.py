@@ -8,7 +8,7 @@ import paddle
 from paddle import nn
 from paddle.optimizer.lr import LambdaDecay
 
-from .config import ArchConfig, Config, Op, Ops, OptimizerConfig, check_arguments, construct, find_op
+from .config import ArchConfig, Config, Op, Ops, OptimizerConfig, check_arguments, construct, find_op, typed
 from .data.digits import prepare_digits
 from .errors import UserError
 from .losses import LOSSES, CombinedLoss
@@ -110,8 +110,7 @@ def build_schedule(config: OptimizerConfig, epochs: int, per_epoch: int) -> Lamb
     Raises:
         UserError: unknown schedule or arguments.
     """
-    arguments = dict(config.lr)
-    op = Op(str(arguments.pop("name", "ConstLR")), arguments, "Optimizer.lr")
+    op = Op(config.lr.name, config.lr.arguments, config.lr.where)
     factory = find_op(op, SCHEDULES, UNSERVED_SCHEDULES, "schedule")
     return LambdaDecay(1.0, construct(factory, op.arguments, op.where, epochs=epochs, per_epoch=per_epoch))
 
@@ -122,7 +121,7 @@ def build_optimizer(config: OptimizerConfig, schedule: LambdaDecay, model: nn.La
     Raises:
         UserError: unknown optimizer or arguments.
     """
-    op = Op(config.name, config.arguments, "Optimizer")
+    op = Op(config.name, config.arguments, config.where)
     factory = find_op(op, OPTIMIZERS, UNSERVED_OPTIMIZERS, "optimizer")
     return construct(factory, op.arguments, op.where, schedule=schedule, model=model)
 
@@ -136,4 +135,6 @@ def prepare_dataset(config: Config) -> None:
     if config.Global.builtin_dataset == "digits":
         for split in (config.DataLoader.Train, config.DataLoader.Eval):
             if split is not None:
-                prepare_digits(split.dataset.image_root)
+                prepare_digits(
+                    typed(split.dataset.arguments.get("image_root"), str, f"{split.dataset.where}.image_root")
+                )

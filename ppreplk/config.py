@@ -127,7 +127,7 @@ def construct(factory: Callable, mapping: Any, where: str, **given: Any) -> Any:
     Args:
         factory: a class or function with type hints.
         mapping: {name: value} from a configuration; None is an empty one.
-        where: the place in the configuration, for messages.
+        where: the place in the configuration, for messages; passed on where ``factory`` has a ``where``.
         given: further arguments, from the program; those ``factory`` does not take are left out.
 
     Raises:
@@ -153,12 +153,17 @@ def check_arguments(
         raise _wrong(mapping, dict, where)
     signature, hints = _signature(factory)
     unserved: Mapping[str, Unserved] = getattr(factory, "unserved", {})
-    arguments = {name: value for name, value in (given or {}).items() if name in signature}
+    rest: Optional[str] = getattr(factory, "rest", None)
+    arguments = {name: value for name, value in {"where": where, **(given or {})}.items() if name in signature}
+    if rest is not None:
+        arguments[rest] = {}
     settable = set(signature) - set(arguments)
     for name, value in mapping.items():
         place = f"{where}.{name}" if where else str(name)
         if name in unserved:
             unserved[name].check(value, place)
+        elif name not in settable and rest is not None:
+            arguments[rest][name] = value
         elif name not in settable:
             raise UserError(f"{place}: unknown key{nearest(name, settable)}")
         else:
@@ -324,15 +329,21 @@ class AMPConfig:
             raise UserError("AMP.use_amp: mixed precision is not served in this version; set it to False")
 
 
+# Sections that name something to build have a ``rest``: their other keys are collected there unchecked, for the
+# constructor of that thing to check.
+
+
 @dataclass
 class ArchConfig:
-    """``Arch``: the network. Keys beside these four go to its constructor, which checks them."""
+    """``Arch``: the network, and the arguments of its constructor."""
 
+    where: str
+    arguments: dict
     name: str
     class_num: int = 1000
     infer_add_softmax: bool = True
-    arguments: dict = field(default_factory=dict)
 
+    rest: ClassVar[str] = "arguments"
     unserved: ClassVar[dict[str, Unserved]] = {
         "use_sync_bn": Unserved("one process has nothing to synchronize with"),
         "pretrained": Unserved("nothing is downloaded; use Global.pretrained_model"),
@@ -348,12 +359,26 @@ class LossConfig:
 
 
 @dataclass
+class ScheduleConfig:
+    """``Optimizer.lr``: the schedule and its arguments."""
+
+    where: str
+    arguments: dict
+    name: str = "ConstLR"
+
+    rest: ClassVar[str] = "arguments"
+
+
+@dataclass
 class OptimizerConfig:
     """``Optimizer``: name, learning rate, and the arguments of the named optimizer."""
 
+    where: str
+    arguments: dict
     name: str
-    lr: dict
-    arguments: dict = field(default_factory=dict)
+    lr: ScheduleConfig
+
+    rest: ClassVar[str] = "arguments"
 
 
 @dataclass
@@ -384,15 +409,15 @@ class LoaderConfig:
 
 @dataclass
 class DatasetConfig:
-    """``DataLoader.*.dataset``: where the images are and what is done to them."""
+    """``DataLoader.*.dataset``: which images, and what is done to them."""
 
-    name: typing.Literal["ImageNetDataset"]
-    image_root: str
-    cls_label_path: str
+    where: str
+    arguments: dict
+    name: str
     transform_ops: Ops
     batch_transform_ops: Optional[Ops] = None
-    delimiter: Optional[str] = None
-    relabel: bool = False
+
+    rest: ClassVar[str] = "arguments"
 
 
 @dataclass
@@ -456,11 +481,11 @@ class Config:
     """A whole configuration. Sections a command does not need may be missing."""
 
     Global: GlobalConfig
-    Arch: dict
+    Arch: ArchConfig
     EMA: Optional[EMAConfig] = None
     AMP: Optional[AMPConfig] = None
     Loss: Optional[LossConfig] = None
-    Optimizer: Optional[dict] = None
+    Optimizer: Optional[OptimizerConfig] = None
     DataLoader: DataLoaderConfig = field(default_factory=DataLoaderConfig)
     Infer: Optional[InferConfig] = None
     Metric: MetricConfig = field(default_factory=MetricConfig)
@@ -471,13 +496,6 @@ class Config:
     }
 
     source: str = field(default="", init=False)
-
-    def __post_init__(self) -> None:
-        if self.Global.class_num is not None:  # PaddleClas's older place for it
-            self.Arch = {"class_num": self.Global.class_num, **self.Arch}
-        self.Arch = _split(ArchConfig, self.Arch, "Arch")
-        if self.Optimizer is not None:
-            self.Optimizer = _split(OptimizerConfig, self.Optimizer, "Optimizer")
 
     def require(self, section: str) -> Any:
         """The section at a dotted path.
@@ -493,14 +511,6 @@ class Config:
         return value
 
 
-def _split(factory: Any, mapping: Mapping[str, Any], where: str) -> Any:
-    """Build a section whose unknown keys are not errors yet but ``arguments`` for something else to check."""
-    own = {f.name for f in fields(factory)} - {"arguments"} | set(getattr(factory, "unserved", {}))
-    section = construct(factory, {name: value for name, value in mapping.items() if name in own}, where)
-    section.arguments = {name: value for name, value in mapping.items() if name not in own}
-    return section
-
-
 # --------------------------------------------------------------------------------------------------------
 # Files and overrides
 
@@ -514,6 +524,9 @@ def load_config(path: Union[str, Path], overrides: Iterable[str] = ()) -> Config
     raw = read_yaml(path)
     for text in overrides:
         override(raw, text)
+    arch, settings = raw.get("Arch"), raw.get("Global")
+    if isinstance(arch, dict) and isinstance(settings, dict) and settings.get("class_num") is not None:
+        arch.setdefault("class_num", settings["class_num"])  # PaddleClas's older place for it
     config = construct(Config, raw, "")
     config.source = str(path)
     return config

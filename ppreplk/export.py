@@ -159,7 +159,7 @@ def real_images(config: Config) -> np.ndarray:
     transforms = build_transforms(config.Infer.transforms, NORMALIZED_CHW)
     images = [load_image(path, transforms, rng) for path in _evaluation_images(config)]
     if not images:
-        logger.info("no evaluation images here; verifying on two photographs of scikit-learn instead")
+        logger.info("verifying on two photographs of scikit-learn")
         without_decoding = Ops(op for op in config.Infer.transforms if op.name != "DecodeImage")
         transforms = build_transforms(without_decoding, NORMALIZED_CHW, start=IMAGE)
         images = [transforms(photograph, rng) for photograph in _photographs()]
@@ -177,9 +177,11 @@ def _evaluation_images(config: Config) -> list[str]:
     if split is None:
         return []
     prepare_dataset(config)
-    if not (os.path.isfile(split.dataset.cls_label_path) and os.path.isdir(split.dataset.image_root)):
+    try:
+        samples = build_dataset(split.dataset, config.Arch.class_num, seed=0).samples
+    except UserError as error:
+        logger.info("the evaluation images cannot be used for verification: %s", error)
         return []
-    samples = build_dataset(split.dataset, config.Arch.class_num, seed=0).samples
     step = max(len(samples) // REAL_IMAGES, 1)
     return [sample.path for sample in samples[::step][:REAL_IMAGES]]
 

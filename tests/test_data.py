@@ -9,7 +9,7 @@ from conftest import colour_config
 from PIL import Image, ImageEnhance, ImageOps
 
 from ppreplk.config import SplitConfig, construct, read_ops
-from ppreplk.data import ImageNetDataset, Pipeline, build_dataset, build_loader, build_transforms
+from ppreplk.data import ImageFolderDataset, ImageNetDataset, Pipeline, build_dataset, build_loader, build_transforms
 from ppreplk.data.datasets import find_images
 from ppreplk.data.digits import prepare_digits
 from ppreplk.data.loader import Loader
@@ -360,10 +360,47 @@ def test_delimiter_relabel_and_paths_with_spaces(colour_project):
     (colour_project / "list.txt").write_text("images/a b.png 7\n\nimages/1.png 3\n")
     root = str(colour_project / "data")
     dataset = ImageNetDataset(root, str(colour_project / "list.txt"), Pipeline([]), class_num=2, relabel=True)
-    assert [(sample.label, sample.line) for sample in dataset.samples] == [(1, 1), (0, 3)]
+    assert [sample.label for sample in dataset.samples] == [1, 0]
+    assert dataset.samples[1].origin.endswith("list.txt, line 3")
     (colour_project / "list.txt").write_text("images/a b.png\t1\n")
     dataset = ImageNetDataset(root, str(colour_project / "list.txt"), Pipeline([]), class_num=2, delimiter="\t")
     assert dataset.samples[0].label == 1
+
+
+def test_a_folder_per_class(colour_project, monkeypatch):
+    monkeypatch.chdir(colour_project)
+    for index in range(24):
+        folder = colour_project / "classes" / "bac"[index % 3] / "more"
+        folder.mkdir(parents=True, exist_ok=True)
+        (colour_project / "data" / "images" / f"{index}.png").rename(folder / f"{index}.png")
+    dataset = ImageFolderDataset("classes", Pipeline([]), class_num=3)
+    assert len(dataset) == 24
+    names = {0: "a", 1: "b", 2: "c"}
+    assert all(sample.path.startswith(f"classes/{names[sample.label]}/") for sample in dataset.samples)
+    with pytest.raises(UserError, match="classes: holds 3 class folders, but Arch.class_num is 4"):
+        ImageFolderDataset("classes", Pipeline([]), class_num=4)
+    (colour_project / "classes" / "empty").mkdir()
+    with pytest.raises(UserError, match="the folder of class 'empty' holds no image"):
+        ImageFolderDataset("classes", Pipeline([]), class_num=4)
+    with pytest.raises(UserError, match="no image folder absent.*one folder per class"):
+        ImageFolderDataset("absent", Pipeline([]), class_num=3)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (
+            {"dataset__name": "ImageNetDatast"},
+            r"Train\.dataset: unknown dataset 'ImageNetDatast'; did you mean ImageNetData",
+        ),
+        ({"dataset__name": "Cifar10"}, r"Train\.dataset: not served here"),
+        ({"dataset__delimitr": ","}, r"Train\.dataset\.delimitr: unknown key; did you mean delimiter"),
+        ({"dataset__relabel": 1}, r"Train\.dataset\.relabel: expected true or false"),
+    ],
+)
+def test_bad_datasets(colour_project, monkeypatch, changes, message):
+    with pytest.raises(UserError, match=message):
+        loader(colour_project, monkeypatch, **changes)
 
 
 def test_finding_images(colour_project, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 from paddle.io import Dataset
@@ -17,14 +17,54 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".ti
 
 
 class Sample(NamedTuple):
-    """One line of a list file."""
+    """One labelled image; ``origin`` says where it was named."""
 
     path: str
     label: int
-    line: int
+    origin: str
 
 
-class ImageNetDataset(Dataset):
+class ImageDataset(Dataset):
+    """Labelled image files through a pipeline of transforms.
+
+    Args:
+        samples: the images.
+        source: where they were named, for messages.
+        transforms: from encoded bytes to (H, W, 3) float32.
+        seed: of the random transforms; an image's draws depend on the seed, the epoch and its index alone.
+    """
+
+    def __init__(self, samples: list[Sample], source: str, transforms: Pipeline, seed: int):
+        super().__init__()
+        self.samples = samples
+        self.source = source
+        self.transforms = transforms
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Epoch the next draws belong to."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int, int]:
+        """(3, H, W) float32, label, index.
+
+        Raises:
+            UserError: the image cannot be read; names it and where it was named.
+        """
+        sample = self.samples[index]
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        try:
+            image = load_image(sample.path, self.transforms, rng)
+        except UserError as error:
+            raise UserError(f"{sample.origin}: {error}") from error
+        return np.ascontiguousarray(image.transpose(2, 0, 1)), sample.label, index
+
+
+class ImageNetDataset(ImageDataset):
     """Images named in a list file, one ``path label`` per line, paths relative to ``image_root``.
 
     Reading a list checks every line and that every image exists, before training starts.
@@ -32,9 +72,8 @@ class ImageNetDataset(Dataset):
     Args:
         image_root: folder of the images.
         cls_label_path: the list file.
-        transforms: from encoded bytes to (H, W, 3) float32.
+        transforms, seed: see :class:`ImageDataset`.
         class_num: labels must be in [0, class_num).
-        seed: of the random transforms; an image's draws depend on the seed, the epoch and its index alone.
         delimiter: between path and label; a space unless given.
         relabel: number the labels that occur from 0, in ascending order.
 
@@ -49,36 +88,69 @@ class ImageNetDataset(Dataset):
         transforms: Pipeline,
         class_num: int,
         seed: int = 0,
-        delimiter: str | None = None,
+        delimiter: Optional[str] = None,
         relabel: bool = False,
     ):
-        super().__init__()
-        self.list_file = cls_label_path
-        self.transforms = transforms
-        self.seed = seed
-        self.epoch = 0
-        self.samples = read_list(image_root, cls_label_path, class_num, delimiter, relabel)
+        samples = read_list(image_root, cls_label_path, class_num, delimiter, relabel)
+        super().__init__(samples, cls_label_path, transforms, seed)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Epoch the next draws belong to."""
-        self.epoch = epoch
 
-    def __len__(self) -> int:
-        return len(self.samples)
+class ImageFolderDataset(ImageDataset):
+    """Images in one folder per class: ``image_root/CLASS/...``; classes are numbered in the order of their names.
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int, int]:
-        """(3, H, W) float32, label, index.
+    Not a dataset of PaddleClas's.
 
-        Raises:
-            UserError: the image cannot be read; names file and line.
-        """
-        sample = self.samples[index]
-        rng = np.random.default_rng([self.seed, self.epoch, index])
-        try:
-            image = load_image(sample.path, self.transforms, rng)
-        except UserError as error:
-            raise UserError(f"{self.list_file}, line {sample.line}: {error}") from error
-        return np.ascontiguousarray(image.transpose(2, 0, 1)), sample.label, index
+    Args:
+        image_root: folder of the class folders.
+        transforms, seed: see :class:`ImageDataset`.
+        class_num: there must be this many class folders.
+
+    Raises:
+        UserError: no such folder, another number of classes, or a class without images.
+    """
+
+    def __init__(self, image_root: str, transforms: Pipeline, class_num: int, seed: int = 0):
+        super().__init__(read_folders(image_root, class_num), image_root, transforms, seed)
+
+
+DATASETS = {"ImageNetDataset": ImageNetDataset, "ImageFolderDataset": ImageFolderDataset}
+UNSERVED_DATASETS = dict.fromkeys(
+    (
+        "Cifar10 Cifar100 CustomLabelDataset DukeMTMC FiveValidationDataset AdaFaceDataset ICartoonDataset "
+        "LogoDataset Market1501 MSMT17 MixDataset MultiLabelDataset MultiScaleDataset CompCars VeriWild"
+    ).split(),
+    "classification reads ImageNetDataset (a list file) or ImageFolderDataset (a folder per class)",
+)
+
+
+def read_folders(image_root: str, class_num: int) -> list[Sample]:
+    """The images of :class:`ImageFolderDataset`, in the order of their paths."""
+    if not os.path.isdir(image_root):
+        raise UserError(
+            f"the data set is not there: no image folder {image_root} (looked in {os.getcwd()}); expected: one folder "
+            "per class, named after it, with its images inside; or run configs/digits.yaml, which brings its own images"
+        )
+    classes = sorted(entry.name for entry in os.scandir(image_root) if entry.is_dir() and entry.name[0] != ".")
+    if len(classes) != class_num:
+        raise UserError(f"{image_root}: holds {len(classes)} class folders, but Arch.class_num is {class_num}")
+    samples = []
+    for label, name in enumerate(classes):
+        folder = os.path.join(image_root, name)
+        paths = images_below(folder)
+        if not paths:
+            raise UserError(f"{folder}: the folder of class {name!r} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+        samples += [Sample(path, label, folder) for path in paths]
+    return samples
+
+
+def images_below(folder: str) -> list[str]:
+    """The image files in ``folder`` and its subfolders, in order."""
+    return [
+        os.path.join(parent, name)
+        for parent, _, names in sorted(os.walk(folder))
+        for name in sorted(names)
+        if name.lower().endswith(IMAGE_SUFFIXES)
+    ]
 
 
 def load_image(path: str, transforms: Pipeline, rng: np.random.Generator) -> Any:
@@ -125,7 +197,7 @@ def read_list(
         path = os.path.join(image_root, name)
         if not _exists(path, folders):
             raise UserError(f"{list_file}, line {number}: there is no image {path}")
-        samples.append(Sample(path, label, number))
+        samples.append(Sample(path, label, f"{list_file}, line {number}"))
     return samples
 
 
@@ -186,12 +258,7 @@ def find_images(place: str | None, list_file: str | None = None) -> list[str]:
         return [place]
     if not os.path.isdir(place):
         raise UserError(f"Infer.infer_imgs: there is no image, folder or list {place}")
-    found = [
-        os.path.join(folder, name)
-        for folder, _, names in sorted(os.walk(place))
-        for name in sorted(names)
-        if name.lower().endswith(IMAGE_SUFFIXES)
-    ]
+    found = images_below(place)
     if not found:
         raise UserError(f"Infer.infer_imgs: the folder {place} holds no image ({', '.join(IMAGE_SUFFIXES)})")
     return found

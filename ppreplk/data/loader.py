@@ -10,9 +10,9 @@ import numpy as np
 import paddle
 from paddle.io import DataLoader, DistributedBatchSampler
 
-from ..config import DatasetConfig, SplitConfig
+from ..config import DatasetConfig, Op, SplitConfig, construct, find_op
 from ..errors import UserError
-from .datasets import ImageNetDataset
+from .datasets import DATASETS, UNSERVED_DATASETS, ImageDataset
 from .mixing import BatchTransform, build_batch_transforms
 from .transforms import NORMALIZED, build_transforms
 
@@ -24,7 +24,7 @@ class Collate:
         UserError: images of different shapes.
     """
 
-    def __init__(self, dataset: ImageNetDataset, batch_transforms: Sequence[BatchTransform]):
+    def __init__(self, dataset: ImageDataset, batch_transforms: Sequence[BatchTransform]):
         self.dataset = dataset
         self.batch_transforms = batch_transforms
 
@@ -49,7 +49,7 @@ class Collate:
 class _CaughtErrors(paddle.io.Dataset):
     """A dataset that returns its errors."""
 
-    def __init__(self, dataset: ImageNetDataset):
+    def __init__(self, dataset: ImageDataset):
         super().__init__()
         self.dataset = dataset
 
@@ -112,7 +112,7 @@ class Loader:
 
     def __init__(
         self,
-        dataset: ImageNetDataset,
+        dataset: ImageDataset,
         batch_size: int,
         shuffle: bool,
         drop_last: bool,
@@ -126,7 +126,7 @@ class Loader:
         self.sampler = DistributedBatchSampler(dataset, batch_size, shuffle=shuffle, drop_last=drop_last)
         if len(self.sampler) == 0:
             raise UserError(
-                f"{dataset.list_file}: {len(dataset)} images do not fill one batch of {batch_size}; "
+                f"{dataset.source}: {len(dataset)} images do not fill one batch of {batch_size}; "
                 "lower sampler.batch_size or set sampler.drop_last to False"
             )
         self.collate = Collate(dataset, batch_transforms)
@@ -161,24 +161,19 @@ class Loader:
             yield batch[0], batch[1]
 
 
-def build_dataset(config: DatasetConfig, class_num: int, seed: int) -> ImageNetDataset:
+def build_dataset(config: DatasetConfig, class_num: int, seed: int) -> ImageDataset:
     """The images of ``DataLoader.*.dataset``; needs no device.
 
     Raises:
-        UserError: see :class:`ImageNetDataset` and the transforms.
+        UserError: unknown dataset, and see the datasets and the transforms.
     """
-    return ImageNetDataset(
-        config.image_root,
-        config.cls_label_path,
-        build_transforms(config.transform_ops, NORMALIZED),
-        class_num,
-        seed,
-        config.delimiter,
-        config.relabel,
-    )
+    op = Op(config.name, config.arguments, config.where)
+    factory = find_op(op, DATASETS, UNSERVED_DATASETS, "dataset")
+    transforms = build_transforms(config.transform_ops, NORMALIZED)
+    return construct(factory, op.arguments, op.where, transforms=transforms, class_num=class_num, seed=seed)
 
 
-def build_loader(config: SplitConfig, dataset: ImageNetDataset, class_num: int) -> Loader:
+def build_loader(config: SplitConfig, dataset: ImageDataset, class_num: int) -> Loader:
     """The loader of ``DataLoader.Train`` or ``DataLoader.Eval``, for the device that is set.
 
     Raises:
