@@ -20,12 +20,10 @@ from .weights import load_checkpoint, load_weights
 logger = logging.getLogger(__name__)
 
 UNSERVED_SCHEDULES = dict.fromkeys(
-    ("Cyclic", "Step", "Piecewise", "MultiStepDecay", "ReduceOnPlateau", "CosineFixmatch", "OneCycleLR"),
-    "the recipes of this version need Cosine, Linear and ConstLR",
+    ("Cyclic", "Step", "Piecewise", "ReduceOnPlateau", "CosineFixmatch", "OneCycleLR"),
+    "use Cosine, Linear, MultiStepDecay or ConstLR",
 )
-UNSERVED_OPTIMIZERS = dict.fromkeys(
-    ("SGD", "Adam", "RMSProp", "AdamWDL"), "the recipes of this version need AdamW and Momentum"
-)
+UNSERVED_OPTIMIZERS = dict.fromkeys(("SGD", "Adam", "RMSProp", "AdamWDL"), "use AdamW or Momentum")
 UNSERVED_LOSSES = {"MixCELoss": "PaddleClas replaced it by CELoss"}
 
 

@@ -5,6 +5,8 @@ Python 3.9 can evaluate.
 """
 
 import math
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Literal, Optional
 
@@ -94,6 +96,31 @@ def ConstLR(
     return _with_warmup(lambda step: learning_rate, learning_rate, warmup_start_lr, warmup)
 
 
+def MultiStepDecay(
+    learning_rate: float,
+    epochs: int,
+    per_epoch: int,
+    milestones: Sequence[int],
+    gamma: float = 0.1,
+    warmup_epoch: float = 0,
+    warmup_start_lr: float = 0.0,
+    by_epoch: Literal[False] = False,
+) -> Schedule:
+    """Linear warm-up, then ``learning_rate`` times ``gamma`` for each milestone passed.
+
+    Milestones are epochs after the warm-up, as in PaddleClas.
+    """
+    if list(milestones) != sorted(set(milestones)):
+        raise UserError(f"milestones must rise, got {list(milestones)}")
+    warmup, _ = _warmup_and_decay_steps(epochs, per_epoch, warmup_epoch)
+    edges = [milestone * per_epoch for milestone in milestones]
+
+    def steps(step: int) -> float:
+        return learning_rate * gamma ** bisect_right(edges, step)
+
+    return _with_warmup(steps, learning_rate, warmup_start_lr, warmup)
+
+
 def _warmup_and_decay_steps(epochs: int, per_epoch: int, warmup_epoch: float) -> tuple[int, int]:
     if not 0 <= warmup_epoch <= epochs:
         raise UserError(f"warmup_epoch must lie between 0 and Global.epochs ({epochs}), got {warmup_epoch}")
@@ -101,7 +128,12 @@ def _warmup_and_decay_steps(epochs: int, per_epoch: int, warmup_epoch: float) ->
     return warmup, max(epochs * per_epoch - warmup, 1)
 
 
-SCHEDULES: dict[str, Callable[..., Schedule]] = {"Cosine": Cosine, "Linear": Linear, "ConstLR": ConstLR}
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "Cosine": Cosine,
+    "Linear": Linear,
+    "MultiStepDecay": MultiStepDecay,
+    "ConstLR": ConstLR,
+}
 
 
 # --------------------------------------------------------------------------------------------------------
@@ -117,6 +149,8 @@ def AdamW(
     weight_decay: Optional[float] = None,
     no_weight_decay_name: Optional[str] = None,
     one_dim_param_no_weight_decay: bool = False,
+    clip_norm: Optional[float] = None,
+    clip_global_norm: Optional[float] = None,
 ) -> paddle.optimizer.Optimizer:
     """Adam with decoupled weight decay.
 
@@ -124,6 +158,7 @@ def AdamW(
         weight_decay: coefficient; None is none at all, as in PaddleClas.
         no_weight_decay_name: space-separated parts of parameter names that are not decayed.
         one_dim_param_no_weight_decay: leave biases and normalization parameters alone.
+        clip_norm, clip_global_norm: see :func:`gradient_clip`.
     """
     for name, beta in {"beta1": beta1, "beta2": beta2}.items():
         if not 0.0 <= beta < 1.0:
@@ -139,6 +174,7 @@ def AdamW(
         parameters=_trainable(model),
         weight_decay=weight_decay or 0.0,
         apply_decay_param_fun=lambda name: name not in exempt,
+        grad_clip=gradient_clip(clip_norm, clip_global_norm),
     )
 
 
@@ -157,15 +193,39 @@ def Momentum(
     weight_decay: Optional[float] = None,
     use_nesterov: bool = False,
     regularizer: Optional[L2] = None,
+    clip_norm: Optional[float] = None,
+    clip_global_norm: Optional[float] = None,
 ) -> paddle.optimizer.Optimizer:
-    """SGD with momentum. ``regularizer: {name: L2, coeff: ...}`` or ``weight_decay`` decays every parameter."""
+    """SGD with momentum. ``regularizer: {name: L2, coeff: ...}`` or ``weight_decay`` decays every parameter.
+
+    For ``clip_norm`` and ``clip_global_norm`` see :func:`gradient_clip`.
+    """
     if regularizer is not None:
         weight_decay = regularizer.coeff
     if not 0.0 <= momentum < 1.0 or (weight_decay or 0.0) < 0:
         raise UserError(f"momentum must lie in [0, 1), weight_decay not be negative, got {momentum}, {weight_decay}")
     return paddle.optimizer.Momentum(
-        schedule, momentum, parameters=_trainable(model), use_nesterov=use_nesterov, weight_decay=weight_decay
+        schedule,
+        momentum,
+        parameters=_trainable(model),
+        use_nesterov=use_nesterov,
+        weight_decay=weight_decay,
+        grad_clip=gradient_clip(clip_norm, clip_global_norm),
     )
+
+
+def gradient_clip(clip_norm: Optional[float], clip_global_norm: Optional[float]) -> Any:
+    """Gradient clipping: ``clip_norm`` bounds the norm of each parameter's gradient by itself (PaddleClas's key),
+    ``clip_global_norm`` the norm of all of them together (ours).
+    """
+    if clip_norm is not None and clip_global_norm is not None:
+        raise UserError("clip_norm (each gradient by itself) and clip_global_norm (all together) exclude each other")
+    for name, bound in {"clip_norm": clip_norm, "clip_global_norm": clip_global_norm}.items():
+        if bound is not None and bound <= 0:
+            raise UserError(f"{name} must be positive, got {bound}")
+    if clip_norm is not None:
+        return nn.ClipGradByNorm(clip_norm)
+    return nn.ClipGradByGlobalNorm(clip_global_norm) if clip_global_norm is not None else None
 
 
 def _trainable(model: nn.Layer) -> list[paddle.Tensor]:

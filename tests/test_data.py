@@ -13,11 +13,12 @@ from ppreplk.data import ImageFolderDataset, ImageNetDataset, Pipeline, build_da
 from ppreplk.data.datasets import find_images
 from ppreplk.data.digits import prepare_digits
 from ppreplk.data.loader import Loader
-from ppreplk.data.mixing import MixupCutmixHybrid
+from ppreplk.data.mixing import CutmixOperator, MixupCutmixHybrid, MixupOperator, OpSampler
 from ppreplk.data.randaugment import MAX_LEVEL, Draw, RandAugment, operators
 from ppreplk.data.transforms import (
     IMAGE_CHW,
     NORMALIZED,
+    ColorJitter,
     CropImage,
     DecodeImage,
     NormalizeImage,
@@ -256,6 +257,66 @@ def test_mixing_probability_and_switch():
         kinds["none" if (values == 0).all() else "cutmix" if set(values) <= {0.0, 5.0} else "mixup"] += 1
     assert kinds["mixup"] / 2000 == pytest.approx(0.6 * 0.75, abs=0.04)
     assert kinds["cutmix"] / 2000 == pytest.approx(0.6 * 0.25, abs=0.04)  # less the boxes of no area
+
+
+def test_mixup_operator():
+    images, labels = mixing_batch()
+    mixed, target = MixupOperator(4, alpha=0.8)(images, labels, RNG(1))
+    other, kept = RNG(1).permutation(6), None
+    for index in range(6):
+        if other[index] != index:
+            kept = (mixed[index, 0, 0, 0] - other[index]) / (index - other[index])
+    assert 0 < kept < 1
+    np.testing.assert_allclose(mixed, images * kept + images[other] * (1 - kept), rtol=1e-5)
+    np.testing.assert_allclose(target, np.eye(4)[labels] * kept + np.eye(4)[labels[other]] * (1 - kept), atol=1e-6)
+
+
+def test_cutmix_operator():
+    images, labels = mixing_batch()
+    for seed in range(20):
+        mixed, target = CutmixOperator(4, alpha=1.0)(images, labels, RNG(seed))
+        other = RNG(seed).permutation(6)
+        for index in np.flatnonzero(other != np.arange(6)):
+            pasted = (mixed[index, 0] == other[index]).mean()
+            expected = np.eye(4)[labels[index]] * (1 - pasted) + np.eye(4)[labels[other[index]]] * pasted
+            np.testing.assert_allclose(target[index], expected, atol=1e-6)
+
+
+def test_op_sampler_chooses_by_probability():
+    ops = {"MixupOperator": {"alpha": 0.8, "prob": 0.5}, "CutmixOperator": {"alpha": 1.0, "prob": 0.2}}
+    sampler = construct(OpSampler, ops, "OpSampler", class_num=4)
+    images, labels = mixing_batch()
+    kinds = {"none": 0, "mixup": 0, "cutmix": 0}
+    for seed in range(2000):
+        mixed, target = sampler(images, labels, RNG(seed))
+        assert target.shape == (6, 4) and target.dtype == np.float32
+        whole = mixed == np.round(mixed)
+        kinds["none" if (mixed == images).all() else "cutmix" if whole.all() else "mixup"] += 1
+    assert kinds["mixup"] / 2000 == pytest.approx(0.5, abs=0.04)
+    assert kinds["cutmix"] / 2000 == pytest.approx(0.2, abs=0.04)
+    for bad, message in {
+        "MixupOperator": ({"alpha": 0, "prob": 0.5}, "alpha must be positive"),
+        "MixupOp": ({"prob": 0.5}, "unknown batch transform 'MixupOp'"),
+        "CutmixOperator": ({"prob": 1.5}, "at most 1"),
+    }.items():
+        with pytest.raises(UserError, match=message[1]):
+            construct(OpSampler, {bad: message[0]}, "OpSampler", class_num=4)
+
+
+def test_color_jitter_bounds():
+    image = np.full((4, 5, 3), 100, np.uint8)
+    values = [int(ColorJitter(brightness=0.4)(image, RNG(seed))[0, 0, 0]) for seed in range(300)]
+    assert 60 <= min(values) < 65 and 135 < max(values) <= 140
+    assert (ColorJitter()(image, RNG(0)) == image).all() and (
+        ColorJitter(prob=0, hue=0.5)(image, RNG(0)) == image
+    ).all()
+    red = np.zeros((2, 2, 3), np.uint8) + np.array([200, 0, 0], np.uint8)
+    turned = np.array([ColorJitter(hue=0.5)(red, RNG(seed))[0, 0] for seed in range(60)])
+    assert (turned.max(1) == 200).all() and (turned.argmax(1) == 2).any() and (turned.argmax(1) == 1).any()
+    greyest = min((ColorJitter(saturation=1.0)(red, RNG(seed))[0, 0] for seed in range(200)), key=np.ptp)
+    assert np.ptp(greyest) < 10, "a factor near 0 takes the colour away"
+    with pytest.raises(UserError, match="hue at most 0.5"):
+        ColorJitter(hue=0.6)
 
 
 def test_mixing_must_know_the_class_count():

@@ -7,9 +7,10 @@ import paddle
 import pytest
 from conftest import random_images, small_network
 
+from ppreplk.errors import UserError
 from ppreplk.losses import CELoss, CombinedLoss
 from ppreplk.metrics import TopkAcc
-from ppreplk.optim import AdamW, ConstLR, Cosine, Linear, Momentum
+from ppreplk.optim import AdamW, ConstLR, Cosine, Linear, Momentum, MultiStepDecay
 
 
 def test_cosine_with_warmup():
@@ -27,6 +28,33 @@ def test_linear_and_constant():
     assert [linear(step) for step in (0, 5, 10, 25, 40)] == pytest.approx([0, 0.05, 0.1, 0.02 + 0.08 / 4, 0.02])
     constant = ConstLR(0.3, epochs=4, per_epoch=10, warmup_epoch=0.5)
     assert [constant(step) for step in (0, 1, 5, 39)] == pytest.approx([0, 0.06, 0.3, 0.3])
+
+
+def test_multi_step_counts_milestones_from_the_end_of_the_warmup():
+    schedule = MultiStepDecay(0.1, epochs=10, per_epoch=4, milestones=[2, 5], gamma=0.5, warmup_epoch=1)
+    assert [schedule(step) for step in (0, 2, 4, 11, 12, 23, 24)] == pytest.approx(
+        [0, 0.05, 0.1, 0.1, 0.05, 0.05, 0.025]
+    )
+
+
+@pytest.mark.parametrize("kind", ["clip_norm", "clip_global_norm"])
+def test_clipping_per_tensor_and_together(two_gradients, kind):
+    model, parameters, gradients = two_gradients
+    start = {name: p.numpy().astype(np.float64) for name, p in parameters.items()}
+    ids, bound = model.layer_ids(), 0.7
+    total = math.sqrt(sum((value**2).sum() for value in gradients[0].values()))
+    take_steps(Momentum(0.1, model, momentum=0.0, **{kind: bound}), parameters, gradients[:1])
+    for name, value in start.items():
+        gradient = gradients[0][name]
+        norm = total if kind == "clip_global_norm" else math.sqrt((gradient**2).sum())
+        lr = 0.1 * 0.5 ** (max(ids.values()) - ids[name])
+        expected = value - lr * gradient * min(1.0, bound / norm)
+        np.testing.assert_allclose(parameters[name].numpy(), expected, rtol=0, atol=2e-6, err_msg=name)
+
+
+def test_both_kinds_of_clipping_are_refused():
+    with pytest.raises(UserError, match="exclude each other"):
+        Momentum(0.1, small_network(), momentum=0.9, clip_norm=1.0, clip_global_norm=1.0)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any, Callable, Literal, Optional
 
 import numpy as np
 
-from ..config import Ops, construct, find_op
+from ..config import Op, Ops, construct, find_op, typed
 from ..errors import UserError
 
 BatchTransform = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
@@ -66,7 +66,9 @@ class MixupCutmixHybrid:
         kept = 1.0
         if rng.random() < self.prob:
             if self._draw_cutmix(rng):
-                images, kept = self._cutmix(images, rng.beta(self.cutmix_alpha, self.cutmix_alpha), rng)
+                kept = rng.beta(self.cutmix_alpha, self.cutmix_alpha)
+                images, really_kept = cutmix(images, images[::-1], kept, rng)
+                kept = really_kept if self.correct_lam else kept
             else:
                 kept = rng.beta(self.mixup_alpha, self.mixup_alpha)
                 images = (images * kept + images[::-1] * (1.0 - kept)).astype(images.dtype)
@@ -78,17 +80,23 @@ class MixupCutmixHybrid:
             return rng.random() < self.switch_prob
         return self.cutmix_alpha > 0
 
-    def _cutmix(self, images: np.ndarray, kept: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-        height, width = images.shape[2:]
-        box_height, box_width = int(height * np.sqrt(1 - kept)), int(width * np.sqrt(1 - kept))
-        row, column = rng.integers(height), rng.integers(width)
-        rows = slice(max(row - box_height // 2, 0), min(row + box_height // 2, height))
-        columns = slice(max(column - box_width // 2, 0), min(column + box_width // 2, width))
-        mixed = images.copy()
-        mixed[:, :, rows, columns] = images[::-1, :, rows, columns]
-        if self.correct_lam:
-            kept = 1.0 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
-        return mixed, kept
+
+def cutmix(images: np.ndarray, other: np.ndarray, kept: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Paste one random box of ``other`` into all ``images``, (N, C, H, W) both.
+
+    The box covers a share of ``1 - kept`` before it is clipped at the border.
+
+    Returns:
+        The images, and the share of their own pixels that is left.
+    """
+    height, width = images.shape[2:]
+    box_height, box_width = int(height * np.sqrt(1 - kept)), int(width * np.sqrt(1 - kept))
+    row, column = rng.integers(height), rng.integers(width)
+    rows = slice(max(row - box_height // 2, 0), min(row + box_height // 2, height))
+    columns = slice(max(column - box_width // 2, 0), min(column + box_width // 2, width))
+    mixed = images.copy()
+    mixed[:, :, rows, columns] = other[:, :, rows, columns]
+    return mixed, 1.0 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
 
 
 def smoothed_one_hot(labels: np.ndarray, classes: int, smoothing: float) -> np.ndarray:
@@ -98,11 +106,90 @@ def smoothed_one_hot(labels: np.ndarray, classes: int, smoothing: float) -> np.n
     return target
 
 
-BATCH_TRANSFORMS: dict[str, Callable[..., BatchTransform]] = {"MixupCutmixHybrid": MixupCutmixHybrid}
-UNSERVED_BATCH_TRANSFORMS = dict.fromkeys(
-    ("OpSampler", "MixupOperator", "CutmixOperator", "FmixOperator"),
-    "use MixupCutmixHybrid, which does mixup, CutMix or a choice of both",
-)
+class MixupOperator:
+    """Mixup of a batch with itself in random order; the share is drawn from Beta(alpha, alpha)."""
+
+    def __init__(self, class_num: int, alpha: float = 1.0):
+        self.class_num = class_num
+        self.alpha = _positive(alpha)
+
+    def __call__(
+        self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        other, kept = rng.permutation(len(images)), rng.beta(self.alpha, self.alpha)
+        mixed = (images * kept + images[other] * (1.0 - kept)).astype(images.dtype)
+        return mixed, _mixed_labels(labels, other, kept, self.class_num)
+
+
+class CutmixOperator:
+    """CutMix of a batch with itself in random order; the share is drawn from Beta(alpha, alpha)."""
+
+    def __init__(self, class_num: int, alpha: float = 0.2):
+        self.class_num = class_num
+        self.alpha = _positive(alpha)
+
+    def __call__(
+        self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        other = rng.permutation(len(images))
+        mixed, kept = cutmix(images, images[other], rng.beta(self.alpha, self.alpha), rng)
+        return mixed, _mixed_labels(labels, other, kept, self.class_num)
+
+
+def _positive(alpha: float) -> float:
+    if alpha <= 0:
+        raise UserError(f"alpha must be positive, got {alpha}")
+    return alpha
+
+
+def _mixed_labels(labels: np.ndarray, other: np.ndarray, kept: float, class_num: int) -> np.ndarray:
+    target = smoothed_one_hot(labels, class_num, 0.0)
+    return (target * kept + target[other] * (1.0 - kept)).astype(np.float32)
+
+
+class OpSampler:
+    """One of several batch transforms, or none, chosen per batch by their ``prob``.
+
+    Args:
+        ops: {name: arguments with ``prob``}; the probabilities add up to at most 1.
+        class_num: number of classes.
+    """
+
+    rest = "ops"
+
+    def __init__(self, ops: dict, class_num: int):
+        self.class_num = class_num
+        self.choices: list[BatchTransform] = []
+        self.probabilities: list[float] = []
+        for name, arguments in ops.items():
+            op = Op(name, dict(arguments or {}), name)
+            self.probabilities.append(typed(op.arguments.pop("prob", 0.0), float, f"{name}.prob"))
+            factory = find_op(op, SAMPLED, UNSERVED_BATCH_TRANSFORMS, "batch transform")
+            self.choices.append(construct(factory, op.arguments, name, class_num=class_num))
+        if min(self.probabilities, default=0.0) < 0 or sum(self.probabilities) > 1 + 1e-9:
+            raise UserError(f"the probabilities must not be negative and add up to at most 1, got {self.probabilities}")
+
+    def __call__(
+        self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        drawn = rng.random()
+        for transform, probability in zip(self.choices, self.probabilities):
+            if drawn < probability:
+                return transform(images, labels, rng)
+            drawn -= probability
+        return images, smoothed_one_hot(labels, self.class_num, 0.0).astype(np.float32)
+
+
+SAMPLED: dict[str, Callable[..., BatchTransform]] = {
+    "MixupOperator": MixupOperator,
+    "CutmixOperator": CutmixOperator,
+}
+BATCH_TRANSFORMS: dict[str, Callable[..., BatchTransform]] = {
+    **SAMPLED,
+    "OpSampler": OpSampler,
+    "MixupCutmixHybrid": MixupCutmixHybrid,
+}
+UNSERVED_BATCH_TRANSFORMS = {"FmixOperator": "the recipes use mixup and CutMix"}
 
 
 def build_batch_transforms(ops: Optional[Ops], class_num: int) -> list[BatchTransform]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Callable, Literal, Optional, Union
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from ..config import Ops, construct, find_op
 from ..errors import UserError
@@ -303,6 +303,59 @@ class TimmAutoAugment:
         return np.asarray(self.augment(Image.fromarray(np.ascontiguousarray(image)), rng))
 
 
+class ColorJitter:
+    """Random brightness, contrast, saturation and hue, in random order.
+
+    The first three are factors drawn from [max(0, 1 - value), 1 + value]; ``hue`` is a shift drawn from
+    [-hue, hue], in turns of the colour wheel. A value of 0 leaves its property alone.
+
+    Args:
+        prob: probability of the whole operator; PaddleClas's default is above 1, always.
+        brightness, contrast, saturation: not negative.
+        hue: at most 0.5.
+    """
+
+    kinds = {IMAGE: IMAGE}
+
+    def __init__(
+        self,
+        prob: float = 2,
+        brightness: float = 0,
+        contrast: float = 0,
+        saturation: float = 0,
+        hue: float = 0,
+    ):
+        if min(prob, brightness, contrast, saturation, hue) < 0 or hue > 0.5:
+            raise UserError("prob, brightness, contrast, saturation and hue must not be negative, hue at most 0.5")
+        self.prob = prob
+        self.factors = {
+            ImageEnhance.Brightness: brightness,
+            ImageEnhance.Contrast: contrast,
+            ImageEnhance.Color: saturation,
+        }
+        self.hue = hue
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if rng.random() >= self.prob:
+            return image
+        picture = Image.fromarray(np.ascontiguousarray(image))
+        steps = [step for step, value in {**self.factors, "hue": self.hue}.items() if value]
+        for index in rng.permutation(len(steps)):
+            if steps[index] == "hue":
+                picture = _shift_hue(picture, rng.uniform(-self.hue, self.hue))
+            else:
+                value = self.factors[steps[index]]
+                picture = steps[index](picture).enhance(rng.uniform(max(0.0, 1.0 - value), 1.0 + value))
+        return np.asarray(picture)
+
+
+def _shift_hue(picture: Image.Image, turns: float) -> Image.Image:
+    hue, saturation, value = picture.convert("HSV").split()
+    shift = round(turns * 256)
+    hue = hue.point([(level + shift) % 256 for level in range(256)])
+    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+
+
 class NormalizeImage:
     """``(image * scale - mean) / std`` per channel, to float32. ``order`` is ``chw``, or ``hwc`` or empty."""
 
@@ -406,6 +459,7 @@ TRANSFORMS: dict[str, Callable[..., Transform]] = {
         RandomResizedCrop,
         RandFlipImage,
         TimmAutoAugment,
+        ColorJitter,
         NormalizeImage,
         ToCHWImage,
         RandomErasing,
@@ -413,7 +467,7 @@ TRANSFORMS: dict[str, Callable[..., Transform]] = {
 }
 UNSERVED_TRANSFORMS = dict.fromkeys(
     (
-        "AugMix AutoAugment CenterCrop ColorJitter CropImageAtRatio CropWithPadding Cutout GridMask HideAndSeek "
+        "AugMix AutoAugment CenterCrop CropImageAtRatio CropWithPadding Cutout GridMask HideAndSeek "
         "Normalize Pad Padv2 PCALighting RandAugment RandAugmentV2 RandAugmentV3 RandAugmentV4 RandCropImageV2 "
         "RandomApply RandomCropImage RandomGrayscale RandomHorizontalFlip RandomInterpolationAugment RandomRot90 "
         "RandomRotation Resize ToTensor"
