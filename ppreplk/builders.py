@@ -15,6 +15,7 @@ from .losses import LOSSES, CombinedLoss
 from .metrics import METRICS, TopkAcc
 from .models.registry import find_model
 from .optim import OPTIMIZERS, SCHEDULES
+from .runtime import processes
 from .weights import load_checkpoint, load_weights
 
 logger = logging.getLogger(__name__)
@@ -44,9 +45,14 @@ def build_network(arch: ArchConfig) -> nn.Layer:
     given = {"class_num": arch.class_num}
     arguments = check_arguments(entry.architecture, arch.arguments, "Arch", given, complete=False)
     try:
-        return entry.build(**arguments)
+        model = entry.build(**arguments)
     except UserError as error:
         raise UserError(f"Arch: {error}") from error
+    if arch.use_sync_bn:
+        if processes() > 1 and paddle.get_device().startswith("gpu"):
+            return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        logger.info("Arch.use_sync_bn has no effect here: it synchronizes several GPUs")
+    return model
 
 
 def build_trained_network(config: Config) -> nn.Layer:

@@ -268,6 +268,8 @@ class GlobalConfig:
     eval_interval: int = 1
     start_eval_epoch: int = 0
     print_batch_step: int = 10
+    use_visualdl: bool = False
+    print_mem_info: bool = False
     image_shape: list[int] = field(default_factory=lambda: [3, 224, 224])
     save_inference_dir: str = "./inference"
     update_freq: int = 1
@@ -279,11 +281,9 @@ class GlobalConfig:
 
     unserved: ClassVar[dict[str, Unserved]] = {
         "to_static": Unserved("training runs in dynamic graph; export makes the static one"),
-        "use_visualdl": Unserved("this version writes its curves to train.log only"),
         "use_dali": Unserved("images are decoded on the CPU by the loader"),
         "train_mode": Unserved("only the ordinary supervised loop exists"),
         "eval_mode": Unserved("only classification is evaluated", (None, "classification")),
-        "print_mem_info": Unserved("device memory is not printed in this version"),
         "uniform_output_enabled": Unserved("checkpoints lie side by side in output_dir"),
         "export_for_fd": Unserved("inference.yml is always written beside an exported program", (None, False, True)),
         "log_ranks": Unserved("one process logs", (None, 0, "0")),
@@ -314,7 +314,7 @@ class EMAConfig:
 
 @dataclass
 class AMPConfig:
-    """``AMP``: only the switched-off form is accepted in this version; training is in float32."""
+    """``AMP``: mixed precision; the section's presence switches it on unless ``use_amp`` is False."""
 
     use_amp: bool = True
     level: typing.Literal["O1", "O2"] = "O1"
@@ -325,8 +325,8 @@ class AMPConfig:
     use_promote: bool = False
 
     def __post_init__(self) -> None:
-        if self.use_amp:
-            raise UserError("AMP.use_amp: mixed precision is not served in this version; set it to False")
+        if self.scale_loss <= 0:
+            raise UserError(f"AMP.scale_loss: must be positive, got {self.scale_loss}")
 
 
 # Sections that name something to build have a ``rest``: their other keys are collected there unchecked, for the
@@ -342,10 +342,10 @@ class ArchConfig:
     name: str
     class_num: int = 1000
     infer_add_softmax: bool = True
+    use_sync_bn: bool = False
 
     rest: ClassVar[str] = "arguments"
     unserved: ClassVar[dict[str, Unserved]] = {
-        "use_sync_bn": Unserved("one process has nothing to synchronize with"),
         "pretrained": Unserved("nothing is downloaded; use Global.pretrained_model"),
     }
 

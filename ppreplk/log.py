@@ -15,6 +15,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from .errors import UserError
+from .runtime import rank, sum_over_processes
 
 FORMAT = "[%(asctime)s] %(levelname)s: %(message)s"
 DATE_FORMAT = "%Y/%m/%d %H:%M:%S"
@@ -22,10 +23,10 @@ PACKAGE_LOGGER = logging.getLogger("ppreplk")
 
 
 def log_to_terminal() -> None:
-    """Send the package's messages to standard error, once per process."""
+    """Send the package's messages to standard error; of several processes, the first one's alone."""
     if not PACKAGE_LOGGER.handlers:
         _add_handler(logging.StreamHandler(sys.stderr))
-    PACKAGE_LOGGER.setLevel(logging.INFO)
+    PACKAGE_LOGGER.setLevel(logging.INFO if rank() == 0 else logging.ERROR)
     PACKAGE_LOGGER.propagate = False  # libraries install handlers of their own on the root logger
 
 
@@ -57,7 +58,7 @@ def _add_handler(handler: logging.Handler) -> logging.Handler:
 def progress(iterable: Iterable, total: int, description: str) -> Iterator[Any]:
     """``iterable`` with a progress bar while standard error is a terminal; log lines go above the bar."""
     with logging_redirect_tqdm([PACKAGE_LOGGER]) if sys.stderr.isatty() else _nothing():
-        with tqdm(iterable, description, total, leave=False, disable=not sys.stderr.isatty()) as bar:
+        with tqdm(iterable, description, total, leave=False, disable=not sys.stderr.isatty() or rank() > 0) as bar:
             yield bar
 
 
@@ -79,11 +80,42 @@ class Averages:
             self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] = self._counts.get(name, 0) + count
 
+    def over_processes(self) -> Averages:
+        """The averages over what every process has added."""
+        joined = Averages()
+        names = list(self._sums)
+        sums = sum_over_processes([*self._sums.values(), *self._counts.values()])
+        joined._sums = dict(zip(names, sums))
+        joined._counts = dict(zip(names, sums[len(names) :]))
+        return joined
+
     def means(self) -> dict[str, float]:
         return {name: total / self._counts[name] for name, total in self._sums.items()}
 
     def __str__(self) -> str:
         return ", ".join(f"{name}: {value:.5f}" for name, value in self.means().items())
+
+
+class Curves:
+    """Scalars for VisualDL, written to ``folder``; steps go on where an earlier run of the folder ended.
+
+    Raises:
+        UserError: VisualDL is not installed.
+    """
+
+    def __init__(self, folder: Path):
+        try:
+            from visualdl import LogWriter
+        except ImportError as error:
+            raise UserError(f"Global.use_visualdl: {error}; run: pip install visualdl") from error
+        self._writer = LogWriter(logdir=str(folder))
+
+    def add(self, values: dict[str, float], step: int, prefix: str = "") -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(tag=prefix + name, value=value, step=step)
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 class Stopwatch:
@@ -109,12 +141,12 @@ class Stopwatch:
         self._batches += 1
         self._samples += samples
 
-    def line(self, batches_left: int | None = None) -> str:
-        """The costs in seconds per batch, samples per second, and the time left."""
+    def line(self, batches_left: int | None = None, processes: int = 1) -> str:
+        """The costs in seconds per batch, samples per second of all processes, and the time left."""
         batches = max(self._batches, 1)
         text = (
             f"batch_cost: {self._total / batches:.5f}s, reader_cost: {self._reading / batches:.5f}s, "
-            f"ips: {self._samples / max(self._total, 1e-9):.5f} samples/s"
+            f"ips: {processes * self._samples / max(self._total, 1e-9):.5f} samples/s"
         )
         if batches_left is not None:
             text += f", eta: {datetime.timedelta(seconds=int(batches_left * self._total / batches))}"

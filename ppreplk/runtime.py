@@ -1,19 +1,24 @@
-"""Device, math threads, random seeds."""
+"""Device, processes, math threads, random seeds."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import paddle
 import threadpoolctl
+from paddle import nn
 
 from .config import GlobalConfig
 from .errors import UserError
 
 
 def set_up_device(config: GlobalConfig) -> str:
-    """Choose the device, and on a CPU the number of math threads. Returns what to log about it.
+    """Choose the device, join the other processes, and on a CPU set the number of math threads.
+
+    Returns:
+        What to log about it.
 
     Raises:
         UserError: this Paddle or this machine does not have the device.
@@ -25,11 +30,41 @@ def set_up_device(config: GlobalConfig) -> str:
         raise UserError(
             f"Global.device: this Paddle cannot use {config.device!r} ({reason}); try -o Global.device=cpu"
         ) from error
+    if processes() > 1:
+        paddle.distributed.init_parallel_env()
+    among = f", process {rank()} of {processes()}" if processes() > 1 else ""
     if config.device != "cpu":
-        return f"device {paddle.get_device()}"
-    threads = config.num_threads or available_cores()
+        return f"device {paddle.get_device()}{among}"
+    threads = config.num_threads or max(available_cores() // processes(), 1)
     set_threads(threads)
-    return f"device cpu with {threads} math thread{'s' if threads > 1 else ''}"
+    return f"device cpu with {threads} math thread{'s' if threads > 1 else ''}{among}"
+
+
+def processes() -> int:
+    """Processes of this training; more than one under ``python -m paddle.distributed.launch``."""
+    return paddle.distributed.get_world_size()
+
+
+def rank() -> int:
+    """Number of this process, from 0. Process 0 alone logs and writes."""
+    return paddle.distributed.get_rank()
+
+
+def sum_over_processes(values: Sequence[float]) -> list[float]:
+    """Element-wise sum of every process's ``values``."""
+    if processes() == 1:
+        return list(values)
+    total = paddle.to_tensor(np.asarray(values, np.float64))
+    paddle.distributed.all_reduce(total)
+    return total.tolist()
+
+
+def share_statistics(model: nn.Layer) -> None:
+    """Give every process the running statistics of process 0, so that all hold the network that is saved."""
+    if processes() > 1:
+        for tensor in model.parameters():
+            if tensor.stop_gradient:
+                paddle.distributed.broadcast(tensor, src=0)
 
 
 def available_cores() -> int:
@@ -50,5 +85,5 @@ def choose_seed(seed: int | None) -> int:
 
 
 def seed_step(seed: int, epoch: int, iteration: int) -> None:
-    """Make the draws of one training iteration (drop path) a function of these three numbers alone."""
-    paddle.seed(int(np.random.SeedSequence([seed, epoch, iteration]).generate_state(1)[0]))
+    """Make the draws of one training iteration (drop path) a function of these numbers and the rank alone."""
+    paddle.seed(int(np.random.SeedSequence([seed, epoch, iteration, rank()]).generate_state(1)[0]))

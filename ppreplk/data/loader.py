@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import paddle
-from paddle.io import DataLoader, DistributedBatchSampler
+from paddle.io import BatchSampler, DataLoader, DistributedBatchSampler
 
 from ..config import DatasetConfig, Op, SplitConfig, construct, find_op
 from ..errors import UserError
+from ..runtime import processes, rank
 from .datasets import DATASETS, UNSERVED_DATASETS, ImageDataset
 from .mixing import BatchTransform, build_batch_transforms
 from .transforms import NORMALIZED, build_transforms
@@ -94,8 +95,26 @@ def _raise_from_text(text: str) -> None:
     raise RuntimeError(f"a loader process failed:\n{text}")
 
 
+class ExactShard(BatchSampler):
+    """Batches of this process's share of a dataset, in order: every image once over all processes, none twice."""
+
+    def __init__(self, count: int, batch_size: int, number: int, of: int):
+        self.indices = range(number, count, of)
+        self.batch_size = batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in range(0, len(self.indices), self.batch_size):
+            yield list(self.indices[start : start + self.batch_size])
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+
 class Loader:
-    """Iterable over the batches of an epoch: (images, labels) tensors.
+    """Iterable over the batches of an epoch: (images, labels) tensors, of this process's share of the images.
+
+    In training (``shuffle`` or ``drop_last``) all processes get as many images, a few of them twice where the
+    number does not divide; otherwise every image once.
 
     The order of an epoch and all random draws are functions of seed and epoch; see :meth:`set_epoch`.
 
@@ -123,7 +142,11 @@ class Loader:
         self.dataset = dataset
         self.batch_size = batch_size
         self.mixes = bool(batch_transforms)
-        self.sampler = DistributedBatchSampler(dataset, batch_size, shuffle=shuffle, drop_last=drop_last)
+        self.sampler: BatchSampler
+        if shuffle or drop_last:
+            self.sampler = DistributedBatchSampler(dataset, batch_size, shuffle=shuffle, drop_last=drop_last)
+        else:
+            self.sampler = ExactShard(len(dataset), batch_size, rank(), processes())
         if len(self.sampler) == 0:
             raise UserError(
                 f"{dataset.source}: {len(dataset)} images do not fill one batch of {batch_size}; "
@@ -144,7 +167,8 @@ class Loader:
     def set_epoch(self, epoch: int) -> None:
         """Choose the order and the draws of the next iteration."""
         self.dataset.set_epoch(epoch)
-        self.sampler.set_epoch(int(np.random.SeedSequence([self.dataset.seed, epoch]).generate_state(1)[0]))
+        if isinstance(self.sampler, DistributedBatchSampler):
+            self.sampler.set_epoch(int(np.random.SeedSequence([self.dataset.seed, epoch]).generate_state(1)[0]))
 
     def __len__(self) -> int:
         return len(self.sampler)

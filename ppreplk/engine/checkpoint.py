@@ -166,11 +166,14 @@ def _by_parameter(state: dict[str, Any], model: nn.Layer, source: str) -> dict[s
 def _renamed(state: dict[str, Any], prefixes: list[tuple[str, str]], source: str) -> dict[str, Any]:
     renamed = {}
     for key, value in state.items():
-        if key in ("LR_Scheduler", "master_weights"):
+        if key == "LR_Scheduler":
             renamed[key] = value
             continue
+        if key == "master_weights":
+            renamed[key] = _renamed(value, prefixes, source)
+            continue
         for old, new in prefixes:
-            if key.startswith(old + "_"):
+            if key == old or key.startswith(old + "_"):
                 renamed[new + key[len(old) :]] = value
                 break
         else:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import paddle
 from paddle import nn
@@ -16,6 +18,7 @@ from ..log import Averages, Stopwatch, progress
 from ..losses import CombinedLoss
 from ..metrics import TopkAcc
 from ..runtime import set_up_device
+from .precision import Precision
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +31,9 @@ def evaluate(
     criterion: CombinedLoss | None,
     print_every: int,
     label: str = "",
+    precision: Callable[[], AbstractContextManager] = nullcontext,
 ) -> dict[str, float]:
-    """Metrics and losses over all images of ``loader``, in eval mode.
+    """Metrics and losses over all images of ``loader``, those of the other processes included, in eval mode.
 
     Args:
         model: (N, 3, H, W) -> (N, K); its mode is restored afterwards.
@@ -37,6 +41,7 @@ def evaluate(
         metric, criterion: what to compute; either may be None.
         print_every: batches between log lines.
         label: what the log lines are headed with.
+        precision: makes the context of the forward pass.
 
     Returns:
         {"top1": share of hits, ..., "loss": mean}.
@@ -46,7 +51,8 @@ def evaluate(
     with eval_mode(model), progress(loader, len(loader), "eval") as batches:
         for iteration, (images, labels) in enumerate(batches):
             watch.batch_read()
-            logits = model(images)
+            with precision():
+                logits = model(images).astype("float32")
             count = images.shape[0]
             if metric is not None:
                 averages.add(metric(logits, labels), count)
@@ -56,6 +62,7 @@ def evaluate(
             if iteration % print_every == 0:
                 logger.info("[Eval]%s[Iter: %d/%d]%s, %s", label, iteration, len(loader), averages, watch.line())
                 watch.reset()
+    averages = averages.over_processes()
     logger.info("[Eval]%s[Avg]%s", label, averages)
     return averages.means()
 
@@ -76,4 +83,6 @@ def evaluate_config(config: Config) -> dict[str, float]:
     logger.info("%s", set_up_device(config.Global))
     loader = build_loader(split, dataset, config.Arch.class_num)
     model = build_trained_network(config)
-    return evaluate(model, loader, metric, criterion, config.Global.print_batch_step)
+    precision = Precision(config.AMP, config.Global.device)
+    every = config.Global.print_batch_step
+    return evaluate(model, loader, metric, criterion, every, precision=precision.evaluation)

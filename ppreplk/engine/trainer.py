@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import paddle
@@ -14,13 +15,14 @@ from ..builders import build_loss, build_metric, build_network, build_optimizer,
 from ..config import Config
 from ..data import build_dataset, build_loader
 from ..errors import UserError
-from ..log import Averages, Stopwatch, log_to_file, progress
-from ..runtime import choose_seed, seed_step, set_up_device
+from ..log import Averages, Curves, Stopwatch, log_to_file, progress
+from ..runtime import choose_seed, processes, rank, seed_step, set_up_device, share_statistics
 from ..weights import load_checkpoint, load_weights
 from . import checkpoint
 from .checkpoint import TrainState
 from .ema import ExponentialMovingAverage
 from .evaluate import evaluate
+from .precision import Precision
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +37,6 @@ class Trainer:
     def __init__(self, config: Config):
         self.config = config
         settings = config.Global
-        if paddle.distributed.get_world_size() > 1:
-            raise UserError("this version trains in one process; start it without paddle.distributed.launch")
         optimizer_config = config.require("Optimizer")
         if settings.checkpoints is not None:
             self.state = checkpoint.read_state(settings.checkpoints, optimizer_config.name, config.EMA is not None)
@@ -83,11 +83,15 @@ class Trainer:
             )
         self.schedule = build_schedule(optimizer_config, settings.epochs, steps)
         self.optimizer = build_optimizer(optimizer_config, self.schedule, self.model)
+        self.precision = Precision(config.AMP, settings.device)
         if settings.pretrained_model is not None and settings.checkpoints is None:
             load_weights(self.model, load_checkpoint(settings.pretrained_model), settings.pretrained_model)
         self.ema = ExponentialMovingAverage(self.model, config.EMA.decay) if config.EMA else None
         if settings.checkpoints is not None:
             checkpoint.restore(settings.checkpoints, self.model, self.optimizer, self.ema)
+        self.precision.decorate(self.model, self.optimizer)
+        self.network = paddle.DataParallel(self.model) if processes() > 1 else self.model  # what training calls
+        self.curves: Curves | None = None
 
     def fit(self) -> TrainState:
         """Train to the last epoch, evaluating and saving on the way.
@@ -97,6 +101,9 @@ class Trainer:
         """
         settings = self.config.Global
         output = Path(settings.output_dir)
+        if rank() > 0:
+            self._fit_epochs(output)
+            return self.state
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -111,18 +118,24 @@ class Trainer:
                 )
             elif (output / "latest.pdparams").exists():
                 logger.warning("%s holds an earlier run, whose checkpoints will be overwritten", output)
+            self.curves = Curves(output) if settings.use_visualdl else None
             try:
                 self._fit_epochs(output)
             except KeyboardInterrupt:
                 if self.state.epoch > 0:
                     logger.info("stopped; go on with -o Global.checkpoints=%s", output / "latest")
                 raise
+            finally:
+                if self.curves is not None:
+                    self.curves.close()
         return self.state
 
     def _fit_epochs(self, output: Path) -> None:
         settings = self.config.Global
         for epoch in range(self.state.epoch + 1, settings.epochs + 1):
             self.train_epoch(epoch)
+            for network in (self.model, self.ema.model) if self.ema else (self.model,):
+                share_statistics(network)
             self.state.epoch = epoch
             due = epoch % settings.eval_interval == 0 and epoch >= settings.start_eval_epoch
             if self.eval_loader is not None and (due or epoch == settings.epochs):
@@ -142,10 +155,11 @@ class Trainer:
                 watch.batch_read()
                 seed_step(self.state.seed, epoch, iteration)
                 lr = self.optimizer.get_lr()
-                logits, losses = self.forward(images, labels)
+                update = (iteration + 1) % self.update_freq == 0
+                logits, losses = self.forward(images, labels, update)
                 if not math.isfinite(losses["loss"]):
                     raise UserError(self._not_finite(epoch, iteration, float(losses["loss"]), images))
-                self.backward(losses["loss"], update=(iteration + 1) % self.update_freq == 0)
+                self.backward(losses["loss"], update)
                 count = images.shape[0]
                 hits = self.metric(logits, labels) if self.metric is not None else {}
                 averages.add({**hits, **{name: float(value) * count for name, value in losses.items()}}, count)
@@ -155,23 +169,32 @@ class Trainer:
                     logger.info(
                         "[Train][Epoch %d/%d][Iter: %d/%d]lr: %.8f, %s, %s",
                         *(epoch, settings.epochs, iteration, self.batches),
-                        *(lr, averages, watch.line(left)),
+                        *(lr, averages, watch.line(left, processes()) + self._memory()),
                     )
+                    if self.curves is not None:
+                        self.curves.add({"lr": lr, **averages.means()}, self.state.step, "train_")
                     watch.reset()
                 if iteration + 1 == self.batches:
                     break
-        logger.info("[Train][Epoch %d/%d][Avg]%s", epoch, settings.epochs, averages)
+        logger.info("[Train][Epoch %d/%d][Avg]%s", epoch, settings.epochs, averages.over_processes())
 
-    def forward(self, images: paddle.Tensor, labels: paddle.Tensor) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
-        """Logits (N, K), and the losses with their sum as ``loss``."""
-        logits = self.model(images)
+    def forward(
+        self, images: paddle.Tensor, labels: paddle.Tensor, update: bool
+    ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
+        """Logits (N, K), and the losses with their sum as ``loss``; without ``update`` gradients stay local."""
+        waits = processes() > 1 and not update
+        with self.network.no_sync() if waits else nullcontext(), self.precision.training():
+            logits = self.network(images)
+        logits = logits.astype("float32")
         return logits, self.criterion(logits, labels)
 
     def backward(self, loss: paddle.Tensor, update: bool) -> None:
         """Add the gradients of one batch; with ``update``, one step of optimizer, schedule and average."""
-        (loss / self.update_freq).backward()
+        waits = processes() > 1 and not update
+        with self.network.no_sync() if waits else nullcontext():
+            self.precision.backward(loss / self.update_freq)
         if update:
-            self.optimizer.step()
+            self.precision.step(self.optimizer)
             self.optimizer.clear_grad()
             self.schedule.step()
             if self.ema:
@@ -193,9 +216,22 @@ class Trainer:
 
     def _evaluate(self, model: nn.Layer, label: str) -> dict[str, float]:
         every = self.config.Global.print_batch_step
-        return evaluate(model, self.eval_loader, self.eval_metric, self.eval_criterion, every, label)
+        precision = self.precision.evaluation if model is self.model else nullcontext
+        results = evaluate(model, self.eval_loader, self.eval_metric, self.eval_criterion, every, label, precision)
+        if self.curves is not None:
+            self.curves.add(results, self.state.step, "eval_" if model is self.model else "eval_ema_")
+        return results
+
+    def _memory(self) -> str:
+        if not self.config.Global.print_mem_info or self.config.Global.device != "gpu":
+            return ""
+        device = paddle.device.cuda
+        reserved, allocated = device.max_memory_reserved() / 2**20, device.max_memory_allocated() / 2**20
+        return f", max_mem_reserved: {reserved:.2f} MB, max_mem_allocated: {allocated:.2f} MB"
 
     def save(self, prefix: Path) -> None:
+        if rank() > 0:
+            return
         checkpoint.save(prefix, self.model, self.optimizer, self.state, self.ema)
         logger.info("saved %s", prefix)
 

@@ -1,0 +1,66 @@
+"""Mixed precision: where to compute in half precision, and how to scale the loss meanwhile."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AbstractContextManager, nullcontext
+
+import paddle
+from paddle import nn
+
+from ..config import AMPConfig
+
+logger = logging.getLogger(__name__)
+
+
+class Precision:
+    """Float32, or the mixed precision of the section ``AMP``.
+
+    On a CPU, Paddle computes in float32 whatever it is told, so the section has no effect there.
+
+    Args:
+        config: the section, or None for float32.
+        device: ``Global.device``.
+    """
+
+    def __init__(self, config: AMPConfig | None, device: str):
+        wanted = config is not None and config.use_amp
+        self.config = config if wanted and device != "cpu" else None
+        self.scaler = None
+        if wanted and device == "cpu":
+            logger.info("AMP has no effect here: on a CPU Paddle computes in float32")
+        if self.config is not None and self.config.dtype == "float16":
+            self.scaler = paddle.amp.GradScaler(
+                init_loss_scaling=self.config.scale_loss,
+                use_dynamic_loss_scaling=self.config.use_dynamic_loss_scaling,
+            )
+
+    def decorate(self, model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> None:
+        """Level O2: turn the weights of ``model`` to half precision, in place, with float32 master weights."""
+        if self.config is not None and self.config.level == "O2":
+            paddle.amp.decorate(model, optimizer, level="O2", dtype=self.config.dtype, save_dtype="float32")
+
+    def training(self) -> AbstractContextManager:
+        """Around the forward pass in training."""
+        if self.config is None:
+            return nullcontext()
+        return paddle.amp.auto_cast(
+            level=self.config.level, dtype=self.config.dtype, use_promote=self.config.use_promote
+        )
+
+    def evaluation(self) -> AbstractContextManager:
+        """Around the forward pass in evaluation: level O2 and ``use_fp16_test`` stay in half precision."""
+        if self.config is not None and (self.config.use_fp16_test or self.config.level == "O2"):
+            return self.training()
+        return nullcontext()
+
+    def backward(self, loss: paddle.Tensor) -> None:
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+
+    def step(self, optimizer: paddle.optimizer.Optimizer) -> None:
+        """One update; with a scaler, skipped where a gradient overflowed."""
+        if self.scaler is None:
+            optimizer.step()
+        else:
+            self.scaler.step(optimizer)
+            self.scaler.update()
