@@ -33,22 +33,65 @@ def test_every_recipe_builds_everything_it_names(path):
     build_metric(config.Metric.Eval)
 
 
-def test_the_imagenet_recipe_is_the_published_one():
-    config = load_config(ROOT / "configs" / "replknet31b.yaml")
-    sampler = config.DataLoader.Train.sampler
-    assert 8 * sampler.batch_size * config.Global.update_freq == 2048
-    assert (config.Global.epochs, config.EMA.decay) == (300, 0.9999)
-    lr = config.Optimizer.lr.arguments
-    assert (float(lr["learning_rate"]), lr["warmup_epoch"], float(lr["eta_min"])) == (4e-3, 10, 1e-6)
-    assert config.Optimizer.arguments["weight_decay"] == 0.05
-    assert config.Arch.arguments["drop_path_rate"] == 0.5
-    mixing = config.DataLoader.Train.dataset.batch_transform_ops[0].arguments
-    assert (mixing["mixup_alpha"], mixing["cutmix_alpha"], mixing["prob"], mixing["switch_prob"]) == (
-        0.8,
-        1.0,
-        1.0,
-        0.5,
+# FACTS of the paper and the official commands: batch, lr, epochs, warm-up, drop path, weight decay, mixing,
+# layer decay, EMA, input size, minimum lr, classes
+PUBLISHED_RECIPES = {
+    "replknet31b": (2048, 4e-3, 300, 10, 0.5, 0.05, True, None, True, 224, 1e-6, 1000),
+    "replknet31b_384": (1024, 4e-4, 30, 1, 0.8, 1e-8, False, 0.7, True, 384, 1e-6, 1000),
+    "replknet31b_22k": (4096, 4e-3, 90, 5, 0.1, 0.05, True, None, False, 224, 1e-6, 21841),
+    "replknet31l_22k": (4096, 4e-3, 90, 5, 0.1, 0.05, True, None, False, 224, 1e-6, 21841),
+    "replknet31b_22kto1k": (512, 4e-4, 30, 1, 0.2, 1e-8, False, 0.7, True, 224, 1e-6, 1000),
+    "replknet31b_22kto1k_384": (512, 4e-4, 30, 1, 0.3, 1e-8, False, 0.7, True, 384, 3e-4, 1000),
+    "replknet31l_22kto1k_384": (512, 4e-4, 30, 1, 0.3, 1e-8, False, 0.7, True, 384, 3e-4, 1000),
+    "replknetxl_320": (512, 1e-4, 30, 1, 0.3, 1e-8, False, 0.4, True, 320, 1e-6, 1000),
+    **{
+        f"replknet{kernel}b_120e": (2048, 4e-3, 120, 10, 0.3, 0.05, True, None, False, 224, 1e-6, 1000)
+        for kernel in (3, 7, 13, 25, 31)
+    },
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED_RECIPES)
+def test_recipes_are_the_published_ones(name):
+    config = load_config(ROOT / "configs" / f"{name}.yaml")
+    train, settings, lr = config.DataLoader.Train, config.Global, config.Optimizer.lr.arguments
+    mixing = train.dataset.batch_transform_ops
+    assert 8 * train.sampler.batch_size * settings.update_freq == settings.global_batch
+    received = (
+        *(settings.global_batch, float(lr["learning_rate"]), settings.epochs, lr["warmup_epoch"]),
+        *(config.Arch.arguments["drop_path_rate"], float(config.Optimizer.arguments["weight_decay"])),
+        *(mixing is not None, config.Arch.arguments.get("layer_decay"), config.EMA is not None),
+        *(settings.image_shape[1], float(lr["eta_min"]), config.Arch.class_num),
     )
+    assert received == PUBLISHED_RECIPES[name]
+    assert config.EMA is None or config.EMA.decay == 0.9999
+    ops = {op.name: op.arguments for op in train.dataset.transform_ops}
+    assert ops["TimmAutoAugment"]["config_str"] == "rand-m9-mstd0.5-inc1"
+    erasing = ops["RandomErasing"]
+    assert (erasing["EPSILON"], erasing["sl"], erasing["sh"], erasing["r1"]) == (0.25, 0.02, "1.0/3.0", 0.3)
+    if mixing:
+        keys = ("mixup_alpha", "cutmix_alpha", "prob", "switch_prob", "label_smoothing")
+        assert [mixing[0].arguments[key] for key in keys] == [0.8, 1.0, 1.0, 0.5, 0.0]
+    assert config.Loss.Train[0].arguments["epsilon"] == 0.1
+    size = settings.image_shape[1]
+    evaluation = {op.name: op.arguments for op in config.DataLoader.Eval.dataset.transform_ops}
+    if size >= 384:
+        assert evaluation["ResizeImage"]["size"] == size and "CropImage" not in evaluation
+    else:
+        assert evaluation["ResizeImage"]["resize_short"] == int(size / 0.875)
+        assert evaluation["CropImage"]["size"] == size
+    half = [0.5, 0.5, 0.5]
+    means = [op["NormalizeImage"]["mean"] for op in (ops, evaluation)]
+    assert means == [half, half] if name == "replknetxl_320" else half not in means
+    transforms = [(op.name, op.arguments) for op in config.DataLoader.Eval.dataset.transform_ops]
+    assert [(op.name, op.arguments) for op in config.Infer.transforms] == [*transforms, ("ToCHWImage", {})]
+
+
+def test_every_recipe_says_command_hardware_batch_and_accuracy():
+    for path in (ROOT / "configs").glob("*.yaml"):
+        header = path.read_text().split("\nGlobal:")[0]
+        for part in ("# Command:", f"configs/{path.name}", "# Hardware:", "# Batch:", "# Accuracy:"):
+            assert part in header, f"{path.name} lacks {part}"
 
 
 @pytest.mark.parametrize(

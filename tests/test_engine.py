@@ -272,6 +272,30 @@ def test_starting_from_weights(project):
     assert trainer.state.epoch == 0
 
 
+def test_another_number_of_classes_gets_a_new_head(project, caplog):
+    caplog.set_level("INFO", "ppreplk")
+    train(config("Global.output_dir=first", "Global.epochs=1"))
+    trainer = Trainer(config("Global.pretrained_model=first/latest", "Arch.class_num=4"))
+    assert "has a head for 3 classes; a new one for 4 starts from scratch" in caplog.text
+    expected = load_checkpoint("first/latest")
+    for name, value in trainer.model.state_dict().items():
+        assert name.startswith("head.") or (value.numpy() == expected[name]).all()
+    with pytest.raises(UserError, match="2 mis-shaped"):
+        evaluate_config(config("Global.pretrained_model=first/latest", "Arch.class_num=4"))
+
+
+def test_another_batch_than_the_recipes_is_remarked_and_nothing_rescaled(project, caplog):
+    trainer = Trainer(config("Global.global_batch=24"))
+    assert (
+        "a step has 6 images, the recipe's learning rate is for 24; either set Global.update_freq to about 4"
+        in caplog.text
+    )
+    assert trainer.schedule.lr_lambda(3) == 5e-3
+    caplog.clear()
+    Trainer(config("Global.global_batch=6"))
+    assert "recipe's learning rate" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "override, message",
     [

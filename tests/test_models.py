@@ -130,6 +130,23 @@ def test_layer_decay_scales_each_parameters_learning_rate():
             assert parameter.optimize_attr["learning_rate"] == 0.5 ** (head - ids[name]), name
 
 
+def test_layer_decay_by_stage_puts_the_stem_with_the_first_stage():
+    model = small_network(layers=(1, 3, 1), layer_decay=0.4, layer_decay_by="stage")
+    scales = {name: p.optimize_attr["learning_rate"] for name, p in model.named_parameters() if not p.stop_gradient}
+    expected = {
+        "stem": 3,
+        "stages.0": 3,
+        "transitions.0": 3,
+        "stages.1": 2,
+        "transitions.1": 2,
+        "stages.2": 1,
+        "head": 0,
+    }
+    for prefix, power in expected.items():
+        found = {scale for name, scale in scales.items() if name.startswith(prefix)}
+        assert found == {0.4**power}, prefix
+
+
 def test_unknown_model_names_the_nearest():
     with pytest.raises(UserError, match="RepLKNet31B"):
         ppreplk.build_model("replknet31")

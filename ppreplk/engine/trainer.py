@@ -62,6 +62,8 @@ class Trainer:
             )
         self.batches = len(self.loader) // self.update_freq * self.update_freq
 
+        self._compare_batch(train_split.sampler.batch_size * self.update_freq * processes())
+
         loss = config.require("Loss")
         self.criterion = build_loss(loss.Train)
         self.eval_criterion = build_loss(loss.Eval) if loss.Eval else None
@@ -85,13 +87,24 @@ class Trainer:
         self.optimizer = build_optimizer(optimizer_config, self.schedule, self.model)
         self.precision = Precision(config.AMP, settings.device)
         if settings.pretrained_model is not None and settings.checkpoints is None:
-            load_weights(self.model, load_checkpoint(settings.pretrained_model), settings.pretrained_model)
+            state = load_checkpoint(settings.pretrained_model)
+            load_weights(self.model, state, settings.pretrained_model, may_replace_head=True)
         self.ema = ExponentialMovingAverage(self.model, config.EMA.decay) if config.EMA else None
         if settings.checkpoints is not None:
             checkpoint.restore(settings.checkpoints, self.model, self.optimizer, self.ema)
         self.precision.decorate(self.model, self.optimizer)
         self.network = paddle.DataParallel(self.model) if processes() > 1 else self.model  # what training calls
         self.curves: Curves | None = None
+
+    def _compare_batch(self, actual: int) -> None:
+        """A learning rate belongs to a batch; it is never rescaled behind the user's back."""
+        wanted = self.config.Global.global_batch
+        if wanted is not None and actual != wanted:
+            logger.warning(
+                "a step has %d images, the recipe's learning rate is for %d; either set Global.update_freq to about "
+                "%g, or scale Optimizer.lr.learning_rate by about %g yourself",
+                *(actual, wanted, round(max(self.update_freq * wanted / actual, 1)), actual / wanted),
+            )
 
     def fit(self) -> TrainState:
         """Train to the last epoch, evaluating and saving on the way.

@@ -7,7 +7,7 @@ section 4.1 and figure 2. Parameter names are those of the official PyTorch code
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional
+from typing import Literal, Optional
 
 import numpy as np
 import paddle
@@ -145,6 +145,7 @@ class RepLKNet(nn.Layer):
         merged: build the merged form, whose large kernels have no parallel branch and no BN.
         layer_decay: if given, each parameter's learning rate is scaled by ``layer_decay ** (n + 1 - id)``
             through ``optimize_attr``, n + 1 being the id of the head; see :meth:`layer_ids`.
+        layer_decay_by: what shares an id: groups of pairs, or whole stages (RepLKNet-XL's fine-tuning).
         depthwise_impl: implementation of the depthwise convolutions, see :func:`ppreplk.depthwise_conv2d`.
 
     Raises:
@@ -169,6 +170,7 @@ class RepLKNet(nn.Layer):
         use_checkpoint: bool = False,
         merged: bool = False,
         layer_decay: Optional[float] = None,
+        layer_decay_by: Literal["group", "stage"] = "group",
         depthwise_impl: str = "auto",
     ):
         super().__init__()
@@ -247,7 +249,7 @@ class RepLKNet(nn.Layer):
             initializer = paddle.ParamAttr(initializer=torch_uniform(channels[-1]))
             self.head = nn.Linear(channels[-1], class_num, weight_attr=initializer, bias_attr=initializer)
         if layer_decay is not None:
-            self._scale_learning_rates(layer_decay)
+            self._scale_learning_rates(layer_decay, layer_decay_by)
 
     def forward(self, x):
         if self.out_indices is not None:
@@ -280,20 +282,26 @@ class RepLKNet(nn.Layer):
             self.norm = nn.Identity()
         self.is_fused = True
 
-    def layer_ids(self) -> dict[str, int]:
+    def layer_ids(self, by: Literal["group", "stage"] = "group") -> dict[str, int]:
         """{parameter name: id} for layer-wise learning-rate decay.
 
-        The stem is 0. Each stage is cut into groups of two (RepLK block, ConvFFN) pairs, numbered on from
-        1; a transition has the id of the group before it; norm and head come after the last group.
+        By group: the stem is 0. Each stage is cut into groups of two (RepLK block, ConvFFN) pairs, numbered on
+        from 1; a transition has the id of the group before it; norm and head come after the last group. By
+        stage: one id per stage, the stem that of the first.
         """
-        groups = [-(-pairs // LAYER_ID_GROUP) for pairs in self.layers]
+        if by == "stage":
+            groups = [1 for _ in self.layers]
+            pairs_in_group = max(self.layers)
+        else:
+            groups = [-(-pairs // LAYER_ID_GROUP) for pairs in self.layers]
+            pairs_in_group = LAYER_ID_GROUP
         last = np.cumsum(groups).tolist()  # id of each stage's last group
         head = last[-1] + 1
 
         def layer_id(name: str) -> int:
             part, _, rest = name.partition(".")
             if part == "stem":
-                return 0
+                return 1 if by == "stage" else 0
             if part == "transitions":
                 return last[int(rest.split(".")[0])]
             if part == "stages":
@@ -301,7 +309,7 @@ class RepLKNet(nn.Layer):
                 stage = int(stage)
                 if kind == "norm":
                     return last[stage]
-                return last[stage] - groups[stage] + 1 + int(indices[0]) // (2 * LAYER_ID_GROUP)
+                return last[stage] - groups[stage] + 1 + int(indices[0]) // (2 * pairs_in_group)
             return head
 
         return {name: layer_id(name) for name, _ in self._trainable()}
@@ -310,8 +318,8 @@ class RepLKNet(nn.Layer):
         """Named parameters without the running statistics, which Paddle counts among them."""
         return [(name, parameter) for name, parameter in self.named_parameters() if not parameter.stop_gradient]
 
-    def _scale_learning_rates(self, decay: float) -> None:
-        ids = self.layer_ids()
+    def _scale_learning_rates(self, decay: float, by: Literal["group", "stage"]) -> None:
+        ids = self.layer_ids(by)
         head = max(ids.values()) + (0 if self.out_indices is None else 1)
         for name, parameter in self._trainable():
             parameter.optimize_attr["learning_rate"] *= decay ** (head - ids[name])

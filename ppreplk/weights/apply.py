@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,20 +11,32 @@ from paddle import nn
 
 from ..errors import UserError
 
+logger = logging.getLogger(__name__)
 
-def load_weights(model: nn.Layer, state: Mapping[str, np.ndarray], source: str) -> None:
+HEAD = ("head.weight", "head.bias")
+
+
+def load_weights(model: nn.Layer, state: Mapping[str, np.ndarray], source: str, may_replace_head: bool = False) -> None:
     """Overwrite all parameters and buffers of ``model``.
 
     Args:
         model: the network.
         state: {name: array}; dtypes may differ, names and shapes may not.
         source: where the weights come from, for messages.
+        may_replace_head: where the weights' head is for another number of classes, leave that of ``model`` as it
+            is initialized, and say so.
 
     Raises:
         UserError: names or shapes differ; the message counts them. The model is unchanged then.
     """
+    own = model.state_dict()
+    if may_replace_head and all(name in own and name in state for name in HEAD):
+        classes, wanted = len(state["head.bias"]), own["head.bias"].shape[0]
+        if classes != wanted:
+            logger.info("%s has a head for %d classes; a new one for %d starts from scratch", source, classes, wanted)
+            state = {**state, **{name: own[name].numpy() for name in HEAD}}
     check_match(model, state, source)
-    for name, tensor in model.state_dict().items():
+    for name, tensor in own.items():
         tensor.set_value(paddle.to_tensor(np.asarray(state[name])).astype(tensor.dtype))
 
 
