@@ -19,8 +19,9 @@ from .data import build_dataset, build_transforms
 from .data.datasets import load_image
 from .data.transforms import IMAGE, NORMALIZED_CHW
 from .errors import UserError
+from .models import RepLKNet
 from .predict import INFERENCE_YAML, PROGRAM, Predictor, read_class_names
-from .reparam import fold
+from .reparam import fold, reparameterize
 from .runtime import set_up_device
 
 logger = logging.getLogger(__name__)
@@ -91,8 +92,12 @@ def export(config: Config) -> Path:
 
 
 def save_program(network: nn.Layer, config: Config, folder: Path) -> None:
-    """Merge and fold a copy of ``network`` and write it to ``folder`` with its pre- and post-processing."""
-    model = InferenceModel(fold(network), config.Arch.infer_add_softmax)
+    """Merge and fold a copy of ``network`` and write it to ``folder`` with its pre- and post-processing.
+
+    A network of paddleclas's is merged only: what may be folded there is not known here.
+    """
+    merged = fold(network) if isinstance(network, RepLKNet) else reparameterize(network)
+    model = InferenceModel(merged, config.Arch.infer_add_softmax)
     model.eval()
     shape = [None, *config.Global.image_shape]
     model = paddle.jit.to_static(model, input_spec=[paddle.static.InputSpec(shape, "float32")], full_graph=True)

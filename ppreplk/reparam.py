@@ -29,7 +29,7 @@ def reparameterize(model: nn.Layer, inplace: bool = False) -> nn.Layer:
     """
     model = model if inplace else copy.deepcopy(model)
     for layer in model.sublayers(include_self=True):
-        if hasattr(layer, "re_parameterize"):
+        if hasattr(layer, "re_parameterize") and not layer.is_repped:
             layer.re_parameterize()
     return model
 

@@ -206,6 +206,21 @@ def test_a_broken_inference_yml_is_refused(project, content):
         list(infer(config(), "inference"))
 
 
+def test_a_paddleclas_network_is_merged_and_exported(project):
+    pytest.importorskip("paddleclas")
+    overrides = ["Arch={name: RepVGG_A0, class_num: 3}", "Infer.PostProcess.class_id_map_file=null"]
+    model = build_network(config(*overrides).Arch)
+    randomise_batch_norms(model)
+    paddle.save(model.state_dict(), "baseline.pdparams")
+    folder = export(config(*overrides, "Global.pretrained_model=baseline"))
+    images = np.random.default_rng(1).standard_normal((2, 3, 32, 32)).astype("float32")
+    model.eval()
+    expected = paddle.nn.functional.softmax(model(paddle.to_tensor(images))).numpy()
+    np.testing.assert_allclose(Predictor(folder)(images), expected, rtol=0, atol=1e-4)
+    with pytest.raises(UserError, match="does not take these arguments"):
+        build_network(config("Arch={name: RepVGG_A0, class_num: 3, drop_path_rat: 0.1}").Arch)
+
+
 def test_inference_yml_holds_what_a_user_of_the_program_needs(project):
     export(config())
     content = yaml.safe_load(Path("inference/inference.yml").read_text())
