@@ -80,8 +80,10 @@ def set_threads(threads: int) -> None:
 
 
 def choose_seed(seed: int | None) -> int:
-    """The seed to use: the given one, or a fresh one."""
-    return int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+    """The seed to use: the given one, or a fresh one; 0 where several processes must agree."""
+    if seed is not None:
+        return seed
+    return int(np.random.SeedSequence().generate_state(1)[0]) if processes() == 1 else 0
 
 
 def seed_step(seed: int, epoch: int, iteration: int) -> None:

@@ -1,0 +1,89 @@
+"""Our networks inside PaddleClas.
+
+In the wheel or a source checkout, :func:`register` makes them available to PaddleClas's ``build_model`` by
+name. In a source checkout,
+
+    python -m ppreplk.plugins.paddleclas train -c CONFIG -o Key.sub=value
+
+registers them and hands over to PaddleClas's own engine; so do ``eval`` and ``export``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import sys
+from types import ModuleType
+
+from paddle import nn
+
+from ..errors import UserError
+from ..models import build_model, list_models
+
+PACKAGES = ("ppcls", "paddleclas.ppcls")  # in a source checkout, in the wheel
+
+
+def register() -> list[str]:
+    """Add every network of ours to the installed PaddleClas's architectures.
+
+    Returns:
+        The packages that were found, as they are imported.
+
+    Raises:
+        UserError: there is no PaddleClas.
+    """
+    found = [package for package in PACKAGES if _exists(package)]
+    if not found:
+        raise UserError("no PaddleClas here: pip install paddleclas, or run this in a PaddleClas checkout")
+    for package in found:
+        arch = importlib.import_module(f"{package}.arch")
+        for name in list_models():
+            setattr(arch, name, _entry_point(name))
+    return found
+
+
+def _exists(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # of the parent
+        return False
+
+
+def _entry_point(name: str):
+    def build(infer_add_softmax: bool = True, pretrained: bool = False, **kwargs) -> nn.Layer:
+        """PaddleClas hands over its own keys of ``Arch`` too; its export reads ``infer_add_softmax`` itself."""
+        if pretrained:
+            raise UserError("Arch.pretrained: nothing is downloaded; use Global.pretrained_model")
+        return build_model(name, **kwargs)
+
+    build.__name__ = name
+    return build
+
+
+def main() -> int:
+    """Run PaddleClas's engine on a configuration, our networks registered."""
+    parser = argparse.ArgumentParser(prog="python -m ppreplk.plugins.paddleclas", description=__doc__.split("\n")[0])
+    parser.add_argument("mode", choices=["train", "eval", "export"])
+    parser.add_argument("-c", "--config", required=True, help="YAML file")
+    parser.add_argument("-o", "--override", action="append", default=[], help="Key.sub=value; may be repeated")
+    arguments = parser.parse_args()
+    try:
+        if "ppcls" not in register():
+            raise UserError("PaddleClas's engine is only in a source checkout: run this in its folder")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    config = _ppcls("utils.config").get_config(arguments.config, overrides=arguments.override, show=False)
+    config.profiler_options = None
+    engine = _ppcls("engine.engine").Engine(config, mode=arguments.mode)
+    getattr(engine, arguments.mode)()
+    return 0
+
+
+def _ppcls(module: str) -> ModuleType:
+    return importlib.import_module(f"ppcls.{module}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
