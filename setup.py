@@ -50,6 +50,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    package_dir={"": "."},  # an editable install is then a plain path, which a folder called ppreplk cannot shadow
     packages=find_packages(include=["ppreplk", "ppreplk.*"]),
     python_requires=">=3.9",
     install_requires=REQUIREMENTS,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from pathlib import Path
 
 import paddle
 from paddle import nn
 from paddle.optimizer.lr import LambdaDecay
 
 from .config import ArchConfig, Config, Op, Ops, OptimizerConfig, check_arguments, construct, find_op, typed
-from .data.digits import prepare_digits
+from .data.digits import LISTS, prepare_digits
 from .errors import UserError, nearest
 from .losses import LOSSES, CombinedLoss
 from .metrics import METRICS, TopkAcc
@@ -151,11 +152,18 @@ def prepare_dataset(config: Config) -> None:
     """Write the data set ``Global.builtin_dataset`` names to where ``DataLoader`` looks for it.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: it cannot be written, or ``DataLoader`` looks for something else.
     """
-    if config.Global.builtin_dataset == "digits":
-        for split in (config.DataLoader.Train, config.DataLoader.Eval):
-            if split is not None:
-                prepare_digits(
-                    typed(split.dataset.arguments.get("image_root"), str, f"{split.dataset.where}.image_root")
-                )
+    if config.Global.builtin_dataset != "digits":
+        return
+    for split in (config.DataLoader.Train, config.DataLoader.Eval):
+        if split is None:
+            continue
+        keys = ("image_root", "cls_label_path")
+        root, list_file = (typed(split.dataset.arguments.get(key), str, f"{split.dataset.where}.{key}") for key in keys)
+        if Path(list_file).parent != Path(root) or Path(list_file).name not in LISTS:
+            raise UserError(
+                f"{split.dataset.where}: Global.builtin_dataset writes {' and '.join(LISTS)} into image_root, {root}, "
+                f"but cls_label_path is {list_file}; name one folder, or set Global.builtin_dataset=null"
+            )
+        prepare_digits(root)

@@ -20,7 +20,11 @@ INTERRUPTED = 130
 
 def config_parser(description: str) -> argparse.ArgumentParser:
     """A parser with ``-c`` and ``-o``."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog="Keys of the configuration are listed in docs/config.md; README.md has examples. Paths are relative to "
+        "the current folder.",
+    )
     parser.add_argument("-c", "--config", required=True, help="YAML file in PaddleClas's schema")
     parser.add_argument(
         "-o",
@@ -28,7 +32,7 @@ def config_parser(description: str) -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="KEY.SUB=VALUE",
-        help="replace one value of the configuration; may be repeated",
+        help="replace one value of the configuration; repeat -o for each further one",
     )
     return parser
 

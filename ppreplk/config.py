@@ -151,7 +151,7 @@ def check_arguments(
         mapping = {}
     if not isinstance(mapping, Mapping):
         raise _wrong(mapping, dict, where)
-    signature, hints = _signature(factory)
+    signature, hints = signature_of(factory)
     unserved: Mapping[str, Unserved] = getattr(factory, "unserved", {})
     rest: Optional[str] = getattr(factory, "rest", None)
     arguments = {name: value for name, value in {"where": where, **(given or {})}.items() if name in signature}
@@ -175,7 +175,7 @@ def check_arguments(
     return arguments
 
 
-def _signature(factory: Callable) -> tuple[dict[str, Any], dict[str, Any]]:
+def signature_of(factory: Callable) -> tuple[dict[str, Any], dict[str, Any]]:
     """{parameter: default or ``Parameter.empty``} and {parameter: type hint}."""
     if is_dataclass(factory):
         hints = typing.get_type_hints(factory)

@@ -107,7 +107,7 @@ def infer(config: Config, model_dir: str | None = None) -> Iterator[Prediction]:
     prepare_dataset(config)
     images = find_images(section.infer_imgs, section.infer_list)
     classifier = program_classifier(model_dir, config) if model_dir else network_classifier(config)
-    logger.info("%s, %d images", device, len(images))
+    logger.info("%s, images: %d", device, len(images))
     with progress(_batches(images, section.batch_size), -(-len(images) // section.batch_size), "infer") as batches:
         for paths in batches:
             yield from predict(classifier, paths)

@@ -5,10 +5,11 @@ import math
 
 import numpy as np
 import pytest
-from conftest import colour_config
+from conftest import ROOT, colour_config
 from PIL import Image, ImageEnhance, ImageOps
 
-from ppreplk.config import SplitConfig, construct, read_ops
+from ppreplk.builders import prepare_dataset
+from ppreplk.config import SplitConfig, construct, load_config, read_ops
 from ppreplk.data import ImageFolderDataset, ImageNetDataset, Pipeline, build_dataset, build_loader, build_transforms
 from ppreplk.data.datasets import find_images
 from ppreplk.data.digits import prepare_digits
@@ -504,6 +505,14 @@ def test_the_digits_do_not_overwrite_other_files(tmp_path):
     with pytest.raises(UserError, match="a folder with other files"):
         prepare_digits(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_digits_are_not_written_beside_a_mistyped_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    overrides = ["DataLoader.Train.dataset.image_root=mistyped"]
+    with pytest.raises(UserError, match="image_root, mistyped, but cls_label_path is ./dataset/digits/train_list.txt"):
+        prepare_dataset(load_config(ROOT / "configs" / "digits.yaml", overrides))
+    assert not any(tmp_path.iterdir())
 
 
 def test_pipeline_from_a_configuration():

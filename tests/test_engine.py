@@ -280,7 +280,7 @@ def test_another_number_of_classes_gets_a_new_head(project, caplog):
     expected = load_checkpoint("first/latest")
     for name, value in trainer.model.state_dict().items():
         assert name.startswith("head.") or (value.numpy() == expected[name]).all()
-    with pytest.raises(UserError, match="2 mis-shaped"):
+    with pytest.raises(UserError, match="has a head for 3 classes, but Arch.class_num is 4"):
         evaluate_config(config("Global.pretrained_model=first/latest", "Arch.class_num=4"))
 
 

@@ -272,7 +272,9 @@ def _listed_images(root: str, list_file: str) -> list[str]:
         candidates = [line.strip(), line.strip().rpartition(" ")[0]]
         found = [os.path.join(root, name) for name in candidates if name and os.path.isfile(os.path.join(root, name))]
         if not found:
-            raise UserError(f"{list_file}, line {number}: there is no image {os.path.join(root, line.strip())}")
+            raise UserError(
+                f"{list_file}, line {number}: there is no image {os.path.join(root, candidates[-1] or line.strip())}"
+            )
         paths.append(found[0])
     if not paths:
         raise UserError(f"list file {list_file}: holds no images")

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 HELD_OUT_EVERY = 5  # every fifth image, counted in scikit-learn's order, is held out
 GREY_LEVELS = 16
+LISTS = ("train_list.txt", "val_list.txt")
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -34,7 +35,7 @@ def prepare_digits(root: str | Path) -> None:
         UserError: scikit-learn is missing, or ``root`` cannot be written or holds something else.
     """
     root = Path(root)
-    if all((root / name).is_file() for name in ("train_list.txt", "val_list.txt", "labels.txt")):
+    if all((root / name).is_file() for name in (*LISTS, "labels.txt")):
         return
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
         raise UserError(

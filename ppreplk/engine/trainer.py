@@ -129,6 +129,8 @@ class Trainer:
                 logger.info(
                     "resumed from %s after epoch %d of %d", settings.checkpoints, self.state.epoch, settings.epochs
                 )
+                if self.state.epoch >= settings.epochs:
+                    logger.warning("nothing is left to do: raise Global.epochs to train on")
             elif (output / "latest.pdparams").exists():
                 logger.warning("%s holds an earlier run, whose checkpoints will be overwritten", output)
             self.curves = Curves(output) if settings.use_visualdl else None

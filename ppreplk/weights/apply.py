@@ -48,6 +48,9 @@ def check_match(model: nn.Layer, state: Mapping[str, np.ndarray], source: str) -
     misshaped = [name for name in own if name in state and list(own[name].shape) != list(np.shape(state[name]))]
     if not missing and not unexpected and not misshaped:
         return
+    if not missing and not unexpected and set(misshaped) <= set(HEAD):
+        classes, wanted = len(state["head.bias"]), own["head.bias"].shape[0]
+        raise UserError(f"{source} has a head for {classes} classes, but Arch.class_num is {wanted}; make them equal")
     matched = len(own) - len(missing) - len(misshaped)
     example = ""
     if misshaped:

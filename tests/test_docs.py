@@ -1,0 +1,82 @@
+"""docs/config.md names every key, with its default, and no other."""
+
+import inspect
+import re
+from dataclasses import MISSING
+
+import pytest
+from conftest import ROOT
+
+from ppreplk import config
+from ppreplk.config import signature_of
+from ppreplk.data.datasets import DATASETS
+from ppreplk.data.mixing import BATCH_TRANSFORMS
+from ppreplk.data.transforms import TRANSFORMS
+from ppreplk.losses import LOSSES
+from ppreplk.metrics import METRICS
+from ppreplk.models import RepLKNet
+from ppreplk.optim import OPTIMIZERS, SCHEDULES
+
+SECTIONS = {
+    "Global": config.GlobalConfig,
+    "EMA": config.EMAConfig,
+    "AMP": config.AMPConfig,
+    "Arch": config.ArchConfig,
+    "Arch: RepLKNet": RepLKNet,
+    "Loss": config.LossConfig,
+    "Optimizer": config.OptimizerConfig,
+    "DataLoader": config.DataLoaderConfig,
+    "DataLoader: dataset": config.DatasetConfig,
+    "DataLoader: sampler": config.SamplerConfig,
+    "DataLoader: loader": config.LoaderConfig,
+    "Infer": config.InferConfig,
+    "Infer: PostProcess": config.PostProcessConfig,
+    "Metric": config.MetricConfig,
+    **{f"Loss: {name}": factory for name, factory in LOSSES.items()},
+    **{f"Optimizer: {name}": factory for name, factory in OPTIMIZERS.items()},
+    **{f"Optimizer.lr: {name}": factory for name, factory in SCHEDULES.items()},
+    **{f"DataLoader: dataset: {name}": factory for name, factory in DATASETS.items()},
+    **{f"transform_ops: {name}": factory for name, factory in TRANSFORMS.items()},
+    **{f"batch_transform_ops: {name}": factory for name, factory in BATCH_TRANSFORMS.items()},
+    **{f"Metric: {name}": factory for name, factory in METRICS.items()},
+}
+# what the program fills in, not the file; class_num is a key of Arch and Global alone
+GIVEN = {"where", "arguments", "transforms", "seed", "schedule", "model", "per_epoch", "ops", "class_num", "epochs"}
+OWN = {"Global": {"seed", "class_num", "epochs"}, "Arch": {"class_num"}, "Infer": {"transforms"}}
+
+
+def documented() -> dict[str, dict[str, str]]:
+    """{section: {key: default}} of docs/config.md."""
+    sections: dict[str, dict[str, str]] = {}
+    for block in re.split(r"^## ", (ROOT / "docs" / "config.md").read_text(), flags=re.M)[1:]:
+        title, _, body = block.partition("\n")
+        sections[title] = dict(re.findall(r"^\| `(\w+)` \|.*?\| (.*?) \| \S.*\|$", body, flags=re.M))
+    return sections
+
+
+def expected(section: str) -> dict[str, str]:
+    defaults = {}
+    for key, default in signature_of(SECTIONS[section])[0].items():
+        if key in GIVEN - OWN.get(section, set()):
+            continue
+        if default is inspect.Parameter.empty:
+            defaults[key] = "required"
+        elif default is MISSING:
+            defaults[key] = "`[3, 224, 224]`" if key == "image_shape" else "empty"
+        else:
+            defaults[key] = "null" if default is None else f"`{default!r}`"
+    return defaults
+
+
+def test_the_page_has_every_section_and_no_other():
+    assert set(documented()) == set(SECTIONS)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_key_with_its_default(section):
+    assert documented()[section] == expected(section)
+
+
+def test_every_section_of_a_configuration_is_there():
+    tops = set(signature_of(config.Config)[0])
+    assert tops == {title for title in SECTIONS if re.fullmatch(r"\w+", title)}
