@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,6 +18,8 @@ from ..runtime import processes, rank
 from .datasets import DATASETS, UNSERVED_DATASETS, ImageDataset
 from .mixing import BatchTransform, build_batch_transforms
 from .transforms import NORMALIZED, build_transforms
+
+logger = logging.getLogger(__name__)
 
 
 class Collate:
@@ -153,6 +157,8 @@ class Loader:
                 "lower sampler.batch_size or set sampler.drop_last to False"
             )
         self.collate = Collate(dataset, batch_transforms)
+        if num_workers > 0 and use_shared_memory:
+            use_shared_memory = _shared_memory_suffices(dataset, batch_size, num_workers)
         self.workers = None
         if num_workers > 0:
             self.workers = DataLoader(
@@ -183,6 +189,27 @@ class Loader:
             if len(batch) == 1:
                 _raise_from_text(batch[0].numpy().tobytes().decode("utf-8"))
             yield batch[0], batch[1]
+
+
+SHARED_MEMORY = "/dev/shm"
+BATCHES_PER_WORKER = 2  # that Paddle's loader keeps ready
+
+
+def _shared_memory_suffices(dataset: ImageDataset, batch_size: int, num_workers: int) -> bool:
+    """Whether the batches the workers keep ready fit into shared memory; where not, a bus error would follow."""
+    if not os.path.isdir(SHARED_MEMORY):
+        return True
+    space = os.statvfs(SHARED_MEMORY)
+    available = space.f_bavail * space.f_frsize
+    needed = dataset[0][0].nbytes * batch_size * num_workers * BATCHES_PER_WORKER
+    if needed <= available:
+        return True
+    logger.warning(
+        "shared memory has %.0f MB free, %d loader processes need %.0f MB: handing batches over without it, which is "
+        "slower; lower loader.num_workers or sampler.batch_size, or enlarge %s",
+        *(available / 2**20, num_workers, needed / 2**20, SHARED_MEMORY),
+    )
+    return False
 
 
 def build_dataset(config: DatasetConfig, class_num: int, seed: int) -> ImageDataset:
