@@ -55,7 +55,9 @@ setup(
     python_requires=">=3.9",
     install_requires=REQUIREMENTS,
     extras_require={
-        # tests and lint
-        "dev": ["pytest>=7", "ruff>=0.4"],
+        # tests and lint; nbclient and ipykernel execute the notebook in a slow test
+        "dev": ["pytest>=7", "ruff>=0.4", "nbclient", "ipykernel"],
+        # pictures in the notebook, where paddleclas has not brought it; curves
+        "notebook": ["matplotlib", "visualdl"],
     },
 )
