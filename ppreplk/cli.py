@@ -16,15 +16,21 @@ from .log import log_to_terminal
 
 BAD_INPUT = 2
 INTERRUPTED = 130
+EPILOG = (
+    "Keys of the configuration are listed in docs/config.md; README.md has examples. Paths are relative to the current "
+    "folder."
+)
 
 
 def config_parser(description: str) -> argparse.ArgumentParser:
     """A parser with ``-c`` and ``-o``."""
-    parser = argparse.ArgumentParser(
-        description=description,
-        epilog="Keys of the configuration are listed in docs/config.md; README.md has examples. Paths are relative to "
-        "the current folder.",
-    )
+    parser = argparse.ArgumentParser(description=description, epilog=EPILOG)
+    add_config_arguments(parser)
+    return parser
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser ``-c`` and ``-o``."""
     parser.add_argument("-c", "--config", required=True, help="YAML file in PaddleClas's schema")
     parser.add_argument(
         "-o",
@@ -34,17 +40,31 @@ def config_parser(description: str) -> argparse.ArgumentParser:
         metavar="KEY.SUB=VALUE",
         help="replace one value of the configuration; repeat -o for each further one",
     )
-    return parser
+
+
+def positive(text: str) -> int:
+    """Type of an argument that counts something."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
 
 
 def run(command: Callable[[Config, argparse.Namespace], object], parser: argparse.ArgumentParser) -> int:
-    """Parse, load the configuration, run ``command``; one line and exit code 2 for bad input."""
+    """Parse, load the configuration, run ``command``; see :func:`run_without_config`."""
+    return run_without_config(
+        lambda arguments: command(load_config(arguments.config, arguments.override), arguments), parser
+    )
+
+
+def run_without_config(command: Callable[[argparse.Namespace], object], parser: argparse.ArgumentParser) -> int:
+    """Parse, run ``command``; one line and exit code 2 for bad input."""
     arguments = parser.parse_args()
     log_to_terminal()
     paddle.disable_signal_handler()  # it prints a stack of C++ frames when the process is told to end
     warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
     try:
-        command(load_config(arguments.config, arguments.override), arguments)
+        command(arguments)
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, colour_config
 from PIL import Image, ImageEnhance, ImageOps
+from sklearn.datasets import load_sample_image
 
 from ppreplk.builders import prepare_dataset
 from ppreplk.config import SplitConfig, construct, load_config, read_ops
@@ -19,6 +20,7 @@ from ppreplk.data.loader import Loader
 from ppreplk.data.mixing import CutmixOperator, MixupCutmixHybrid, MixupOperator, OpSampler
 from ppreplk.data.randaugment import MAX_LEVEL, Draw, RandAugment, operators
 from ppreplk.data.transforms import (
+    IMAGE,
     IMAGE_CHW,
     NORMALIZED,
     ColorJitter,
@@ -30,6 +32,8 @@ from ppreplk.data.transforms import (
     RandomErasing,
     RandomResizedCrop,
     ResizeImage,
+    as_array,
+    as_pillow,
 )
 from ppreplk.errors import UserError
 
@@ -51,7 +55,7 @@ def test_decoding(backend):
     if backend == "cv2":
         pytest.importorskip("cv2")
     image = picture()
-    assert (DecodeImage(backend=backend)(encoded(image), RNG(0)) == image).all()
+    assert (as_array(DecodeImage(backend=backend)(encoded(image), RNG(0))) == image).all()
     assert (DecodeImage(backend=backend, to_rgb=False)(encoded(image), RNG(0)) == image[:, :, ::-1]).all()
     with pytest.raises(UserError, match="cannot be decoded"):
         DecodeImage(backend=backend)(b"no image", RNG(0))
@@ -59,20 +63,20 @@ def test_decoding(backend):
 
 def test_grey_images_become_three_channels():
     grey = picture()[:, :, 0]
-    assert (DecodeImage(backend="pil")(encoded(grey), RNG(0)) == grey[:, :, None]).all()
+    assert (as_array(DecodeImage(backend="pil")(encoded(grey), RNG(0))) == grey[:, :, None]).all()
 
 
 def test_evaluation_below_384_resizes_the_shorter_side_and_crops_the_centre():
     image = picture(300, 450)
     pipeline = Pipeline([ResizeImage(resize_short=256, interpolation="bicubic", backend="pil"), CropImage(224)])
     resized = Image.fromarray(image).resize((384, 256), Image.Resampling.BICUBIC)
-    assert (pipeline(image, RNG(0)) == np.asarray(resized.crop((80, 16, 304, 240)))).all()
+    assert (as_array(pipeline(image, RNG(0))) == np.asarray(resized.crop((80, 16, 304, 240)))).all()
 
 
 def test_evaluation_from_384_up_warps_to_a_square():
     image = picture(300, 450)
     received = ResizeImage(size=384, interpolation="bicubic", backend="pil")(image, RNG(0))
-    assert (received == np.asarray(Image.fromarray(image).resize((384, 384), Image.Resampling.BICUBIC))).all()
+    assert (as_array(received) == np.asarray(Image.fromarray(image).resize((384, 384), Image.Resampling.BICUBIC))).all()
 
 
 def test_crop_larger_than_the_image_is_refused():
@@ -110,19 +114,68 @@ def test_random_resized_crop_falls_back_to_the_centre():
     assert crop.box(10, 1000, RNG(0)) == (0, 493, 10, 13)
 
 
+def photograph(width, height):
+    """A JPEG."""
+    image = Image.fromarray(load_sample_image("china.jpg")).resize((width, height), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+CROPS = {"RandomResizedCrop": {"size": 64, "scale": [0.3, 1.0]}, "RandCropImage": {"size": 64, "backend": "pil"}}
+
+
+@pytest.mark.parametrize("name", CROPS)
+def test_a_large_jpeg_is_decoded_small_and_looks_the_same(name, monkeypatch):
+    data, decoded = photograph(1600, 1200), []
+
+    def record(self, image):
+        image.load()
+        decoded.append(image.size)
+        return image
+
+    monkeypatch.setattr(DecodeImage, "pixels", record)
+    ops = read_ops([{"DecodeImage": {"backend": "pil"}}, {name: CROPS[name]}], "ops")
+    pipeline = build_transforms(ops, IMAGE)
+    whole = Pipeline([DecodeImage(backend="pil"), pipeline.transforms[0].random_crop])
+    for seed in range(20):
+        decoded.clear()
+        received, expected = pipeline(data, RNG(seed)), whole(data, RNG(seed))
+        assert decoded[0][0] < decoded[1][0] == 1600, "the second one decodes everything"
+        box = whole.transforms[1].box(1600, 1200, RNG(seed))
+        assert min(box[2:]) * decoded[0][0] / 1600 >= 2 * 64 - 2
+        difference = as_array(received).astype(float) - as_array(expected)
+        assert 10 * np.log10(255**2 / np.mean(difference**2)) > 36, "peak signal-to-noise ratio in dB"
+
+
+def test_a_small_jpeg_is_decoded_whole():
+    data = photograph(500, 375)
+    ops = read_ops([{"DecodeImage": {"backend": "pil"}}, {"RandomResizedCrop": {"size": 224}}], "ops")
+    pipeline = build_transforms(ops, IMAGE)
+    whole = Pipeline([DecodeImage(backend="pil"), pipeline.transforms[0].random_crop])
+    for seed in range(5):
+        assert (as_array(pipeline(data, RNG(seed))) == as_array(whole(data, RNG(seed)))).all()
+    with pytest.raises(UserError, match="cannot be decoded"):
+        pipeline(data[: len(data) // 2], RNG(0))
+
+
 @pytest.mark.parametrize("use_log_aspect", [False, True])
 def test_rand_crop_image_stays_inside(use_log_aspect):
     crop = RandCropImage([8, 6], use_log_aspect=use_log_aspect, backend="pil")
     for seed in range(200):
-        assert crop(picture(5, 90), RNG(seed)).shape == (6, 8, 3)
+        assert crop(picture(5, 90), RNG(seed)).size == (8, 6)
 
 
-def test_flip_is_even_and_horizontal():
+@pytest.mark.parametrize("form", [as_array, as_pillow])
+def test_flip_is_even_and_horizontal(form):
     image, flip = picture(), RandFlipImage()
-    outcomes = [flip(image, RNG(seed)) for seed in range(400)]
+    outcomes = [as_array(flip(form(image), RNG(seed))) for seed in range(400)]
     flipped = sum((outcome == image[:, ::-1]).all() for outcome in outcomes)
     assert all((o == image).all() or (o == image[:, ::-1]).all() for o in outcomes)
     assert 160 < flipped < 240
+    for code, slices in {0: np.s_[::-1], -1: np.s_[::-1, ::-1]}.items():
+        outcomes = [as_array(RandFlipImage(code)(form(image), RNG(seed))) for seed in range(20)]
+        assert any((outcome == image[slices]).all() for outcome in outcomes)
 
 
 def test_random_erasing_statistics():
@@ -308,15 +361,14 @@ def test_op_sampler_chooses_by_probability():
 
 def test_color_jitter_bounds():
     image = np.full((4, 5, 3), 100, np.uint8)
-    values = [int(ColorJitter(brightness=0.4)(image, RNG(seed))[0, 0, 0]) for seed in range(300)]
+    values = [int(as_array(ColorJitter(brightness=0.4)(image, RNG(seed)))[0, 0, 0]) for seed in range(300)]
     assert 60 <= min(values) < 65 and 135 < max(values) <= 140
-    assert (ColorJitter()(image, RNG(0)) == image).all() and (
-        ColorJitter(prob=0, hue=0.5)(image, RNG(0)) == image
-    ).all()
+    for idle in (ColorJitter(), ColorJitter(prob=0, hue=0.5)):
+        assert (as_array(idle(image, RNG(0))) == image).all()
     red = np.zeros((2, 2, 3), np.uint8) + np.array([200, 0, 0], np.uint8)
-    turned = np.array([ColorJitter(hue=0.5)(red, RNG(seed))[0, 0] for seed in range(60)])
+    turned = np.array([as_array(ColorJitter(hue=0.5)(red, RNG(seed)))[0, 0] for seed in range(60)])
     assert (turned.max(1) == 200).all() and (turned.argmax(1) == 2).any() and (turned.argmax(1) == 1).any()
-    greyest = min((ColorJitter(saturation=1.0)(red, RNG(seed))[0, 0] for seed in range(200)), key=np.ptp)
+    greyest = min((as_array(ColorJitter(saturation=1.0)(red, RNG(seed)))[0, 0] for seed in range(200)), key=np.ptp)
     assert np.ptp(greyest) < 10, "a factor near 0 takes the colour away"
     with pytest.raises(UserError, match="hue at most 0.5"):
         ColorJitter(hue=0.6)

@@ -18,7 +18,7 @@ AUGMENTED = [
 ]
 MIXED = [{"MixupCutmixHybrid": {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "label_smoothing": 0.0, "num_classes": 10}}]
 WAYS = {
-    "accumulation": (["DataLoader.Train.sampler.batch_size=8", "Global.update_freq=4"], 0.9),
+    "accumulation": (["DataLoader.Train.sampler.batch_size=16", "Global.update_freq=2"], 0.9),
     "bfloat16": (["AMP={use_amp: True, dtype: bfloat16}"], 0.9),
     "ema": (["EMA.decay=0.98"], 0.9),
     "recomputation": (["Arch.use_checkpoint=True"], 0.9),

@@ -71,7 +71,7 @@ class MixupCutmixHybrid:
                 kept = really_kept if self.correct_lam else kept
             else:
                 kept = rng.beta(self.mixup_alpha, self.mixup_alpha)
-                images = (images * kept + images[::-1] * (1.0 - kept)).astype(images.dtype)
+                images = (images * kept + images[::-1] * (1.0 - kept)).astype(images.dtype, copy=False)
         target = smoothed_one_hot(labels, self.num_classes, self.label_smoothing)
         return images, (target * kept + target[::-1] * (1.0 - kept)).astype(np.float32)
 

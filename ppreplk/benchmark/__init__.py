@@ -1,0 +1,1 @@
+"""Measurements behind tools/benchmark.py: contestants take turns in one process, medians are quoted."""
