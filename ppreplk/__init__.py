@@ -8,7 +8,7 @@ with warnings.catch_warnings():
 
 from . import complexity, erf, models, optim, weights
 from .models import build_model, list_models
-from .ops import depthwise_conv2d
+from .ops import depthwise_conv2d, load_ops
 from .reparam import fold, reparameterize
 
 __version__ = "0.1.0"
@@ -20,6 +20,7 @@ __all__ = [
     "erf",
     "fold",
     "list_models",
+    "load_ops",
     "models",
     "optim",
     "reparameterize",

@@ -16,6 +16,7 @@ from .errors import UserError, nearest
 from .losses import LOSSES, CombinedLoss
 from .metrics import METRICS, TopkAcc
 from .models.registry import find_model, list_models
+from .ops.depthwise_conv import AUTO, prepare
 from .optim import OPTIMIZERS, SCHEDULES
 from .runtime import processes
 from .weights import load_checkpoint, load_weights
@@ -53,6 +54,7 @@ def _own_network(arch: ArchConfig) -> nn.Layer:
     entry = find_model(arch.name)
     arguments = check_arguments(entry.architecture, arch.arguments, "Arch", given, complete=False)
     try:
+        prepare(arguments.get("depthwise_impl", AUTO))
         return entry.build(**arguments)
     except UserError as error:
         raise UserError(f"Arch: {error}") from error

@@ -19,6 +19,7 @@ from .data import build_dataset, build_transforms
 from .data.datasets import load_image
 from .data.transforms import IMAGE, NORMALIZED_CHW
 from .errors import UserError
+from .layers import set_implementation
 from .models import RepLKNet
 from .predict import INFERENCE_YAML, PROGRAM, Predictor, read_class_names
 from .reparam import fold, reparameterize
@@ -97,6 +98,9 @@ def save_program(network: nn.Layer, config: Config, folder: Path) -> None:
     A network of paddleclas's is merged only: what may be folded there is not known here.
     """
     merged = fold(network) if isinstance(network, RepLKNet) else reparameterize(network)
+    implementation = config.Global.export_depthwise
+    if set_implementation(merged, implementation) == 0 and implementation != "native":
+        raise UserError(f"Global.export_depthwise: {config.Arch.name} has no depthwise layer for {implementation!r}")
     model = InferenceModel(merged, config.Arch.infer_add_softmax)
     model.eval()
     shape = [None, *config.Global.image_shape]

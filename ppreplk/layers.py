@@ -144,6 +144,19 @@ class DepthwiseConv2D(nn.Layer):
         return ", ".join(f"{name}={value}" for name, value in self.hyperparameters.items())
 
 
+def set_implementation(model: nn.Layer, impl: str) -> int:
+    """Make every :class:`DepthwiseConv2D` in ``model`` use ``impl``; returns how many there are.
+
+    Raises:
+        UserError: unknown implementation, or one that cannot run here.
+    """
+    check_implementation(impl)
+    layers = [layer for layer in model.sublayers(include_self=True) if isinstance(layer, DepthwiseConv2D)]
+    for layer in layers:
+        layer.hyperparameters["impl"] = impl
+    return len(layers)
+
+
 ACTIVATIONS = {"relu": nn.ReLU, None: nn.Identity}
 
 

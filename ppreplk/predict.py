@@ -23,6 +23,7 @@ from .data.datasets import find_images, load_image
 from .data.transforms import NORMALIZED_CHW
 from .errors import UserError
 from .log import progress
+from .ops.compiled import OPERATOR_PREFIX, load_ops
 from .runtime import available_cores, set_up_device
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,8 @@ class Predictor:
         threads: math threads on a CPU; all cores unless given.
 
     Raises:
-        UserError: there is no program in the folder, or it cannot be loaded.
+        UserError: there is no program in the folder, or it cannot be loaded, or it contains compiled operators and
+            these cannot be built.
     """
 
     def __init__(self, folder: str | Path, device: str = "cpu", threads: int | None = None):
@@ -48,6 +50,8 @@ class Predictor:
         missing = [str(path) for path in (program, weights) if not path.is_file()]
         if missing:
             raise UserError(f"no exported program in {folder}: {' and '.join(missing)} missing; run tools/export.py")
+        if OPERATOR_PREFIX in program.read_text(encoding="utf-8", errors="replace"):
+            load_ops()
         config = paddle.inference.Config(str(program), str(weights))
         config.disable_glog_info()
         if device == "gpu":

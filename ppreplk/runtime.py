@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -12,6 +13,8 @@ from paddle import nn
 
 from .config import GlobalConfig
 from .errors import UserError
+
+AVX2, AVX512 = "5", "7"  # values of MKL's switch
 
 
 def set_up_device(config: GlobalConfig) -> str:
@@ -30,6 +33,7 @@ def set_up_device(config: GlobalConfig) -> str:
         raise UserError(
             f"Global.device: this Paddle cannot use {config.device!r} ({reason}); try -o Global.device=cpu"
         ) from error
+    use_vector_units()
     if processes() > 1:
         paddle.distributed.init_parallel_env()
     among = f", process {rank()} of {processes()}" if processes() > 1 else ""
@@ -38,6 +42,22 @@ def set_up_device(config: GlobalConfig) -> str:
     threads = config.num_threads or max(available_cores() // processes(), 1)
     set_threads(threads)
     return f"device cpu with {threads} math thread{'s' if threads > 1 else ''}{among}"
+
+
+def use_vector_units() -> None:
+    """Let the math library inside Paddle's CPU wheel (MKL of 2019) use the vector units of processors by AMD.
+
+    Left alone it recognizes Intel's only and multiplies matrices at a fifth of the speed (measured: 86 instead of 435
+    GFLOP/s on two cores with AVX-512). It reads its switch when it is first used; one that is already set stays.
+    """
+    try:
+        processor = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
+    except OSError:  # not Linux
+        return
+    flags = set(processor.split())
+    if "AuthenticAMD" in flags and "avx2" in flags:
+        instructions = AVX512 if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= flags else AVX2
+        os.environ.setdefault("MKL_DEBUG_CPU_TYPE", instructions)
 
 
 def processes() -> int:

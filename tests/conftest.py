@@ -14,7 +14,10 @@ import yaml
 from PIL import Image
 
 import ppreplk
+from ppreplk.runtime import use_vector_units
 from ppreplk.weights import load_checkpoint, load_weights
+
+use_vector_units()  # before the math library is used: every process of a test then rounds alike
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"
@@ -86,10 +89,10 @@ def small_network(**changes):
     return ppreplk.models.RepLKNet(**{**arguments, **changes})
 
 
-def run_tool(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+def run_tool(name: str, *arguments: str, cwd: Path, env: dict | None = None) -> subprocess.CompletedProcess:
     """Run tools/NAME.py as a user would."""
     command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
 
 
 COLOURS = {0: (220, 30, 30), 1: (30, 220, 30), 2: (30, 30, 220)}

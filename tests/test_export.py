@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import paddle
 import pytest
 import yaml
-from conftest import colour_config, randomise_batch_norms, write_config
+from conftest import colour_config, randomise_batch_norms, run_tool, write_config
 
 from ppreplk import export as export_module
 from ppreplk.builders import build_network
@@ -236,3 +237,45 @@ def test_imagenet_names_come_from_the_installed_paddleclas():
 
     names = read_class_names(load_config(ROOT / "configs" / "replknet31b.yaml").Infer.PostProcess)
     assert len(names) == 1000 and names[0].startswith("tench")
+
+
+def predict_without_onednn(folder, images):
+    """As Predictor, with oneDNN switched off."""
+    files = [str(Path(folder) / name) for name in ("inference.json", "inference.pdiparams")]
+    settings = paddle.inference.Config(*files)
+    settings.disable_gpu()
+    settings.disable_glog_info()
+    settings.disable_mkldnn()
+    (outputs,) = paddle.inference.create_predictor(settings).run([paddle.to_tensor(images)])
+    return outputs.numpy()
+
+
+@pytest.mark.parametrize("size", [32, 47])
+def test_a_program_with_the_compiled_operator(project, size):
+    changes = ["Global.export_depthwise=compiled", "Arch.infer_add_softmax=False"]
+    changes += [f"Global.image_shape=[3, {size}, {size}]", f"Infer.transforms.1.ResizeImage.size={size}"]
+    folder = export(config(*changes))
+    assert "ppreplk_depthwise_conv_packed" in (folder / "inference.json").read_text()
+    for batch in (1, 5):
+        images = np.random.default_rng(batch).standard_normal((batch, 3, size, size)).astype("float32")
+        expected = network()(paddle.to_tensor(images)).numpy()
+        for received in (Predictor(folder)(images), predict_without_onednn(folder, images)):
+            np.testing.assert_allclose(received, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_program_with_the_compiled_operator_loads_it_by_itself(project):
+    folder = export(config("Global.export_depthwise=compiled"))
+    arguments = ["-c", "config.yaml", "--model-dir", folder, "-o", "Infer.infer_imgs=data/images"]
+    process = run_tool("infer", *arguments, cwd=project)
+    assert process.returncode == 0 and len(process.stdout.splitlines()) == 24, process.stderr
+    environment = {**os.environ, "XDG_CACHE_HOME": str(project), "CXX": "no-such-compiler"}
+    refused = run_tool("infer", *arguments, cwd=project, env=environment)
+    assert refused.returncode == 2 and "no C++ compiler" in refused.stderr.splitlines()[-1]
+
+
+def test_a_baseline_has_no_layer_for_the_compiled_operator(project):
+    pytest.importorskip("paddleclas")
+    changes = ["Arch={name: ResNet18, class_num: 3}", "Global.export_depthwise=compiled"]
+    paddle.save(build_network(config(*changes).Arch).state_dict(), "weights.pdparams")
+    with pytest.raises(UserError, match="ResNet18 has no depthwise layer"):
+        export(config(*changes))

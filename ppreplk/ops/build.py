@@ -1,0 +1,139 @@
+"""Building and finding the compiled operators.
+
+The library lies in a cache folder of the user's, under a key of the sources, of Paddle, and of the compiler. It
+appears there whole or not at all; of several processes that want it, one builds and the others wait.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import paddle
+
+from ..errors import UserError
+
+logger = logging.getLogger(__name__)
+
+SOURCES = Path(__file__).parent / "cpu"
+LIBRARY = "libppreplk_ops.so"
+STAGING = "building-"
+COMPILE = ["-std=c++17", "-O3", "-fPIC", "-fopenmp", "-DPADDLE_WITH_CUSTOM_KERNEL"]
+HOW_TO = "python -m ppreplk.ops builds the compiled operators"
+
+
+def cache_folder() -> Path:
+    """Where libraries are kept: ``$XDG_CACHE_HOME/ppreplk``, by default ``~/.cache/ppreplk``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ppreplk"
+
+
+def find_library() -> Path | None:
+    """A library built from these sources for this Paddle, by the compiler at hand where there is one, or None."""
+    folder = cache_folder() / _source_key()
+    compiler = find_compiler()
+    candidates = [folder / _compiler_key(compiler)] if compiler else sorted(folder.glob("*"))
+    found = [candidate / LIBRARY for candidate in candidates if (candidate / LIBRARY).is_file()]
+    return found[0] if found else None
+
+
+def find_compiler() -> str | None:
+    """``$CXX``, else ``g++`` or ``clang++``, as a path; None where there is none."""
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+def build_library() -> Path:
+    """Compile the operators, unless that has been done; returns the library.
+
+    Raises:
+        UserError: no compiler, no place to write, or the compiler failed; says which.
+    """
+    if not sys.platform.startswith("linux"):
+        raise UserError(f"the compiled operators are built on Linux only, this is {sys.platform}")
+    compiler = find_compiler()
+    if compiler is None:
+        raise UserError("no C++ compiler was found (g++ or clang++; $CXX names another)")
+    target = cache_folder() / _source_key() / _compiler_key(compiler) / LIBRARY
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(target.parent / "lock"):
+            if not target.is_file():
+                logger.info("building the compiled operators in %s; this takes about a minute, once", target.parent)
+                _build(compiler, target)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {target.parent} ({error.strerror or error}); set XDG_CACHE_HOME to a writable folder"
+        ) from error
+    return target
+
+
+def _build(compiler: str, target: Path) -> None:
+    units = sorted(path for path in SOURCES.iterdir() if path.suffix in (".cc", ".cpp"))
+    include = paddle.sysconfig.get_include()
+    includes = [f"-I{include}", f"-I{include}/third_party"]
+    for left in target.parent.glob(f"{STAGING}*"):  # of a build that was cut off
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=STAGING) as folder:
+        objects = [Path(folder) / f"{unit.stem}.o" for unit in units]
+        commands = [
+            [compiler, *COMPILE, *includes, "-c", str(unit), "-o", str(result)] for unit, result in zip(units, objects)
+        ]
+        with ThreadPoolExecutor(len(commands)) as pool:
+            list(pool.map(_run, commands))
+        library = Path(folder) / LIBRARY
+        _run([compiler, "-shared", *map(str, objects), *_link_arguments(), "-o", str(library)])
+        os.replace(library, target)
+
+
+def _link_arguments() -> list[str]:
+    """Paddle's own libraries. Two OpenMP runtimes in a process halve each other's speed, so its one is taken."""
+    core = Path(paddle.base.core.__file__).parent / "libpaddle.so"
+    openmp = Path(paddle.sysconfig.get_lib()) / "libiomp5.so"
+    return [str(core), str(openmp) if openmp.is_file() else "-fopenmp"]
+
+
+def _run(command: list[str]) -> None:
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        errors = [line for line in process.stderr.splitlines() if "error" in line] or process.stderr.splitlines()
+        raise UserError(f"{command[0]} failed: {errors[0] if errors else f'exit code {process.returncode}'}")
+
+
+def _source_key() -> str:
+    """Of the sources, Paddle, the processor's architecture and the flags."""
+    parts = [paddle.__version__, paddle.version.commit, platform.machine(), *COMPILE]
+    for path in sorted(SOURCES.iterdir()):
+        parts += [path.name, path.read_text(encoding="utf-8")]
+    return _digest(parts)
+
+
+def _compiler_key(compiler: str) -> str:
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+    return _digest([compiler, version])
+
+
+def _digest(parts: list[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode("utf-8")).hexdigest()[:16]
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold ``path`` alone; the system lets go of it when the process ends, however it ends."""
+    import fcntl  # exists where _build works
+
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            logger.debug("no locks on the file system of %s: several processes may build the same", path)
+        yield

@@ -1,0 +1,97 @@
+// What the dispatcher (depthwise.cpp) and the kernels of each instruction set share.
+//
+// All kernels work on one *block* of channels at a time: as many channels as a SIMD register
+// has lanes, one channel per lane. Lanes never mix, so a NaN stays in its channel. The last
+// block may be partly empty; its empty lanes compute on zeros and are not stored.
+#pragma once
+
+#include <cstdint>
+
+#include "depthwise.h"
+
+namespace ppreplk {
+
+struct Half {
+  uint16_t bits;
+};
+struct Bfloat16 {
+  uint16_t bits;
+};
+
+enum class Algorithm : int32_t { spectral = 1, toeplitz = 2, direct = 3 };
+
+// One dimension (height or width) of a spectral convolution.
+//
+// Inputs sit at offset `pad` of a circular transform, weights and outputs at offset 0. The
+// products that wrap around then fall either on zeros or on outputs that nobody reads, if
+// length >= extent + pad. A map too large for that is cut in tiles (overlap-save): every tile
+// reads `pad` more inputs on each side, and needs length >= tile + 2 * pad.
+struct Axis {
+  int extent;  // pixels of the map
+  int kernel;  // taps that can touch the map: at most 2 * extent - 1
+  int pad;     // kernel / 2
+  int length;  // of the transform
+  int tiles;
+  int tile;  // outputs per tile
+};
+
+// How a problem is solved. `height` and `width` say the transform for Algorithm::spectral;
+// the other algorithms use only the extents and the kernels.
+struct Plan {
+  Algorithm algorithm;
+  int kernel;  // as given, before it is cropped to the map
+  Axis height, width;
+  int tiles() const { return height.tiles * width.tiles; }
+};
+
+// A block of channels of one image (or of the weights) in memory.
+template <class Pointer>
+struct View {
+  Pointer data;  // first channel of the block, first pixel
+  Dtype dtype;
+  Layout layout;
+  int64_t stride;  // elements from channel to channel (NCHW) or from pixel to pixel (NHWC)
+  int width;       // pixels per row
+  int channels;    // channels in this block: at most the number of lanes
+};
+using Source = View<const void*>;
+using Target = View<void*>;
+
+// What is done to the results on their way to memory: scale, bias, ReLU.
+struct Epilogue {
+  float scale = 1.0f;
+  const float* bias = nullptr;  // of the first channel of the block
+  bool relu = false;
+};
+
+// The gradients of a block of channels, summed over some images.
+struct BackwardTask {
+  Source x, dy, weight;
+  Target dx, dweight;  // data is null for a gradient that is not wanted
+  int images;
+  int64_t image_bytes;  // from one image to the next, for x, dy and dx
+};
+
+// The kernels of one instruction set. Scratch memory and packed weights are counted in
+// floats; scratch memory is aligned to 64 bytes and its content is undefined.
+struct Kernels {
+  const char* name;
+  int lanes;
+  // Packed weights of one block.
+  int64_t (*packed_floats)(const Plan&);
+  // The most scratch memory that any of the functions below needs.
+  int64_t (*scratch_floats)(const Plan&, bool backward);
+  void (*pack)(const Plan&, const Source& weight, float* packed, float* scratch);
+  // One tile (of plan.tiles()) of one image.
+  void (*forward)(const Plan&, int tile, const Source& x, const float* packed, const Target& y,
+                  const Epilogue&, float* scratch);
+  void (*backward)(const Plan&, const BackwardTask&, float* scratch);
+};
+
+// The lengths that the transforms come in, ascending.
+inline constexpr int kTransformLengths[] = {
+    1,  2,  3,  4,  5,  6,  8,  9,  10, 12, 14, 15, 16,  18,  20,  21,  24,  25,  28,  30,  32,  35,
+    36, 40, 42, 45, 48, 50, 54, 56, 60, 64, 70, 72, 80,  84,  90,  96,  100, 112, 120, 128, 144, 160,
+    192, 224, 256};
+
+}  // namespace ppreplk

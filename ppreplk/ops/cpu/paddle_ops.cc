@@ -1,0 +1,165 @@
+// The depthwise convolution as operators of Paddle: checks and conversions around depthwise.h.
+//
+//   ppreplk_depthwise_conv          X, Weight                       -> Out, with gradients
+//   ppreplk_depthwise_conv_bias     X, Weight, Bias                 -> Out, with gradients
+//   ppreplk_depthwise_pack          Weight; height, width           -> Packed
+//   ppreplk_depthwise_conv_packed   X, Weight, Packed, Bias?; relu  -> Out, for inference
+//
+// Packing is an operator of its own so that an inference program, which has constant weights, packs
+// once when it is loaded. The packed convolution keeps the plain weights beside: where a map has
+// another size than was packed for, it works from them.
+
+#include <omp.h>
+
+#include <vector>
+
+#include "depthwise.h"
+#include "paddle/phi/api/all.h"
+
+namespace {
+
+using paddle::DataType;
+using paddle::optional;
+using paddle::Tensor;
+using ppreplk::Dtype;
+using ppreplk::Layout;
+using ppreplk::Problem;
+
+// Paddle's number of math threads.
+int threads() { return omp_get_max_threads(); }
+
+Dtype dtype_of(const Tensor& x) {
+  switch (x.dtype()) {
+    case DataType::FLOAT32:
+      return Dtype::float32;
+    case DataType::FLOAT16:
+      return Dtype::float16;
+    case DataType::BFLOAT16:
+      return Dtype::bfloat16;
+    default:
+      PD_THROW("ppreplk: depthwise convolution of a dtype that is none of float32, float16, bfloat16");
+  }
+}
+
+Problem problem_of(const Tensor& x, const Tensor& weight) {
+  const auto shape = x.shape(), kernel = weight.shape();
+  if (shape.size() != 4 || kernel.size() != 4 || kernel[0] != shape[1] || kernel[1] != 1 ||
+      kernel[2] != kernel[3] || kernel[2] % 2 == 0) {
+    PD_THROW("ppreplk: depthwise convolution needs x (N, C, H, W) and weight (C, 1, K, K) with odd K");
+  }
+  return {shape[0], shape[1], shape[2], shape[3], kernel[2]};
+}
+
+Tensor as(const Tensor& t, DataType dtype) { return t.dtype() == dtype ? t : paddle::experimental::cast(t, dtype); }
+
+Tensor float32(const Tensor& t) { return as(t, DataType::FLOAT32); }
+
+const float* data_or_null(const Tensor& t) { return t.initialized() ? t.data<float>() : nullptr; }
+
+Tensor forward(const Tensor& x, const Tensor& weight, const Tensor& bias32, bool relu) {
+  const Tensor weight32 = float32(weight);
+  Tensor out = paddle::empty_like(x);
+  ppreplk::forward(problem_of(x, weight), dtype_of(x), Layout::nchw, x.data(), weight32.data<float>(),
+                   data_or_null(bias32), relu, out.data(), threads());
+  return out;
+}
+
+std::vector<Tensor> conv(const Tensor& x, const Tensor& weight) { return {forward(x, weight, Tensor(), false)}; }
+
+std::vector<Tensor> conv_bias(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  return {forward(x, weight, float32(bias), false)};
+}
+
+std::vector<Tensor> conv_grad(const Tensor& x, const Tensor& weight, const Tensor& out_grad) {
+  const Tensor weight32 = float32(weight);
+  Tensor x_grad = paddle::empty_like(x);
+  Tensor weight_grad = paddle::empty(weight.shape(), DataType::FLOAT32, x.place());
+  ppreplk::backward(problem_of(x, weight), dtype_of(x), x.data(), weight32.data<float>(), out_grad.data(),
+                    x_grad.data(), weight_grad.data<float>(), threads());
+  return {x_grad, as(weight_grad, weight.dtype())};
+}
+
+std::vector<Tensor> conv_bias_grad(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& out_grad) {
+  std::vector<Tensor> grads = conv_grad(x, weight, out_grad);
+  const Tensor sum = paddle::experimental::sum(float32(out_grad), {0, 2, 3}, DataType::FLOAT32, false);
+  grads.push_back(as(sum, bias.dtype()));
+  return grads;
+}
+
+std::vector<Tensor> pack(const Tensor& weight, int height, int width) {
+  const auto shape = weight.shape();
+  const Problem problem{1, shape[0], height, width, shape[2]};
+  const Tensor weight32 = float32(weight);
+  Tensor packed = paddle::empty({ppreplk::packed_floats(problem)}, DataType::FLOAT32, weight.place());
+  ppreplk::pack(problem, weight32.data<float>(), packed.data<float>(), threads());
+  return {packed};
+}
+
+std::vector<Tensor> conv_packed(const Tensor& x, const Tensor& weight, const Tensor& packed,
+                                const optional<Tensor>& bias, bool relu) {
+  const Problem problem = problem_of(x, weight);
+  const Tensor bias32 = bias ? float32(*bias) : Tensor();
+  if (!ppreplk::packed_fits(problem, packed.data<float>(), packed.numel())) {
+    return {forward(x, weight, bias32, relu)};
+  }
+  Tensor out = paddle::empty_like(x);
+  ppreplk::forward_packed(problem, dtype_of(x), Layout::nchw, x.data(), packed.data<float>(), data_or_null(bias32),
+                          relu, out.data(), threads());
+  return {out};
+}
+
+using Shape = std::vector<int64_t>;
+
+std::vector<Shape> conv_shape(const Shape& x, const Shape&) { return {x}; }
+std::vector<DataType> conv_dtype(const DataType& x, const DataType&) { return {x}; }
+std::vector<Shape> conv_bias_shape(const Shape& x, const Shape&, const Shape&) { return {x}; }
+std::vector<DataType> conv_bias_dtype(const DataType& x, const DataType&, const DataType&) { return {x}; }
+// The size of the packed weights is the processor's affair, and a program moves from one to another.
+std::vector<Shape> pack_shape(const Shape&, int, int) { return {{-1}}; }
+std::vector<DataType> pack_dtype(const DataType&) { return {DataType::FLOAT32}; }
+std::vector<Shape> packed_shape(const Shape& x, const Shape&, const Shape&, const optional<Shape>&, bool) { return {x}; }
+std::vector<DataType> packed_dtype(const DataType& x, const DataType&, const DataType&, const optional<DataType>&) {
+  return {x};
+}
+
+}  // namespace
+
+PD_BUILD_OP(ppreplk_depthwise_conv)
+    .Inputs({"X", "Weight"})
+    .Outputs({"Out"})
+    .SetKernelFn(PD_KERNEL(conv))
+    .SetInferShapeFn(PD_INFER_SHAPE(conv_shape))
+    .SetInferDtypeFn(PD_INFER_DTYPE(conv_dtype));
+
+PD_BUILD_GRAD_OP(ppreplk_depthwise_conv)
+    .Inputs({"X", "Weight", paddle::Grad("Out")})
+    .Outputs({paddle::Grad("X"), paddle::Grad("Weight")})
+    .SetKernelFn(PD_KERNEL(conv_grad));
+
+PD_BUILD_OP(ppreplk_depthwise_conv_bias)
+    .Inputs({"X", "Weight", "Bias"})
+    .Outputs({"Out"})
+    .SetKernelFn(PD_KERNEL(conv_bias))
+    .SetInferShapeFn(PD_INFER_SHAPE(conv_bias_shape))
+    .SetInferDtypeFn(PD_INFER_DTYPE(conv_bias_dtype));
+
+PD_BUILD_GRAD_OP(ppreplk_depthwise_conv_bias)
+    .Inputs({"X", "Weight", "Bias", paddle::Grad("Out")})
+    .Outputs({paddle::Grad("X"), paddle::Grad("Weight"), paddle::Grad("Bias")})
+    .SetKernelFn(PD_KERNEL(conv_bias_grad));
+
+PD_BUILD_OP(ppreplk_depthwise_pack)
+    .Inputs({"Weight"})
+    .Outputs({"Packed"})
+    .Attrs({"height: int", "width: int"})
+    .SetKernelFn(PD_KERNEL(pack))
+    .SetInferShapeFn(PD_INFER_SHAPE(pack_shape))
+    .SetInferDtypeFn(PD_INFER_DTYPE(pack_dtype));
+
+PD_BUILD_OP(ppreplk_depthwise_conv_packed)
+    .Inputs({"X", "Weight", "Packed", paddle::Optional("Bias")})
+    .Outputs({"Out"})
+    .Attrs({"relu: bool"})
+    .SetKernelFn(PD_KERNEL(conv_packed))
+    .SetInferShapeFn(PD_INFER_SHAPE(packed_shape))
+    .SetInferDtypeFn(PD_INFER_DTYPE(packed_dtype));

@@ -1,0 +1,108 @@
+"""Building the compiled operators: it works, or it is out of the way and says why."""
+
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, run_tool
+
+from ppreplk.errors import UserError
+from ppreplk.ops import build
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def compiler(tmp_path, monkeypatch):
+    """A stand-in that writes whatever it is asked to write, and counts how often it linked."""
+    script = tmp_path / "compiler"
+    script.write_text(
+        "#!/bin/sh\n"
+        f'case "$*" in *--version*) echo 1.0; exit;; *-shared*) echo linked >> {tmp_path}/links;; esac\n'
+        'for last; do :; done\nsleep 0.2\necho object > "$last"\n'
+    )
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("CXX", str(script))
+    return script
+
+
+def test_a_library_is_built_once_and_found_again(cache, compiler, tmp_path):
+    assert build.find_library() is None
+    library = build.build_library()
+    assert library == build.find_library() and library.is_relative_to(cache)
+    build.build_library()
+    assert (tmp_path / "links").read_text() == "linked\n"
+    assert sorted(path.name for path in library.parent.iterdir()) == [build.LIBRARY, "lock"]
+
+
+def test_the_key_is_of_sources_paddle_and_compiler(cache, compiler, monkeypatch):
+    library = build.build_library()
+    compiler.write_text(compiler.read_text().replace("1.0", "2.0"))
+    assert build.find_library() is None, "another compiler"
+    monkeypatch.setattr(build, "find_compiler", lambda: None)
+    assert build.find_library() == library, "no compiler any more: what was built is used"
+    monkeypatch.setattr("paddle.__version__", "9.9")
+    assert build.find_library() is None, "another Paddle"
+
+
+def test_several_processes_build_once(cache, compiler, tmp_path):
+    command = [sys.executable, "-m", "ppreplk.ops"]
+    running = [
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    outputs = {process.communicate(timeout=120)[0].strip() for process in running}
+    assert outputs == {str(build.find_library())}
+    assert (tmp_path / "links").read_text() == "linked\n"
+
+
+def test_a_build_that_is_cut_off_leaves_nothing_that_counts(cache, compiler):
+    compiler.write_text(compiler.read_text().replace("echo object", "kill -9 $PPID; echo object"))
+    process = subprocess.run([sys.executable, "-m", "ppreplk.ops"], capture_output=True)
+    assert process.returncode < 0 and build.find_library() is None
+    compiler.write_text(compiler.read_text().replace("kill -9 $PPID; ", ""))
+    library = build.build_library()
+    assert library == build.find_library()
+    assert sorted(path.name for path in library.parent.iterdir()) == [build.LIBRARY, "lock"], "and is cleared away"
+
+
+def test_a_failing_compiler_is_quoted(cache, compiler):
+    compiler.write_text("#!/bin/sh\necho 'x.cc:1: error: out of memory' >&2\nexit 1\n")
+    with pytest.raises(UserError, match="failed: x.cc:1: error: out of memory"):
+        build.build_library()
+    assert build.find_library() is None
+
+
+def test_a_place_that_cannot_be_written(compiler, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match="set XDG_CACHE_HOME to a writable folder"):
+        build.build_library()
+
+
+def test_training_goes_on_without_a_compiler(colour_project, cache):
+    environment = {**os.environ, "CXX": "no-such-compiler"}
+    arguments = ["-c", "config.yaml", "-o", "Global.epochs=1"]
+    process = run_tool("train", *arguments, cwd=colour_project, env=environment)
+    assert process.returncode == 0, process.stderr
+    lines = [line for line in process.stderr.splitlines() if "compiled" in line]
+    assert len(lines) == 1 and "no C++ compiler was found" in lines[0] and build.HOW_TO in lines[0]
+    assert "run as 'fft'" in process.stderr
+    refused = run_tool("train", *arguments, "-o", "Arch.depthwise_impl=compiled", cwd=colour_project, env=environment)
+    assert refused.returncode == 2 and "no C++ compiler was found" in refused.stderr.splitlines()[-1]
+
+
+def test_a_library_that_cannot_be_loaded(colour_project, cache, compiler):
+    process = run_tool("train", "-c", "config.yaml", "-o", "Global.epochs=1", cwd=colour_project)
+    assert process.returncode == 0, process.stderr
+    assert "cannot be loaded; delete that folder" in process.stderr and "run as 'fft'" in process.stderr
+
+
+def test_installing_compiles_nothing():
+    assert "ext_modules" not in (ROOT / "setup.py").read_text()

@@ -1,0 +1,244 @@
+"""The depthwise convolution and its gradients against float64, for every implementation."""
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+from conftest import randomise_batch_norms
+from scipy.signal import fftconvolve
+
+import ppreplk
+from ppreplk.errors import UserError
+from ppreplk.layers import ReparamDepthwiseConv
+from ppreplk.ops.depthwise_conv import choose
+from ppreplk.ops.spectral import transform_size
+from ppreplk.runtime import available_cores, set_threads
+
+IMPLEMENTATIONS = ["fft", "compiled"]
+BATCHES, CHANNELS, KERNELS = (1, 2, 5), (1, 3, 16, 40, 130), (*range(1, 32, 2), 51)
+AFFORDABLE = 3e9  # multiply-adds of Paddle's own operator, which is slow
+CORNERS = [
+    (1, 16, 1, 1, 31),
+    (2, 3, 1, 130, 5),
+    (5, 40, 130, 1, 13),
+    (1, 130, 7, 7, 13),
+    (2, 16, 14, 14, 27),
+    (1, 1, 130, 129, 51),
+    (1, 3, 56, 56, 31),
+    (2, 40, 9, 33, 3),
+    (1, 130, 28, 28, 1),
+]
+
+
+def sampled_shapes(count):
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        height, width = rng.integers(1, 131, 2)
+        yield (
+            (*(int(rng.choice(values)) for values in (BATCHES, CHANNELS)), int(height), int(width)),
+            int(rng.choice(KERNELS)),
+        )
+
+
+SHAPES = CORNERS + [(*shape, kernel) for shape, kernel in sampled_shapes(31)]
+
+
+@pytest.fixture(scope="module", params=IMPLEMENTATIONS)
+def impl(request):
+    if request.param == "compiled":
+        ppreplk.load_ops()
+    return request.param
+
+
+def operands(n, c, h, w, k, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape, np.float32) for shape in ((n, c, h, w), (c, 1, k, k), (c,), (n, c, h, w))]
+
+
+def with_gradients(convolve, x, weight, bias, gradient):
+    """y and the gradients of x, weight and bias, as arrays."""
+    tensors = [None if value is None else paddle.to_tensor(value, stop_gradient=False) for value in (x, weight, bias)]
+    y = convolve(*tensors)
+    y.backward(paddle.to_tensor(gradient))
+    return [y.numpy(), *(None if tensor is None else tensor.grad.numpy() for tensor in tensors)]
+
+
+def reference(x, weight, bias, gradient):
+    """The same in float64, by scipy's convolution."""
+    x, weight, gradient = (value.astype(np.float64) for value in (x, weight, gradient))
+    reach, flipped = weight.shape[-1] // 2, weight[None, :, 0, ::-1, ::-1]
+    crop = (..., slice(reach, reach + x.shape[2]), slice(reach, reach + x.shape[3]))
+    y = fftconvolve(x, flipped, axes=(2, 3))[crop]
+    dx = fftconvolve(gradient, weight[None, :, 0], axes=(2, 3))[crop]
+    padded = np.pad(x, ((0, 0), (0, 0), (reach, reach), (reach, reach)))
+    dweight = fftconvolve(padded, gradient[:, :, ::-1, ::-1], "valid", axes=(2, 3)).sum(0)[:, None]
+    if bias is None:
+        return [y, dx, dweight, None]
+    return [y + bias[:, None, None], dx, dweight, gradient.sum((0, 2, 3))]
+
+
+def channel_errors(received, expected, channel_axis):
+    """Largest error of each channel, and each channel's largest value."""
+    axes = tuple(axis for axis in range(expected.ndim) if axis != channel_axis)
+    return np.abs(received - expected).max(axes), np.abs(expected).max(axes)
+
+
+def native(x, weight, bias):
+    return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=weight.shape[0])
+
+
+@pytest.mark.parametrize("number", range(len(SHAPES)))
+def test_output_and_gradients(impl, number):
+    n, c, h, w, k = SHAPES[number]
+    x, weight, bias, gradient = operands(n, c, h, w, k, seed=number)
+    bias = bias if number % 2 else None
+    expected = reference(x, weight, bias, gradient)
+    received = with_gradients(lambda *t: ppreplk.depthwise_conv2d(*t, impl=impl), x, weight, bias, gradient)
+    affordable = impl == "compiled" and n * c * h * w * k * k < AFFORDABLE
+    natives = with_gradients(native, x, weight, bias, gradient) if affordable else [None] * 4
+    for what, ours, theirs, exact, axis in zip(
+        ("output", "gradient of x", "gradient of weight"), received, natives, expected, (1, 1, 0)
+    ):
+        error, scale = channel_errors(ours, exact, axis)
+        if impl == "fft":
+            assert (error <= 1e-5 * scale.max()).all(), what
+        else:
+            allowance = channel_errors(theirs, exact, axis)[0] if affordable else 0.0
+            assert (error <= 2 * allowance + 1e-6 * scale).all(), (what, (error / scale).max())
+    if bias is not None:
+        np.testing.assert_allclose(received[3], expected[3], rtol=0, atol=1e-5 * np.abs(gradient).sum((0, 2, 3)).max())
+
+
+def test_half_precision(impl):
+    x, weight, bias, _ = operands(2, 20, 15, 17, 9)
+    for dtype, step in (("float16", 2**-11), ("bfloat16", 2**-8)):
+        tensors = [paddle.to_tensor(value).astype(dtype) for value in (x, weight, bias)]
+        y = ppreplk.depthwise_conv2d(*tensors, impl=impl)
+        assert y.dtype == tensors[0].dtype
+        rounded = [tensor.astype("float32").numpy() for tensor in tensors]
+        expected = reference(*rounded, x)[0]
+        error = np.abs(y.astype("float32").numpy() - expected)
+        assert (error <= step * np.abs(expected) + 1e-5 * np.abs(expected).max()).all(), "one rounding of the result"
+        tensors[0].stop_gradient = tensors[1].stop_gradient = False
+        ppreplk.depthwise_conv2d(*tensors, impl=impl).sum().backward()
+        assert tensors[0].grad.dtype == tensors[0].dtype and tensors[1].grad.dtype == tensors[1].dtype
+
+
+def test_the_same_bits_every_time_and_for_any_number_of_threads(impl):
+    x, weight, bias, gradient = operands(3, 40, 14, 14, 27)
+
+    def run():
+        return with_gradients(lambda *t: ppreplk.depthwise_conv2d(*t, impl=impl), x, weight, bias, gradient)[:3]
+
+    set_threads(1)
+    first = run()
+    try:
+        for threads in (1, 2, 3):
+            set_threads(threads)
+            for one, other in zip(first, run()):
+                assert (one == other).all()
+    finally:
+        set_threads(available_cores())
+
+
+def test_a_broken_channel_stays_alone(impl):
+    x, weight, _, _ = operands(1, 5, 20, 20, 13)
+    expected = reference(x, weight, None, x)[0]
+    x[0, 2, 3, 3] = np.nan
+    y = ppreplk.depthwise_conv2d(paddle.to_tensor(x), paddle.to_tensor(weight), impl=impl).numpy()
+    others = [0, 1, 3, 4]
+    np.testing.assert_allclose(y[:, others], expected[:, others], atol=1e-4)
+    assert np.isnan(y[0, 2, 3, 3])
+
+
+def test_through_the_whole_layer(impl):
+    """Both branches, in train mode, against float64 on Paddle's operator."""
+    results = {}
+    x, *_, gradient = operands(2, 6, 18, 15, 3)
+    for name, dtype in ((impl, "float32"), ("native", "float64")):
+        paddle.seed(1)
+        layer = ReparamDepthwiseConv(6, 13, 5, impl=name)
+        randomise_batch_norms(layer)
+        layer.to(dtype=dtype)
+        tensor = paddle.to_tensor(x.astype(dtype), stop_gradient=False)
+        y = layer(tensor)
+        y.backward(paddle.to_tensor(gradient.astype(dtype)))
+        trained = {key: value.grad for key, value in layer.named_parameters() if not value.stop_gradient}
+        results[name] = {"y": y, "x": tensor.grad, **trained}
+    for key, expected in results["native"].items():
+        expected = expected.numpy()
+        np.testing.assert_allclose(
+            results[impl][key].numpy(), expected, rtol=0, atol=1e-5 * np.abs(expected).max(), err_msg=key
+        )
+
+
+def test_a_part_of_the_gradients(impl):
+    x, weight, _, gradient = operands(2, 3, 9, 8, 5)
+    for stops in ((True, False), (False, True)):
+        tensors = [paddle.to_tensor(value, stop_gradient=stop) for value, stop in zip((x, weight), stops)]
+        ppreplk.depthwise_conv2d(*tensors, impl=impl).backward(paddle.to_tensor(gradient))
+        for tensor, stop, expected in zip(tensors, stops, reference(x, weight, None, gradient)[1:]):
+            if not stop:
+                np.testing.assert_allclose(tensor.grad.numpy(), expected, atol=1e-4)
+            else:
+                assert tensor.grad is None
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 20, 24, 7), (2, 16, 14, 14, 27), (1, 20, 7, 7, 13)])
+def test_static_graph_equals_eager(impl, shape):
+    x, weight, bias, _ = operands(*shape)
+    weight, bias = paddle.to_tensor(weight), paddle.to_tensor(bias)
+
+    class Layer(paddle.nn.Layer):
+        def forward(self, images):
+            return ppreplk.depthwise_conv2d(images, weight, bias, impl=impl)
+
+    layer = Layer()
+    layer.eval()
+    spec = [paddle.static.InputSpec([None, *shape[1:4]], "float32")]
+    static = paddle.jit.to_static(Layer(), input_spec=spec, full_graph=True)
+    with paddle.no_grad():
+        eager, graph = (call(paddle.to_tensor(x)).numpy() for call in (layer, static))
+    np.testing.assert_allclose(graph, eager, rtol=0, atol=1e-6 * np.abs(eager).max())
+
+
+def test_the_rule_of_auto(monkeypatch):
+    for built, large in ((True, "compiled"), (False, "fft")):
+        monkeypatch.setattr("ppreplk.ops.compiled.available", lambda built=built: built)
+        assert choose(paddle.float32, 31, "cpu") == large
+        assert choose(paddle.float64, 31, "cpu") == "fft"
+        assert choose(paddle.float32, 3, "cpu") == ("compiled" if built else "native")
+        assert choose(paddle.float32, 31, "gpu:0") == "fft" and choose(paddle.float32, 13, "gpu:0") == "native"
+        assert choose(paddle.float32, 31, "xpu:0") == "native"
+
+
+def test_an_implementation_that_cannot_run_says_why(monkeypatch):
+    x, weight, *_ = (paddle.to_tensor(value) for value in operands(1, 2, 5, 5, 3))
+    monkeypatch.setattr("ppreplk.ops.compiled.available", lambda: False)
+    monkeypatch.setattr("ppreplk.ops.build.find_compiler", lambda: None)
+    with pytest.raises(UserError, match="'compiled' cannot run: no C\\+\\+ compiler was found"):
+        ppreplk.depthwise_conv2d(x, weight, impl="compiled")
+    monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
+    with pytest.raises(UserError, match="runs on cpu, the device is gpu:0"):
+        ppreplk.depthwise_conv2d(x, weight, impl="compiled")
+    with pytest.raises(UserError, match="unknown depthwise implementation 'cuda'; choose one of: auto, native, fft"):
+        ppreplk.depthwise_conv2d(x, weight, impl="cuda")
+
+
+@pytest.mark.parametrize(
+    "shapes, message",
+    [
+        (((2, 3, 4), (3, 1, 3, 3), None), "x of shape"),
+        (((1, 3, 4, 4), (3, 1, 4, 4), None), "odd K"),
+        (((1, 3, 4, 4), (2, 1, 3, 3), None), r"weight of shape \(3, 1, K, K\)"),
+        (((1, 3, 4, 4), (3, 1, 3, 3), (2,)), r"bias of shape \(3,\)"),
+    ],
+)
+def test_shapes_that_do_not_fit(shapes, message):
+    x, weight, bias = (None if shape is None else paddle.zeros(shape) for shape in shapes)
+    with pytest.raises(UserError, match=message):
+        ppreplk.depthwise_conv2d(x, weight, bias)
+
+
+def test_transform_sizes():
+    assert [transform_size(least) for least in (1, 11, 13, 71, 72, 121)] == [1, 12, 14, 72, 72, 125]
