@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -103,10 +104,14 @@ def save_program(network: nn.Layer, config: Config, folder: Path) -> None:
         raise UserError(f"Global.export_depthwise: {config.Arch.name} has no depthwise layer for {implementation!r}")
     model = InferenceModel(merged, config.Arch.infer_add_softmax)
     model.eval()
-    shape = [None, *config.Global.image_shape]
-    model = paddle.jit.to_static(model, input_spec=[paddle.static.InputSpec(shape, "float32")], full_graph=True)
-    paddle.jit.save(model, str(folder / PROGRAM))
+    save_network(model, config.Global.image_shape, folder / PROGRAM)
     _write_inference_yaml(config, folder / INFERENCE_YAML)
+
+
+def save_network(model: nn.Layer, image_shape: Sequence[int], path: Path) -> None:
+    """Write ``path``.json and ``path``.pdiparams for any number of images of (C, H, W)."""
+    spec = [paddle.static.InputSpec([None, *image_shape], "float32")]
+    paddle.jit.save(paddle.jit.to_static(model, input_spec=spec, full_graph=True), str(path))
 
 
 def _write_inference_yaml(config: Config, path: Path) -> None:

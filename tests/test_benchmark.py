@@ -10,8 +10,8 @@ from ppreplk.benchmark.timing import take_turns
 
 def test_contestants_take_turns():
     order = []
-    times = take_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=2, warmup=1)
-    assert order == ["a", "b"] * 3 and set(times) == {"a", "b"}
+    times = take_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=2, calls=2)
+    assert order == ["a", "a", "a", "b", "b", "b"] * 2 and set(times) == {"a", "b"}
     assert all(0 <= minimum <= median for minimum, median in times.values())
 
 
@@ -30,3 +30,23 @@ def test_input_speed(tmp_path, name, source):
 def test_a_table_goes_to_markdown_or_csv(tmp_path):
     process = run_tool("benchmark", "data", "-c", "none.yaml", "--output", "t.txt", cwd=tmp_path)
     assert process.returncode == 2 and ".md or .csv" in process.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "arguments, rows",
+    [
+        (["conv", "--kernel", "5", "--channels", "3", "--side", "6"], ["native", "fft", "compiled, packed"]),
+        (["conv", "--kernel", "5", "--channels", "3", "--side", "6", "--backward"], ["native", "fft", "compiled"]),
+        (["model", "--name", "RepLKNet13T", "--size", "32"], ["Paddle, eager, fft", "Paddle Inference, compiled"]),
+        (["train", "--name", "RepLKNet13T", "--size", "32", "--native"], ["Paddle, native", "Paddle, compiled"]),
+    ],
+)
+def test_ours_are_among_the_contestants(tmp_path, arguments, rows):
+    process = run_tool("benchmark", *arguments, "--rounds", "1", "--output", "t.csv", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    columns, *received = csv.reader((tmp_path / "t.csv").open())
+    names = [row[columns.index("what")] for row in received]
+    assert set(rows) <= set(names)
+    assert all(float(row[columns.index("median ms")]) >= 0 for row in received)
+    if arguments[0] == "model":
+        assert all(float(row[columns.index("difference from the first")]) < 1e-2 for row in received)

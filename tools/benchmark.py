@@ -1,12 +1,30 @@
-"""Measure: python tools/benchmark.py data -c configs/replknet31b.yaml"""
+"""Measure: python tools/benchmark.py conv, model, train, or data -c configs/replknet31b.yaml"""
 
 import argparse
 import sys
 
 from ppreplk.benchmark.data import measure_data
+from ppreplk.benchmark.layer import SHAPES, measure_layers
+from ppreplk.benchmark.network import measure_network, measure_training
 from ppreplk.benchmark.tables import check_destination, write_table
 from ppreplk.cli import add_config_arguments, positive, run_without_config
 from ppreplk.config import load_config
+from ppreplk.runtime import available_cores
+
+
+def conv(arguments):
+    shapes = [shape for shape in SHAPES if not arguments.kernel]
+    shapes += [(arguments.channels, arguments.side, kernel) for kernel in arguments.kernel]
+    return measure_layers(shapes, arguments.batch or [1], arguments.threads, arguments.backward, arguments.rounds)
+
+
+def model(arguments):
+    return measure_network(arguments.name, arguments.size, arguments.batch, arguments.threads, arguments.rounds)
+
+
+def train(arguments):
+    name, size, threads = arguments.name, arguments.size, arguments.threads
+    return measure_training(name, size, arguments.batch, threads, arguments.rounds, arguments.native)
 
 
 def data(arguments):
@@ -30,6 +48,31 @@ def parser():
     )
     top = argparse.ArgumentParser(description="Measure speed. Contestants take turns in one process.")
     subjects = top.add_subparsers(required=True, metavar="SUBJECT")
+
+    threads = argparse.ArgumentParser(add_help=False)
+    threads.add_argument("--threads", type=positive, default=available_cores(), help="math threads; default: all")
+
+    subject = subjects.add_parser("conv", parents=[common, threads], help="one depthwise layer")
+    subject.add_argument("--batch", type=positive, action="append", help="images at once, may be repeated; default: 1")
+    subject.add_argument("--backward", action="store_true", help="the gradients instead of the output")
+    subject.add_argument(
+        "--kernel", type=positive, action="append", default=[], help="kernel size; default: the layers of RepLKNet-31B"
+    )
+    subject.add_argument("--channels", type=positive, default=128, help="with --kernel")
+    subject.add_argument("--side", type=positive, default=56, help="height and width of the map, with --kernel")
+    subject.set_defaults(measure=conv)
+
+    whole = argparse.ArgumentParser(add_help=False)
+    whole.add_argument("--name", default="RepLKNet31B", help="network; default: RepLKNet31B")
+    whole.add_argument("--size", type=positive, default=224, help="height and width of the images")
+    whole.add_argument("--batch", type=positive, default=1, help="images at once; default: 1")
+
+    subject = subjects.add_parser("model", parents=[common, threads, whole], help="a network in inference form")
+    subject.set_defaults(measure=model)
+
+    subject = subjects.add_parser("train", parents=[common, threads, whole], help="one training step of a network")
+    subject.add_argument("--native", action="store_true", help="also Paddle's own operator, which takes very long")
+    subject.set_defaults(measure=train)
 
     subject = subjects.add_parser("data", parents=[common], help="decoding and transforms, per core")
     add_config_arguments(subject)

@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+# Math libraries keep their idle threads spinning for up to 0.2 s, which would slow the next contestant down.
+PAUSE = 0.25
+
 
 class Times(NamedTuple):
     """Seconds per call."""
@@ -16,19 +19,24 @@ class Times(NamedTuple):
     median: float
 
 
-def take_turns(contestants: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, Times]:
-    """Call every contestant once per round.
+def take_turns(
+    contestants: Mapping[str, Callable[[], object]], rounds: int, calls: int = 1, pause: float = 0.0
+) -> dict[str, Times]:
+    """Let every contestant have its turn in every round: a pause, one call that does not count, some that do.
 
     Args:
         contestants: {name: function}.
-        rounds: that count.
-        warmup: rounds before them that do not.
+        rounds: turns of each.
+        calls: that are timed in a turn, one by one.
+        pause: seconds before a turn.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(warmup + rounds):
+    for _ in range(rounds):
         for name, call in contestants.items():
-            start = time.perf_counter()
+            time.sleep(pause)
             call()
-            if number >= warmup:
+            for _ in range(calls):
+                start = time.perf_counter()
+                call()
                 seconds[name].append(time.perf_counter() - start)
     return {name: Times(min(values), float(np.median(values))) for name, values in seconds.items()}

@@ -54,11 +54,19 @@ def compiled_conv2d(x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor
         if bias is None:
             return _run("ppreplk_depthwise_conv", x, weight)
         return _run("ppreplk_depthwise_conv_bias", x, weight, bias)
-    height, width = x.shape[2:]
-    packed = _run("ppreplk_depthwise_pack", weight, height, width)
+    packed = pack(weight, *x.shape[2:])
     # oneDNN hands its own memory layout to operators it does not know, unless something in between asks for Paddle's
-    x = paddle.assign(x)
-    return _run("ppreplk_depthwise_conv_packed", x, weight, packed, bias, False)
+    return packed_conv2d(paddle.assign(x), weight, packed, bias, relu=False)
+
+
+def pack(weight: paddle.Tensor, height: int, width: int) -> paddle.Tensor:
+    """Weights (C, 1, K, K) in the form the convolution of maps of this size reads, for this processor."""
+    return _run("ppreplk_depthwise_pack", weight, height, width)
+
+
+def packed_conv2d(x, weight, packed, bias, relu: bool) -> paddle.Tensor:
+    """Convolution, bias and optionally ReLU, without gradients. Maps of another size go by ``weight``."""
+    return _run("ppreplk_depthwise_conv_packed", x, weight, packed, bias, relu)
 
 
 def _run(operator: str, *arguments):
