@@ -23,7 +23,7 @@ from .errors import UserError
 from .layers import set_implementation
 from .models import RepLKNet
 from .predict import INFERENCE_YAML, PROGRAM, Predictor, read_class_names
-from .reparam import fold, reparameterize
+from .reparam import fold, fuse_relu, reparameterize
 from .runtime import set_up_device
 
 logger = logging.getLogger(__name__)
@@ -102,6 +102,7 @@ def save_program(network: nn.Layer, config: Config, folder: Path) -> None:
     implementation = config.Global.export_depthwise
     if set_implementation(merged, implementation) == 0 and implementation != "native":
         raise UserError(f"Global.export_depthwise: {config.Arch.name} has no depthwise layer for {implementation!r}")
+    fuse_relu(merged)
     model = InferenceModel(merged, config.Arch.infer_add_softmax)
     model.eval()
     save_network(model, config.Global.image_shape, folder / PROGRAM)

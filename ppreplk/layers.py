@@ -92,7 +92,8 @@ class DepthwiseConv2D(nn.Layer):
     """Depthwise convolution, (N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride)).
 
     Padding is ``dilation * (kernel_size // 2)``. With stride 1 and dilation 1 the work goes to
-    :func:`ppreplk.depthwise_conv2d`; the other cases are Paddle's own operator.
+    :func:`ppreplk.depthwise_conv2d`; the other cases are Paddle's own operator. ``relu`` says whether a ReLU that
+    followed has been made part of this layer, see :func:`ppreplk.reparam.fuse_relu`.
 
     Args:
         channels: C.
@@ -124,6 +125,7 @@ class DepthwiseConv2D(nn.Layer):
             "dilation": dilation,
             "impl": check_implementation(impl),
         }
+        self.relu = False
         self.weight = self.create_parameter(
             [channels, 1, kernel_size, kernel_size], default_initializer=torch_uniform(kernel_size**2)
         )
@@ -136,9 +138,10 @@ class DepthwiseConv2D(nn.Layer):
     def forward(self, x):
         own = self.hyperparameters
         if own["stride"] == 1 and own["dilation"] == 1:
-            return depthwise_conv2d(x, self.weight, self.bias, own["impl"])
+            return depthwise_conv2d(x, self.weight, self.bias, own["impl"], self.relu)
         padding = own["dilation"] * (own["kernel_size"] // 2)
-        return F.conv2d(x, self.weight, self.bias, own["stride"], padding, own["dilation"], own["channels"])
+        y = F.conv2d(x, self.weight, self.bias, own["stride"], padding, own["dilation"], own["channels"])
+        return F.relu(y) if self.relu else y
 
     def extra_repr(self):
         return ", ".join(f"{name}={value}" for name, value in self.hyperparameters.items())
@@ -199,6 +202,12 @@ class ConvBN(nn.Layer):
             del self.bn
             self.is_fused = True
         set_weight_bias(self.conv, weight, bias)
+
+    def fuse_relu(self) -> None:
+        """Make the ReLU part of a depthwise convolution, once that has absorbed ``bn``."""
+        if self.is_fused and isinstance(self.conv, DepthwiseConv2D) and isinstance(self.nonlinear, nn.ReLU):
+            self.conv.relu = True
+            self.nonlinear = nn.Identity()
 
 
 def rebuilt_with_bias(conv: nn.Layer) -> nn.Layer:

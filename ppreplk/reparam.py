@@ -2,7 +2,8 @@
 
 Layers take part through two methods. ``re_parameterize()`` with the flag ``is_repped`` is PaddleClas's
 protocol: it merges parallel branches. ``fuse_bn()`` folds the batch normalizations a layer owns into
-convolutions beside them; a block that knows a BN to stand before a 1x1 convolution does so in its own.
+convolutions beside them; a block that knows a BN to stand before a 1x1 convolution does so in its own. A third,
+``fuse_relu()``, does the like for a ReLU behind a depthwise convolution.
 """
 
 from __future__ import annotations
@@ -56,6 +57,16 @@ def fold(model: nn.Layer, inplace: bool = False) -> nn.Layer:
     left = [name for name, layer in model.named_sublayers() if isinstance(layer, (nn.BatchNorm2D, nn.SyncBatchNorm))]
     assert not left, f"batch normalizations left after folding: {left}"
     return model
+
+
+def fuse_relu(model: nn.Layer) -> None:
+    """Make every ReLU behind a depthwise convolution part of it, in place, in a folded model.
+
+    It computes the same; the compiled convolution then writes its output once.
+    """
+    for layer in model.sublayers(include_self=True):
+        if hasattr(layer, "fuse_relu"):
+            layer.fuse_relu()
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from conftest import random_images, randomise_batch_norms, relative_difference, 
 
 import ppreplk
 from ppreplk.errors import UserError
-from ppreplk.layers import ReparamDepthwiseConv
-from ppreplk.reparam import layer_report
+from ppreplk.layers import DepthwiseConv2D, ReparamDepthwiseConv
+from ppreplk.reparam import fold, fuse_relu, layer_report
 from ppreplk.weights import load_weights
 
 INPUTS = {"square": (2, 3, 64, 64), "non-square": (1, 3, 40, 72), "maps smaller than the kernels": (2, 3, 16, 20)}
@@ -172,3 +172,18 @@ def test_layer_report_sees_a_wrong_merge(monkeypatch):
 def test_impossible_layers_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
         ReparamDepthwiseConv(4, **arguments)
+
+
+def test_relus_become_part_of_the_depthwise_convolutions():
+    model = small_network()
+    randomise_batch_norms(model)
+    folded = fold(model)
+    images = paddle.rand([2, 3, 32, 40])
+    expected = folded(images).numpy()
+    fuse_relu(model)
+    assert any(isinstance(layer, paddle.nn.ReLU) for layer in model.sublayers()), "a model that is not folded stays"
+    fuse_relu(folded)
+    depthwise = [layer for layer in folded.sublayers() if isinstance(layer, DepthwiseConv2D)]
+    assert depthwise and all(layer.relu for layer in depthwise)
+    fuse_relu(folded)
+    assert relative_difference(folded(images).numpy(), expected) == 0

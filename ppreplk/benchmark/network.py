@@ -18,7 +18,7 @@ from ..layers import set_implementation
 from ..models import build_model
 from ..ops import IMPLEMENTATIONS
 from ..predict import PROGRAM, Predictor
-from ..reparam import fold
+from ..reparam import fold, fuse_relu
 from ..runtime import set_threads, use_vector_units
 from . import peers
 from .layer import installed
@@ -63,6 +63,7 @@ def _inference(model: nn.Layer, images: np.ndarray, threads: int, folder: Path) 
     for impl in _usable():
         ours = fold(model)
         set_implementation(ours, impl)
+        fuse_relu(ours)
         contestants[f"Paddle, eager, {impl}"] = partial(_eager, ours, tensor)
         if impl != "fft":
             save_network(ours, images.shape[1:], folder / impl / PROGRAM)

@@ -55,6 +55,12 @@ class RepLKBlock(PreNormBlock):
         out = self.pw2(out)
         return x + self.drop_path(out)
 
+    def fuse_relu(self) -> None:
+        """Make the ReLU part of the large convolution, once that is merged."""
+        if self.large_kernel.is_repped:
+            self.large_kernel.lkb_reparam.relu = True
+            self.lk_nonlinear = nn.Identity()
+
 
 class ConvFFN(PreNormBlock):
     """BN, 1x1, GELU, 1x1, residual: a feed-forward network in convolutions. (N, C, H, W) -> (N, C, H, W)."""

@@ -49,14 +49,17 @@ def _register(library: Path) -> bool:
 
 
 def compiled_conv2d(x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor | None) -> paddle.Tensor:
-    """As :func:`ppreplk.depthwise_conv2d`. In a static graph without gradients, its weights packed once."""
-    if paddle.in_dynamic_mode():
-        if bias is None:
-            return _run("ppreplk_depthwise_conv", x, weight)
-        return _run("ppreplk_depthwise_conv_bias", x, weight, bias)
+    """As :func:`ppreplk.depthwise_conv2d`, with gradients."""
+    if bias is None:
+        return _run("ppreplk_depthwise_conv", x, weight)
+    return _run("ppreplk_depthwise_conv_bias", x, weight, bias)
+
+
+def static_conv2d(x, weight, bias, relu: bool):
+    """The same in a static graph, without gradients: the program packs the weights once, when it is loaded."""
     packed = pack(weight, *x.shape[2:])
     # oneDNN hands its own memory layout to operators it does not know, unless something in between asks for Paddle's
-    return packed_conv2d(paddle.assign(x), weight, packed, bias, relu=False)
+    return packed_conv2d(paddle.assign(x), weight, packed, bias, relu)
 
 
 def pack(weight: paddle.Tensor, height: int, width: int) -> paddle.Tensor:

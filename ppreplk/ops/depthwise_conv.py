@@ -114,6 +114,7 @@ def depthwise_conv2d(
     weight: paddle.Tensor,
     bias: paddle.Tensor | None = None,
     impl: str = "auto",
+    relu: bool = False,
 ) -> paddle.Tensor:
     """Depthwise 2-D convolution, stride 1, zero padding that keeps the map size ("same").
 
@@ -122,6 +123,7 @@ def depthwise_conv2d(
         weight: (C, 1, K, K) with odd K; K may exceed H and W.
         bias: (C,) or None.
         impl: ``"native"``, ``"fft"``, ``"compiled"``, or ``"auto"``, see :func:`choose`.
+        relu: whether a ReLU follows; ``compiled`` programs do it in the same pass.
 
     Returns:
         (N, C, H, W), the dtype of ``x``.
@@ -143,4 +145,7 @@ def depthwise_conv2d(
         impl = choose(x.dtype, size, paddle.get_device())
         if size >= FFT_FROM["cpu"]:
             _announce(impl)
-    return IMPLEMENTATIONS[impl].run(x, weight, bias)
+    if impl == "compiled" and not paddle.in_dynamic_mode():
+        return compiled.static_conv2d(x, weight, bias, relu)
+    y = IMPLEMENTATIONS[impl].run(x, weight, bias)
+    return F.relu(y) if relu else y
