@@ -12,7 +12,7 @@ from paddle import nn
 
 from . import fusion
 from .errors import UserError
-from .ops.depthwise_conv import check_implementation, depthwise_conv2d
+from .ops.depthwise_conv import AUTO, check_implementation, choose, compiled_beats_native, depthwise_conv2d
 
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.9  # Paddle counts the share that is kept; PyTorch's 0.1 is the share that is replaced
@@ -92,8 +92,10 @@ class DepthwiseConv2D(nn.Layer):
     """Depthwise convolution, (N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride)).
 
     Padding is ``dilation * (kernel_size // 2)``. With stride 1 and dilation 1 the work goes to
-    :func:`ppreplk.depthwise_conv2d`; the other cases are Paddle's own operator. ``relu`` says whether a ReLU that
-    followed has been made part of this layer, see :func:`ppreplk.reparam.fuse_relu`.
+    :func:`ppreplk.depthwise_conv2d`. So it does in the other cases where that picks the compiled operator and it is
+    the faster one even so, the dilated kernel written out with its zeros and every ``stride``-th output kept;
+    otherwise they are Paddle's own operator. ``relu`` says whether a ReLU that followed has been made part of this
+    layer, see :func:`ppreplk.reparam.fuse_relu`.
 
     Args:
         channels: C.
@@ -139,9 +141,32 @@ class DepthwiseConv2D(nn.Layer):
         own = self.hyperparameters
         if own["stride"] == 1 and own["dilation"] == 1:
             return depthwise_conv2d(x, self.weight, self.bias, own["impl"], self.relu)
+        if self._compiled_is_faster(x):
+            y = depthwise_conv2d(x, self._dense_weight(), self.bias, own["impl"], self.relu)
+            return y[:, :, :: own["stride"], :: own["stride"]]
         padding = own["dilation"] * (own["kernel_size"] // 2)
         y = F.conv2d(x, self.weight, self.bias, own["stride"], padding, own["dilation"], own["channels"])
         return F.relu(y) if self.relu else y
+
+    def _extent(self) -> int:
+        own = self.hyperparameters
+        return own["dilation"] * (own["kernel_size"] - 1) + 1
+
+    def _compiled_is_faster(self, x: paddle.Tensor) -> bool:
+        impl, extent = self.hyperparameters["impl"], self._extent()
+        if impl == AUTO:
+            impl = choose(x.dtype, extent, paddle.get_device())
+        return (
+            impl == "compiled" and paddle.in_dynamic_mode() and compiled_beats_native(extent, x.shape[2] * x.shape[3])
+        )
+
+    def _dense_weight(self) -> paddle.Tensor:
+        """(C, 1, E, E): the kernel with the zeros of its dilation."""
+        dilation, extent = self.hyperparameters["dilation"], self._extent()
+        if dilation == 1:
+            return self.weight
+        spread = paddle.eye(extent, dtype=self.weight.dtype)[::dilation]
+        return paddle.matmul(paddle.matmul(spread, self.weight, transpose_x=True), spread)
 
     def extra_repr(self):
         return ", ".join(f"{name}={value}" for name, value in self.hyperparameters.items())
@@ -160,7 +185,7 @@ def set_implementation(model: nn.Layer, impl: str) -> int:
     return len(layers)
 
 
-ACTIVATIONS = {"relu": nn.ReLU, None: nn.Identity}
+ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, None: nn.Identity}
 
 
 class ConvBN(nn.Layer):
@@ -172,7 +197,7 @@ class ConvBN(nn.Layer):
     Args:
         conv: :class:`DenseConv2D` or :class:`DepthwiseConv2D` without bias.
         out_channels: channels of its output.
-        activation: ``"relu"`` or None.
+        activation: ``"relu"``, ``"relu6"`` or None.
     """
 
     def __init__(self, conv: nn.Layer, out_channels: int, activation: str | None = None):
