@@ -19,7 +19,10 @@ class Complexity:
     macs: int
 
 
-@paddle.no_grad()
+GROUPED = ("stages", "transitions")
+"""Lists of parts that are counted part by part."""
+
+
 def count(model: nn.Layer, input_shape: Sequence[int]) -> Complexity:
     """Count what convolutions and linear layers cost, as the paper's "FLOPs" do.
 
@@ -33,22 +36,38 @@ def count(model: nn.Layer, input_shape: Sequence[int]) -> Complexity:
     Returns:
         Parameters and multiply-adds.
     """
-    macs = 0
+    parts = count_by_part(model, input_shape).values()
+    return Complexity(sum(part.params for part in parts), sum(part.macs for part in parts))
 
-    def add_conv(layer, inputs, output):
-        nonlocal macs
-        pixels = output.shape[0] * output.shape[2] * output.shape[3]
-        macs += pixels * layer.weight.size
 
-    def add_linear(layer, inputs, output):
-        nonlocal macs
-        macs += inputs[0].size // inputs[0].shape[-1] * layer.weight.size
+@paddle.no_grad()
+def count_by_part(model: nn.Layer, input_shape: Sequence[int]) -> dict[str, Complexity]:
+    """:func:`count` for each part of a network: each stage, each transition, and everything else by its name.
+
+    Args:
+        model, input_shape: see :func:`count`.
+
+    Returns:
+        {part: parameters and multiply-adds}, parts without either left out, in the order they are computed in.
+    """
+    macs: dict[str, int] = {}
+
+    def add(name: str, new: int) -> None:
+        macs[part_of(name)] = macs.get(part_of(name), 0) + int(new)
 
     hooks = []
-    for layer in model.sublayers(include_self=True):
+    for name, layer in model.named_sublayers(include_self=True):
         if isinstance(layer, (nn.Conv2D, DepthwiseConv2D)):
+
+            def add_conv(layer, inputs, output, name=name):
+                add(name, output.shape[0] * output.shape[2] * output.shape[3] * layer.weight.size)
+
             hooks.append(layer.register_forward_post_hook(add_conv))
         elif isinstance(layer, nn.Linear):
+
+            def add_linear(layer, inputs, output, name=name):
+                add(name, inputs[0].size // inputs[0].shape[-1] * layer.weight.size)
+
             hooks.append(layer.register_forward_post_hook(add_linear))
     try:
         with eval_mode(model):
@@ -56,5 +75,14 @@ def count(model: nn.Layer, input_shape: Sequence[int]) -> Complexity:
     finally:
         for hook in hooks:
             hook.remove()
-    params = sum(parameter.size for parameter in model.parameters() if not parameter.stop_gradient)
-    return Complexity(int(params), int(macs))
+    params: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.stop_gradient:
+            params[part_of(name)] = params.get(part_of(name), 0) + int(parameter.size)
+    return {part: Complexity(params.get(part, 0), macs.get(part, 0)) for part in dict.fromkeys([*macs, *params])}
+
+
+def part_of(name: str) -> str:
+    """The part a layer or parameter of that name belongs to: ``stages.2`` for ``stages.2.blocks.0.pw1.conv``."""
+    first, *rest = name.split(".")
+    return f"{first}.{rest[0]}" if first in GROUPED and rest else first

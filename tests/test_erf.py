@@ -5,8 +5,10 @@ import paddle
 import pytest
 from conftest import random_images, small_network
 
-from ppreplk.erf import contribution_map, high_contribution_area
+from ppreplk import fold
+from ppreplk.erf import contribution_map, high_contribution_area, last_features, mean_contribution_map
 from ppreplk.errors import UserError
+from ppreplk.models import RepLKNet
 
 
 def uniform_square(size: int, half: int) -> np.ndarray:
@@ -72,6 +74,77 @@ def test_maps_of_a_batch_add_up_and_the_mode_is_kept():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_frozen_parameters_are_trainable_again():
+    model = small_network()
+    before = [parameter.stop_gradient for parameter in model.parameters()]
+    contribution_map(model, random_images(1, 3, 32, 32))
+    assert [parameter.stop_gradient for parameter in model.parameters()] == before
+
+
+class Pooled(paddle.nn.Layer):
+    """A network by somebody else: two poolings, the first inside an attention to channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = paddle.nn.Conv2D(3, 4, 5, padding=2)
+        self.gate = paddle.nn.AdaptiveAvgPool2D(1)
+        self.second = paddle.nn.Conv2D(4, 4, 3, padding=1)
+        self.pool = paddle.nn.AdaptiveAvgPool2D(1)
+        self.fc = paddle.nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = self.first(x)
+        x = self.second(x * self.gate(x))
+        return self.fc(self.pool(x).flatten(1))
+
+
+def test_features_of_any_network_are_what_it_pools_last():
+    model, images = Pooled(), random_images(1, 3, 12, 14)
+    features = last_features(model, images)
+    np.testing.assert_array_equal(features, last_features(model, images, "second"))
+    assert features.shape == [1, 4, 12, 14] and last_features(model, images, "first").shape == [1, 4, 12, 14]
+    assert not model.pool._forward_pre_hooks and not model.second._forward_post_hooks
+
+
+@pytest.mark.parametrize(
+    "layer, message",
+    [("fc", "fc is no feature map .* first, gate"), ("secnd", "no layer 'secnd'; did you mean second")],
+)
+def test_layers_that_give_no_feature_map_are_refused(layer, message):
+    with pytest.raises(UserError, match=message):
+        last_features(Pooled(), random_images(1, 3, 8, 8), layer)
+
+
 def test_a_network_without_feature_maps_is_refused():
-    with pytest.raises(UserError, match="forward_features"):
+    with pytest.raises(UserError, match="what it pools is no feature map"):
         contribution_map(paddle.nn.Linear(2, 2), random_images(1, 2))
+
+
+def test_the_mean_is_over_finite_maps_and_the_last_image_counts(caplog):
+    model = small_network()
+    images = [("a", random_images(1, 3, 32, 32)), ("b", random_images(1, 3, 32, 32, seed=1))]
+    expected = sum(contribution_map(model, image) for _, image in images) / 2
+    broken = ("broken.png", images[0][1] * np.nan)
+    with caplog.at_level("WARNING"):
+        received = mean_contribution_map(model, [images[0], broken, images[1]])
+    np.testing.assert_allclose(received, expected, rtol=1e-6)
+    assert "broken.png" in caplog.text
+    with pytest.raises(UserError, match="1 were tried"):
+        mean_contribution_map(model, [broken])
+    with pytest.raises(UserError, match="no image"):
+        mean_contribution_map(model, [])
+
+
+def area_at_random(width: int, size: int, kernels: tuple[int, ...]) -> float:
+    """The 20% area of a RepLKNet with the depth of the base models, random weights and images."""
+    paddle.seed(0)
+    model = RepLKNet(kernels, (2, 2, 18, 2), [width * scale for scale in (1, 2, 4, 8)], None if kernels[0] == 3 else 5)
+    contributions = contribution_map(fold(model, inplace=True), random_images(1, 3, size, size))
+    return high_contribution_area(contributions, 0.2)[1]
+
+
+@pytest.mark.parametrize("width", [8, pytest.param(128, marks=pytest.mark.slow)])
+def test_larger_kernels_see_further(width):
+    """Narrow networks by default; at the published width with -m slow."""
+    areas = [area_at_random(width, 512, kernels) for kernels in ((3,) * 4, (13,) * 4, (31, 29, 27, 13))]
+    assert areas[0] < areas[1] < areas[2]
