@@ -14,6 +14,7 @@ from .errors import UserError
 
 DPI = 110
 HEAT_COLOURS = "viridis"
+MAP_PIXELS = 128  # larger maps are drawn as means of blocks: a small file, and less noise
 
 
 def missing() -> str | None:
@@ -53,10 +54,10 @@ def save_figure(figure: Any, path: Path) -> None:
 
 
 def heat_maps(scores: Mapping[str, np.ndarray], path: Path) -> None:
-    """Maps with entries from 0 to 1 side by side, one colour bar for all, to a PNG.
+    """Maps with entries from 0 to 1 side by side, at reduced resolution, one colour bar for all, to a PNG.
 
     Args:
-        scores: {title: (H, W)}, all drawn in one size.
+        scores: {title: (H, H)}, all drawn in one size.
         path: of the PNG.
 
     Raises:
@@ -65,10 +66,17 @@ def heat_maps(scores: Mapping[str, np.ndarray], path: Path) -> None:
     figure = new_figure(3.1 * len(scores) + 0.7, 3.4)
     axes = figure.subplots(1, len(scores), squeeze=False)[0]
     for axis, (title, values) in zip(axes, scores.items()):
-        picture = axis.imshow(values, vmin=0.0, vmax=1.0, cmap=HEAT_COLOURS)
+        picture = axis.imshow(reduced(values), vmin=0.0, vmax=1.0, cmap=HEAT_COLOURS)
         axis.set(title=title, xticks=[], yticks=[])
     figure.colorbar(picture, ax=list(axes), label="contribution (log., largest = 1)")
     save_figure(figure, path)
+
+
+def reduced(values: np.ndarray) -> np.ndarray:
+    """A square (H, H) map as means of square blocks, at most :data:`MAP_PIXELS` a side; what is left over is cut off."""
+    block = -(-len(values) // MAP_PIXELS)
+    side = len(values) // block
+    return values[: side * block, : side * block].reshape(side, block, side, block).mean(axis=(1, 3))
 
 
 def dot_rows(panels: Mapping[str, Sequence[tuple[str, float, Sequence[float]]]], labels: Sequence[str], path: Path):

@@ -121,7 +121,7 @@ def test_a_network_without_feature_maps_is_refused():
 
 
 def test_the_mean_is_over_finite_maps_and_the_last_image_counts(caplog):
-    model = small_network()
+    model = Pooled()
     images = [("a", random_images(1, 3, 32, 32)), ("b", random_images(1, 3, 32, 32, seed=1))]
     expected = sum(contribution_map(model, image) for _, image in images) / 2
     broken = ("broken.png", images[0][1] * np.nan)
