@@ -48,7 +48,8 @@ def count_by_part(model: nn.Layer, input_shape: Sequence[int]) -> dict[str, Comp
         model, input_shape: see :func:`count`.
 
     Returns:
-        {part: parameters and multiply-adds}, parts without either left out, in the order they are computed in.
+        {part: parameters and multiply-adds} in the order they are computed in; those without multiply-adds, such as
+        ``norm``, come last, those without parameters are left out.
     """
     macs: dict[str, int] = {}
 

@@ -19,7 +19,6 @@ from .layers import eval_mode
 logger = logging.getLogger(__name__)
 
 
-
 SHARES = (0.2, 0.3, 0.5, 0.99)
 """The columns of table 10."""
 
@@ -85,6 +84,9 @@ def last_features(model: nn.Layer, images: paddle.Tensor, layer: str | None = No
             ]
         try:
             model(images)
+        except (AssertionError, ValueError) as error:  # of a network that is made for one size
+            height, width = images.shape[-2:]
+            raise UserError(f"{kind} does not run on images of {height}x{width} ({error})") from error
         finally:
             for hook in hooks:
                 hook.remove()

@@ -73,7 +73,7 @@ def heat_maps(scores: Mapping[str, np.ndarray], path: Path) -> None:
 
 
 def reduced(values: np.ndarray) -> np.ndarray:
-    """A square (H, H) map as means of square blocks, at most :data:`MAP_PIXELS` a side; what is left over is cut off."""
+    """A square map as means of square blocks, at most :data:`MAP_PIXELS` a side; what is left over is cut off."""
     block = -(-len(values) // MAP_PIXELS)
     side = len(values) // block
     return values[: side * block, : side * block].reshape(side, block, side, block).mean(axis=(1, 3))

@@ -20,7 +20,10 @@ def load(tmp_path, *overrides, **sections):
     return load_config(tmp_path / "config.yaml", overrides)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+RECIPES = sorted((ROOT / "configs").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_every_recipe_builds_everything_it_names(path):
     config = load_config(path)
     for split in (config.DataLoader.Train, config.DataLoader.Eval):
@@ -87,10 +90,23 @@ def test_recipes_are_the_published_ones(name):
     assert [(op.name, op.arguments) for op in config.Infer.transforms] == [*transforms, ("ToCHWImage", {})]
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "study").glob("*.yaml")), ids=lambda path: path.name)
+def test_recipes_of_the_mobilenet_studies_are_the_published_ones(path):
+    config = load_config(path)
+    train, settings, lr = config.DataLoader.Train, config.Global, config.Optimizer.lr.arguments
+    assert settings.epochs == 100 and settings.global_batch == 8 * train.sampler.batch_size == 256
+    assert config.Optimizer.name == "Momentum" and config.Optimizer.arguments["momentum"] == 0.9
+    assert float(config.Optimizer.arguments["regularizer"]["coeff"]) == 4e-5
+    assert (lr["learning_rate"], lr["warmup_epoch"], config.Optimizer.lr.name) == (0.1, 5, "Cosine")
+    augmentation = [op.name for op in train.dataset.transform_ops]
+    assert augmentation == ["DecodeImage", "RandomResizedCrop", "RandFlipImage", "NormalizeImage"]
+    assert train.dataset.batch_transform_ops is None and config.EMA is None
+
+
 def test_every_recipe_says_command_hardware_batch_and_accuracy():
-    for path in (ROOT / "configs").glob("*.yaml"):
+    for path in RECIPES:
         header = path.read_text().split("\nGlobal:")[0]
-        for part in ("# Command:", f"configs/{path.name}", "# Hardware:", "# Batch:", "# Accuracy:"):
+        for part in ("# Command:", path.relative_to(ROOT).as_posix(), "# Hardware:", "# Batch:", "# Accuracy:"):
             assert part in header, f"{path.name} lacks {part}"
 
 
@@ -261,7 +277,7 @@ def test_broken_files(tmp_path, content, message):
 def test_recipes_hold_no_keys_upstream_would_reject():
     """Dataset, sampler and operator keys reach constructors there, so ours must be PaddleClas's own."""
     allowed = {"name", "image_root", "cls_label_path", "transform_ops", "batch_transform_ops", "delimiter", "relabel"}
-    for path in (ROOT / "configs").glob("*.yaml"):
+    for path in RECIPES:
         raw = yaml.safe_load(path.read_text())
         for split in raw["DataLoader"].values():
             assert set(split["dataset"]) <= allowed

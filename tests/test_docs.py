@@ -14,7 +14,7 @@ from ppreplk.data.mixing import BATCH_TRANSFORMS
 from ppreplk.data.transforms import TRANSFORMS
 from ppreplk.losses import LOSSES
 from ppreplk.metrics import METRICS
-from ppreplk.models import RepLKNet
+from ppreplk.models import MobileNetV2, RepLKNet
 from ppreplk.optim import OPTIMIZERS, SCHEDULES
 
 SECTIONS = {
@@ -22,6 +22,7 @@ SECTIONS = {
     "EMA": config.EMAConfig,
     "AMP": config.AMPConfig,
     "Arch": config.ArchConfig,
+    "Arch: MobileNetV2": MobileNetV2,
     "Arch: RepLKNet": RepLKNet,
     "Loss": config.LossConfig,
     "Optimizer": config.OptimizerConfig,

@@ -117,7 +117,7 @@ def test_layers_that_give_no_feature_map_are_refused(layer, message):
 
 def test_a_network_without_feature_maps_is_refused():
     with pytest.raises(UserError, match="what it pools is no feature map"):
-        contribution_map(paddle.nn.Linear(2, 2), random_images(1, 2))
+        contribution_map(paddle.nn.Flatten(), random_images(1, 2, 3, 3))
 
 
 def test_the_mean_is_over_finite_maps_and_the_last_image_counts(caplog):
@@ -133,6 +133,11 @@ def test_the_mean_is_over_finite_maps_and_the_last_image_counts(caplog):
         mean_contribution_map(model, [broken])
     with pytest.raises(UserError, match="no image"):
         mean_contribution_map(model, [])
+
+
+def test_a_network_for_another_size_is_refused():
+    with pytest.raises(UserError, match="Linear does not run on images of 5x5"):
+        contribution_map(paddle.nn.Linear(2, 2), random_images(1, 3, 5, 5))
 
 
 def area_at_random(width: int, size: int, kernels: tuple[int, ...]) -> float:

@@ -1,4 +1,4 @@
-"""The rows of the paper's tables 2, 3, 4, 5 and 11, once: recipes, the small-scale study and the docs come from here."""
+"""The rows of the paper's tables 2, 3, 4, 5 and 11, once: recipes and the small-scale study come from here."""
 
 from __future__ import annotations
 
