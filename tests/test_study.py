@@ -188,13 +188,12 @@ def readme_lines(name: str) -> dict[tuple[str, str], list[str]]:
     return {(line[0].strip("`"), line[2]): line for line in cells if len(line) == 7}
 
 
-def is_large(variant: Variant) -> bool:
-    return variant.size > 224
+LARGE = [variant for variant in SHOWN if variant.size > 224]
 
 
 @pytest.mark.parametrize(
     "variant",
-    [pytest.param(variant, marks=[pytest.mark.slow] if is_large(variant) else []) for variant in SHOWN],
+    [pytest.param(variant, marks=[pytest.mark.slow] if variant in LARGE else []) for variant in SHOWN],
     ids=lambda variant: f"{variant.model}-{variant.size}",
 )
 def test_readme_has_the_table_of_the_tool(variant):
