@@ -17,7 +17,7 @@ from ppreplk.errors import UserError
 from ppreplk.study import small
 from ppreplk.study.recipes import recipe
 from ppreplk.study.rows import ROWS, TABLES
-from ppreplk.study.sizes import SHOWN, Variant, part_table, variant_line
+from ppreplk.study.sizes import SHOWN, part_table, variant_line
 
 # FACTS: top-1 and, where there is one, mIoU
 PUBLISHED = {

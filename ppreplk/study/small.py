@@ -11,7 +11,7 @@ import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from ..config import load_config, override, read_yaml
 from ..engine import train
 from ..errors import UserError
 from ..log import PACKAGE_LOGGER, progress
-from .rows import MOBILENET, ROWS, SUBJECTS, Row
+from .rows import MOBILENET, ROWS, SUBJECTS, TABLES, Row
 
 logger = logging.getLogger(__name__)
 
@@ -193,24 +193,34 @@ def only_warnings() -> Iterator[None]:
         PACKAGE_LOGGER.setLevel(level)
 
 
-def write_report(runs: Sequence[Run], top1: dict[str, float], output: Path) -> list[Table]:
-    """``study.csv`` with every run, ``study.md`` and ``study.png`` with every table of the paper.
+def report_tables(runs: Sequence[Run], top1: dict[str, float]) -> list[Table]:
+    """Every table of the paper all of whose networks are among ``runs``.
 
     Args:
         runs: all of them.
         top1: {name of the run: percent}.
-        output: folder of the three files.
     """
-    values: dict[tuple, list[float]] = {}
+    values = by_network(runs, top1)
+    return [table_of(rows, values) for rows in complete_tables(values).values()]
+
+
+def complete_tables(networks: Container[tuple[str, str]]) -> dict[int, list[Row]]:
+    """{number: rows} of the paper's tables all of whose ``networks`` are there."""
+    tables = {table: [row for row in ROWS if row.table == table] for table in TABLES}
+    return {table: rows for table, rows in tables.items() if all(row.network in networks for row in rows)}
+
+
+def by_network(runs: Sequence[Run], top1: dict[str, float]) -> dict[tuple[str, str], list[float]]:
+    """{network: percent of each seed}."""
+    values: dict[tuple[str, str], list[float]] = {}
     for run in runs:
         values.setdefault(run.row.network, []).append(top1[run.name])
-    rows = [row for row in ROWS if row.network in values]
-    seeds = max(map(len, values.values()))
-    tables = [
-        table_of([row for row in rows if row.table == table], values, seeds)
-        for table in SUBJECTS
-        if {row.network for row in ROWS if row.table == table} <= set(values)
-    ]
+    return values
+
+
+def write_report(runs: Sequence[Run], top1: dict[str, float], output: Path) -> list[Table]:
+    """Write ``study.csv`` with every run, ``study.md`` and ``study.png`` with :func:`report_tables`, to ``output``."""
+    tables = report_tables(runs, top1)
     lines = [[run.name, run.row.label, str(run.seed), f"{top1[run.name]:.2f}"] for run in runs]
     write_table(Table("", ["run", "network", "seed", "digits top-1"], lines), output / "study.csv")
     with replacing(output / "study.md") as [partial]:
@@ -219,19 +229,19 @@ def write_report(runs: Sequence[Run], top1: dict[str, float], output: Path) -> l
     if reason is not None:
         logger.warning("%s; study.png is not written, the tables are", reason)
         return tables
+    values = by_network(runs, top1)
     panels = {
-        table.title.partition(";")[0]: [
-            (row.label, row.top1, values[row.network]) for row in rows if table.title.startswith(f"Table {row.table}:")
-        ]
-        for table in tables
+        f"Table {table}: {SUBJECTS[table]}": [(row.label, row.top1, values[row.network]) for row in rows]
+        for table, rows in complete_tables(values).items()
     }
-    labels = ["ImageNet top-1, % (published)", f"digits top-1, % (measured, {seeds} seeds)"]
+    labels = ["ImageNet top-1, % (published)", "digits top-1, % (measured, a dot per seed)"]
     figures.dot_rows(panels, labels, output / "study.png")
     return tables
 
 
-def table_of(rows: Sequence[Row], values: dict[tuple, list[float]], seeds: int) -> Table:
+def table_of(rows: Sequence[Row], values: dict[tuple[str, str], list[float]]) -> Table:
     """The published and the measured column of one table of the paper."""
+    seeds = max(len(values[row.network]) for row in rows)
     lines = []
     for row in rows:
         measured = values[row.network]
