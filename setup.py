@@ -57,9 +57,9 @@ setup(
     install_requires=REQUIREMENTS,
     extras_require={
         # tests and lint; nbclient and ipykernel execute the notebook in a slow test
-        "dev": ["pytest>=7", "ruff>=0.4", "nbclient", "ipykernel", "matplotlib"],
+        "dev": ["pytest>=7", "ruff>=0.4", "nbclient", "ipykernel", "matplotlib>=3.6"],
         # pictures of tools/study.py and tools/erf.py, where paddleclas has not brought it
-        "figures": ["matplotlib"],
+        "figures": ["matplotlib>=3.6"],
         # pictures in the notebook, where paddleclas has not brought it; curves
         "notebook": ["matplotlib", "visualdl"],
     },

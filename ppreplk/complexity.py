@@ -19,8 +19,7 @@ class Complexity:
     macs: int
 
 
-GROUPED = ("stages", "transitions")
-"""Lists of parts that are counted part by part."""
+GROUPED = ("stages", "transitions")  # lists whose entries are counted one by one
 
 
 def count(model: nn.Layer, input_shape: Sequence[int]) -> Complexity:

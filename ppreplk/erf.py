@@ -19,8 +19,7 @@ from .layers import eval_mode
 logger = logging.getLogger(__name__)
 
 
-SHARES = (0.2, 0.3, 0.5, 0.99)
-"""The columns of table 10."""
+SHARES = (0.2, 0.3, 0.5, 0.99)  # the columns of table 10
 
 
 def contribution_map(model: nn.Layer, images: paddle.Tensor, layer: str | None = None) -> np.ndarray:

@@ -25,8 +25,10 @@ def missing() -> str | None:
 
 
 def require() -> None:
-    """Raises:
-    UserError: no picture can be drawn here.
+    """Refuse to go on where no picture can be drawn.
+
+    Raises:
+        UserError: see :func:`missing`.
     """
     reason = missing()
     if reason is not None:

@@ -18,8 +18,8 @@ from ..layers import ReparamDepthwiseConv, conv_bn, torch_uniform
 from .registry import register
 
 STEM_CHANNELS = 32
+# Expansion, channels and blocks of each stage; strides of the stem and of the first block of each.
 STAGES = ((1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 3), (6, 320, 1))
-"""Expansion, channels and blocks of each stage."""
 STRIDES = (2, 1, 2, 2, 2, 1, 2, 1)
 FEATURES = 1280
 BLOCKS = sum(blocks for _, _, blocks in STAGES)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MOBILENET = "MobileNetV2LK"
+# Blocks of stride 1 at 7x7. Whether table 4 counts the stride-2 block before them is unpublished.
 LAST_STAGE = (14, 15, 16)
-"""Blocks of stride 1 at 7x7. Whether table 4 counts the stride-2 block before them is unpublished."""
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,8 @@ def part_table(network: str, size: int) -> Table:
     lines = []
     for part in [*dict.fromkeys(part for form in counts.values() for part in form), "total"]:
         found = {form: _total(parts) if part == "total" else parts.get(part) for form, parts in counts.items()}
-        lines.append([part, *(_millions(value) for value in found.values()), _billions(found["merged"])])
-        lines[-1].insert(1 + len(forms), _billions(found["training"]))
+        macs = [_billions(found["training"]), _billions(found["merged"])]
+        lines.append([part, *(_millions(value) for value in found.values()), *macs])
     columns = [*(f"parameters, {form}" for form in forms), "multiply-adds, training", "multiply-adds, merged"]
     return Table(f"{network}, one image of {size}x{size}", ["part", *columns], lines)
 
