@@ -58,6 +58,8 @@ def save_figure(figure: Any, path: Path) -> None:
 def heat_maps(scores: Mapping[str, np.ndarray], path: Path) -> None:
     """Maps with entries from 0 to 1 side by side, at reduced resolution, one colour bar for all, to a PNG.
 
+    Colours follow the cube root, so that weak contributions are seen beside a strong centre.
+
     Args:
         scores: {title: (H, H)}, all drawn in one size.
         path: of the PNG.
@@ -65,12 +67,14 @@ def heat_maps(scores: Mapping[str, np.ndarray], path: Path) -> None:
     Raises:
         UserError: it cannot be written.
     """
+    from matplotlib.colors import PowerNorm
+
     figure = new_figure(3.1 * len(scores) + 0.7, 3.4)
     axes = figure.subplots(1, len(scores), squeeze=False)[0]
     for axis, (title, values) in zip(axes, scores.items()):
-        picture = axis.imshow(reduced(values), vmin=0.0, vmax=1.0, cmap=HEAT_COLOURS)
+        picture = axis.imshow(reduced(values), norm=PowerNorm(1 / 3, vmin=0.0, vmax=1.0), cmap=HEAT_COLOURS)
         axis.set(title=title, xticks=[], yticks=[])
-    figure.colorbar(picture, ax=list(axes), label="contribution (log., largest = 1)")
+    figure.colorbar(picture, ax=list(axes), label="score, largest = 1", ticks=[0, 0.001, 0.01, 0.1, 0.3, 1])
     save_figure(figure, path)
 
 

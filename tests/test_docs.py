@@ -1,5 +1,6 @@
-"""docs/config.md names every key, with its default, and no other."""
+"""docs/config.md names every key, with its default, and no other; docs/large_kernels.md holds what was measured."""
 
+import csv
 import inspect
 import re
 from dataclasses import MISSING
@@ -16,6 +17,8 @@ from ppreplk.losses import LOSSES
 from ppreplk.metrics import METRICS
 from ppreplk.models import MobileNetV2, RepLKNet
 from ppreplk.optim import OPTIMIZERS, SCHEDULES
+from ppreplk.study.rows import TABLES
+from ppreplk.study.small import plan, report_tables
 
 SECTIONS = {
     "Global": config.GlobalConfig,
@@ -81,3 +84,68 @@ def test_every_key_with_its_default(section):
 def test_every_section_of_a_configuration_is_there():
     tops = set(signature_of(config.Config)[0])
     assert tops == {title for title in SECTIONS if re.fullmatch(r"\w+", title)}
+
+
+# --------------------------------------------------------------------------------------------------------
+# docs/large_kernels.md and its Chinese counterpart
+
+ARTICLES = ("large_kernels.md", "large_kernels.zh.md")
+FIGURES = ROOT / "docs" / "large_kernels"
+MOST_BYTES = 200_000
+
+
+def article(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def commands(name: str) -> list[str]:
+    return re.findall(r"```bash\n(.*?)```", article(name), flags=re.S)
+
+
+def numbers_of_tables(name: str) -> list[list[str]]:
+    """The cells with a decimal number of every table line that has at least two."""
+    lines = [re.findall(r"\d+\.\d+(?: ± \d+\.\d+)?", line) for line in article(name).splitlines() if line[:1] == "|"]
+    return [line for line in lines if len(line) > 1]
+
+
+def test_both_languages_have_the_same_commands_and_numbers():
+    english, chinese = ARTICLES
+    assert commands(english) == commands(chinese)
+    assert numbers_of_tables(english) == numbers_of_tables(chinese)
+
+
+@pytest.mark.parametrize("name", ARTICLES)
+def test_commands_name_tools_options_and_recipes_that_exist(name):
+    for command in "\n".join(commands(name)).splitlines():
+        tool = re.search(r"tools/(\w+)\.py", command)[1]
+        known = (ROOT / "tools" / f"{tool}.py").read_text() + (ROOT / "ppreplk" / "cli.py").read_text()
+        for option in re.findall(r"\s(--?[a-z]+)", command.partition("tools/")[2].partition("$(")[0]):
+            assert f'"{option}"' in known, option
+        for recipe in re.findall(r"configs/\S+\.yaml", command):
+            assert (ROOT / recipe).is_file()
+
+
+@pytest.mark.parametrize("name", ARTICLES)
+def test_pictures_and_links_are_there_and_small(name):
+    links = re.findall(r"\]\(([^)#:]+)\)", article(name))
+    assert "large_kernels/study.png" in links and "large_kernels/erf.png" in links
+    for link in links:
+        path = ROOT / "docs" / link
+        assert path.is_file() and path.stat().st_size < MOST_BYTES, link
+
+
+def test_measured_tables_are_those_of_the_committed_run():
+    """In the English article; the Chinese one has the same numbers."""
+    lines = article(ARTICLES[0]).splitlines()
+    for table in ("study.md", "erf.md"):
+        measured = [line for line in (FIGURES / table).read_text().splitlines() if re.match(r"\| .*\d\.\d", line)]
+        assert measured and set(measured) <= set(lines)
+
+
+def test_the_committed_run_is_the_default_one():
+    runs = list(csv.reader((FIGURES / "study.csv").open(encoding="utf-8")))[1:]
+    assert [run[0] for run in runs] == [run.name for run in plan(TABLES, 3)]
+    top1 = {run[0]: float(run[3]) for run in runs}
+    assert (FIGURES / "study.md").read_text(encoding="utf-8") == "\n".join(
+        table.markdown() for table in report_tables(plan(TABLES, 3), top1)
+    )

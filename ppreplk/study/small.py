@@ -139,7 +139,7 @@ def study(config: str, tables: Sequence[int], seeds: int, output: str, overrides
                 "%s: top-1 %.2f%%, %.0f s; %d of %d runs left, about %.0f min",
                 *(run.name, 100 * result["top1"], result["seconds"], len(left) - number, len(runs), minutes),
             )
-    return write_report(runs, {name: 100 * result["top1"] for name, result in finished.items()}, Path(output))
+    return write_report(runs, {name: round(100 * result["top1"], 2) for name, result in finished.items()}, Path(output))
 
 
 def train_run(run: Run, config: str, folder: Path) -> dict[str, Any]:
