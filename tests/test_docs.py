@@ -116,7 +116,7 @@ def test_both_languages_have_the_same_commands_and_numbers():
 
 @pytest.mark.parametrize("name", ARTICLES)
 def test_commands_name_tools_options_and_recipes_that_exist(name):
-    for command in "\n".join(commands(name)).splitlines():
+    for command in "".join(commands(name)).splitlines():
         tool = re.search(r"tools/(\w+)\.py", command)[1]
         known = (ROOT / "tools" / f"{tool}.py").read_text() + (ROOT / "ppreplk" / "cli.py").read_text()
         for option in re.findall(r"\s(--?[a-z]+)", command.partition("tools/")[2].partition("$(")[0]):
