@@ -18,7 +18,6 @@ from .layers import eval_mode
 
 logger = logging.getLogger(__name__)
 
-
 SHARES = (0.2, 0.3, 0.5, 0.99)  # the columns of table 10
 
 
@@ -66,40 +65,41 @@ def last_features(model: nn.Layer, images: paddle.Tensor, layer: str | None = No
     Raises:
         UserError: no such sublayer, or what it gives is no feature map; lists what could be meant.
     """
-    kind = type(model).__name__
     if layer is None and hasattr(model, "forward_features"):
-        found = [model.forward_features(images)]
+        features = model.forward_features(images)
     else:
-        found = []
-        if layer is not None:
-            named = dict(model.named_sublayers())
-            if layer not in named:
-                raise UserError(f"{kind} has no layer {layer!r}{nearest(layer, named)}")
-            hooks = [named[layer].register_forward_post_hook(lambda layer, inputs, output: found.append(output))]
-        else:
-            pools = [part for part in model.sublayers() if isinstance(part, nn.AdaptiveAvgPool2D)]
-            hooks = [
-                pool.register_forward_pre_hook(lambda layer, inputs: found.append(_first(inputs))) for pool in pools
-            ]
-        try:
-            model(images)
-        except (AssertionError, ValueError) as error:  # of a network that is made for one size
-            height, width = images.shape[-2:]
-            raise UserError(f"{kind} does not run on images of {height}x{width} ({error})") from error
-        finally:
-            for hook in hooks:
-                hook.remove()
-    if not found or not isinstance(found[-1], paddle.Tensor) or len(found[-1].shape) != 4:
+        features = _features_in_passing(model, images, layer)
+    if not isinstance(features, paddle.Tensor) or len(features.shape) != 4:
         parts = ", ".join(name for name, _ in model.named_children())
         raise UserError(
-            f"{kind}: {layer or 'what it pools'} is no feature map of shape (N, D, h, w), or never computed; name the "
-            f"layer whose output to use, one of {parts} or within"
+            f"{type(model).__name__}: {layer or 'what it pools'} is no feature map of shape (N, D, h, w), or never "
+            f"computed; name the layer whose output to use, one of {parts} or within"
         )
+    return features
+
+
+def _features_in_passing(model: nn.Layer, images: paddle.Tensor, layer: str | None):
+    """The output of ``layer``, or what the last pooling takes; None where neither is computed."""
+    found = [None]
+    if layer is not None:
+        named = dict(model.named_sublayers())
+        if layer not in named:
+            raise UserError(f"{type(model).__name__} has no layer {layer!r}{nearest(layer, named)}")
+        hooks = [named[layer].register_forward_post_hook(lambda layer, inputs, output: found.append(output))]
+    else:
+        pools = [part for part in model.sublayers() if isinstance(part, nn.AdaptiveAvgPool2D)]
+        hooks = [
+            pool.register_forward_post_hook(lambda layer, inputs, output: found.append(inputs[0])) for pool in pools
+        ]
+    try:
+        model(images)
+    except (AssertionError, ValueError) as error:  # of a network that is made for one size
+        size = "x".join(map(str, images.shape[2:]))
+        raise UserError(f"{type(model).__name__} does not run on images of {size} ({error})") from error
+    finally:
+        for hook in hooks:
+            hook.remove()
     return found[-1]
-
-
-def _first(inputs):
-    return inputs[0] if isinstance(inputs, (tuple, list)) else inputs
 
 
 @contextmanager

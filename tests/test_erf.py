@@ -103,7 +103,7 @@ def test_features_of_any_network_are_what_it_pools_last():
     features = last_features(model, images)
     np.testing.assert_array_equal(features, last_features(model, images, "second"))
     assert features.shape == [1, 4, 12, 14] and last_features(model, images, "first").shape == [1, 4, 12, 14]
-    assert not model.pool._forward_pre_hooks and not model.second._forward_post_hooks
+    assert not model.pool._forward_post_hooks and not model.second._forward_post_hooks
 
 
 @pytest.mark.parametrize(
