@@ -58,6 +58,8 @@ setup(
     extras_require={
         # tests and lint; nbclient and ipykernel execute the notebook in a slow test
         "dev": ["pytest>=7", "ruff>=0.4", "nbclient", "ipykernel"],
+        # other frameworks, to measure beside ours; figures
+        "benchmark": ["torch", "onnx", "onnxruntime", "openvino", "matplotlib"],
         # pictures in the notebook, where paddleclas has not brought it; curves
         "notebook": ["matplotlib", "visualdl"],
     },

@@ -13,6 +13,7 @@ from ..errors import UserError
 from .build import build_library, find_library
 
 OPERATOR_PREFIX = "ppreplk_"  # of the operators' names in programs
+LARGEST_KERNEL = 127
 DTYPES = (paddle.float32, paddle.float16, paddle.bfloat16)
 
 
@@ -46,6 +47,11 @@ def _register(library: Path) -> bool:
     except (OSError, RuntimeError, ValueError):  # a library for another system, say
         return False
     return True
+
+
+def serves(dtype: paddle.dtype, kernel_size: int) -> bool:
+    """Whether the operators take such tensors and kernels."""
+    return dtype in DTYPES and kernel_size <= LARGEST_KERNEL
 
 
 def compiled_conv2d(x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor | None) -> paddle.Tensor:

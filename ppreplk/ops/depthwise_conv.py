@@ -45,11 +45,6 @@ def _fft(x, weight, bias):
     return (spectral_conv2d if weight.shape[-1] >= FFT_FROM["cpu"] else _native)(x, weight, bias)
 
 
-def _compiled(x, weight, bias):
-    """Kernels smaller than the transforms are for are ``native``."""
-    return (compiled.compiled_conv2d if weight.shape[-1] >= FFT_FROM["cpu"] else _native)(x, weight, bias)
-
-
 def _always() -> None:
     """It runs everywhere."""
 
@@ -57,7 +52,7 @@ def _always() -> None:
 IMPLEMENTATIONS = {
     "native": Implementation(_native, _always),
     "fft": Implementation(_fft, _always),
-    "compiled": Implementation(_compiled, compiled.require),
+    "compiled": Implementation(compiled.compiled_conv2d, compiled.require),
 }
 
 
@@ -98,7 +93,7 @@ def choose(dtype: paddle.dtype, kernel_size: int, device: str) -> str:
     if not paddle.in_dynamic_mode():
         return "native"
     kind = device.partition(":")[0]
-    if kind == "cpu" and dtype in compiled.DTYPES and compiled.available():
+    if kind == "cpu" and compiled.serves(dtype, kernel_size) and compiled.available():
         return "compiled"
     return "fft" if kind in FFT_FROM and kernel_size >= FFT_FROM[kind] else "native"
 
@@ -145,6 +140,11 @@ def depthwise_conv2d(
         impl = choose(x.dtype, size, paddle.get_device())
         if size >= FFT_FROM["cpu"]:
             _announce(impl)
+    if impl == "compiled" and not compiled.serves(x.dtype, size):
+        raise UserError(
+            f"depthwise implementation 'compiled' takes float32, float16 and bfloat16 and kernels up to "
+            f"{compiled.LARGEST_KERNEL}, got {str(x.dtype).removeprefix('paddle.')} and {size}"
+        )
     if impl == "compiled" and not paddle.in_dynamic_mode():
         return compiled.static_conv2d(x, weight, bias, relu)
     y = IMPLEMENTATIONS[impl].run(x, weight, bias)
