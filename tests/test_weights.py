@@ -168,7 +168,7 @@ def test_archives_that_would_inflate_are_refused_before_reading(tmp_path):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", rebuilt_tensor(12, 0, (2,), (1,)))
         archive.writestr("archive/data/0", bytes(50_000_000))
-    with pytest.raises(UserError, match="holds 50000000 bytes, its tensor needs 48"):
+    with pytest.raises(UserError, match="data.pkl is compressed or encrypted"):
         load_checkpoint(path)
 
 
