@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,8 +41,9 @@ def read_weights(path: Path, ema: bool = False) -> RawWeights:
     Raises:
         UserError: a broken file, or one that holds anything but weights.
     """
-    content, has_averaged = _unwrapped(_read(path), path, ema)
-    return RawWeights(_arrays(content, path), has_averaged)
+    with _about(path):
+        content, has_averaged = _unwrapped(_read(path), ema)
+        return RawWeights(_arrays(content), has_averaged)
 
 
 def load_arrays(path: str | Path) -> Any:
@@ -52,9 +54,10 @@ def load_arrays(path: str | Path) -> Any:
     """
 
     def leaf(value: Any) -> Any:
-        return _array(value, str(path)) if isinstance(value, StoredArray) else value
+        return _array(value) if isinstance(value, StoredArray) else value
 
-    return read_pickle(_mapped(Path(path)), str(path), leaf)
+    with _about(path):
+        return read_pickle(_mapped(Path(path)), leaf)
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -70,38 +73,45 @@ def find_checkpoint(path: str | Path) -> Path:
     raise UserError(f"no checkpoint at {candidates[0]} nor at {candidates[1]}")
 
 
+@contextmanager
+def _about(path: str | Path) -> Iterator[None]:
+    """Begin the messages of errors with the file they are about."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
 def _mapped(path: Path) -> memoryview:
     """The bytes of a file, which are read from it as they are used."""
     try:
         with open(path, "rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except (OSError, ValueError) as error:  # ValueError: there is nothing to map
-        raise UserError(f"{path}: empty or cannot be read ({error}); download it again") from error
+        raise UserError(f"empty or cannot be read ({error}); download it again") from error
 
 
 def _read(path: Path) -> Any:
     data = _mapped(path)
     if is_torch_zip(data):
-        return read_torch_zip(data, str(path))
+        return read_torch_zip(data, path)
     if is_safetensors(data):
-        return read_safetensors(data, str(path))
+        return read_safetensors(data)
     if is_old_torch(data):
-        return read_old_torch(data, str(path))
+        return read_old_torch(data)
     if is_pickle(data):
-        return read_pickle(data, str(path))
+        return read_pickle(data)
     start = bytes(data[:200]).lstrip().lower()
     hint = "a web page was saved in its place; " if start.startswith((b"<!doctype", b"<html")) else ""
-    raise UserError(
-        f"{path}: not a readable checkpoint (.pth, .safetensors, .pdparams or .pkl); {hint}download it again"
-    )
+    raise UserError(f"not a readable checkpoint (.pth, .safetensors, .pdparams or .pkl); {hint}download it again")
 
 
-def _unwrapped(content: Any, path: Path, ema: bool) -> tuple[Any, bool]:
+def _unwrapped(content: Any, ema: bool) -> tuple[Any, bool]:
     """The table of weights inside what training scripts put around it."""
     has_averaged = isinstance(content, Mapping) and isinstance(content.get(AVERAGED), Mapping)
     if ema:
         if not has_averaged:
-            raise UserError(f"{path}: has no averaged weights ({AVERAGED})")
+            raise UserError(f"has no averaged weights ({AVERAGED})")
         return content[AVERAGED], True
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
@@ -109,21 +119,25 @@ def _unwrapped(content: Any, path: Path, ema: bool) -> tuple[Any, bool]:
     return content, has_averaged
 
 
-def _arrays(content: Any, path: Path) -> dict[str, np.ndarray]:
+def _arrays(content: Any) -> dict[str, np.ndarray]:
     if not isinstance(content, Mapping) or not content:
-        raise UserError(f"{path}: holds {type(content).__name__}, not a table of weights")
+        raise UserError(f"holds {type(content).__name__}, not a table of weights")
     strange = [
         name for name, value in content.items() if not (isinstance(name, str) and isinstance(value, StoredArray))
     ]
     if strange:
-        raise UserError(f"{path}: {len(strange)} entries are not weights, {shown(strange[0])!r} first")
-    return {name: _array(stored, f"{path}: {shown(name)}") for name, stored in content.items()}
+        raise UserError(f"{len(strange)} entries are not weights, {shown(strange[0])!r} first")
+    arrays = {}
+    for name, stored in content.items():
+        with _about(shown(name)):
+            arrays[name] = _array(stored)
+    return arrays
 
 
-def _array(stored: StoredArray, place: str) -> np.ndarray:
+def _array(stored: StoredArray) -> np.ndarray:
     try:
         return stored.array()
-    except UserError as error:
-        raise UserError(f"{place}: {error}") from error
+    except UserError:
+        raise
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
-        raise UserError(f"{place}: not an array that can be read ({error}); download the file again") from error
+        raise UserError(f"not an array that can be read ({error}); download the file again") from error

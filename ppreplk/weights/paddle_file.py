@@ -45,28 +45,28 @@ def is_pickle(data: memoryview) -> bool:
     return bytes(data[:1]) in STARTS
 
 
-def read_pickle(data: memoryview, path: str, leaf: Callable[[Any], Any] = lambda value: value) -> Any:
+def read_pickle(data: memoryview, leaf: Callable[[Any], Any] = lambda value: value) -> Any:
     """The content of the file, ``leaf`` applied to all in its tables; arrays are a :class:`StoredArray`.
 
     Raises:
         UserError: the file is broken, or holds anything but arrays, numbers, texts and containers.
     """
-    content, _ = unpickle(data, path, {**numpy_names(), **MEGENGINE})
-    return _entries(content, path, leaf, {})
+    content, _ = unpickle(data, {**numpy_names(), **MEGENGINE})
+    return _entries(content, leaf, {})
 
 
-def _entries(content: Any, path: str, leaf: Callable[[Any], Any], done: dict[int, dict], depth: int = 0) -> Any:
+def _entries(content: Any, leaf: Callable[[Any], Any], done: dict[int, dict], depth: int = 0) -> Any:
     """``paddle.save`` may store a tensor as (internal name, array), and add a table of internal names."""
     if not isinstance(content, Mapping):
         return leaf(content)
     if depth > DEEPEST:
-        raise UserError(f"{path}: refused, it nests more than {DEEPEST} tables")
+        raise UserError(f"refused, it nests more than {DEEPEST} tables")
     if id(content) not in done:  # a pickle may hold the same table many times
         table = done[id(content)] = {}
         for name, value in content.items():
             if name != TABLE:
                 is_pair = isinstance(value, tuple) and len(value) == 2
-                table[name] = _entries(value[1] if is_pair else value, path, leaf, done, depth + 1)
+                table[name] = _entries(value[1] if is_pair else value, leaf, done, depth + 1)
     return done[id(content)]
 
 

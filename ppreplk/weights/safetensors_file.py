@@ -52,7 +52,7 @@ def is_safetensors(data: memoryview) -> bool:
     return len(data) > 9 and int.from_bytes(data[:8], "little") <= len(data) - 8 and data[8:9] == b"{"
 
 
-def read_safetensors(data: memoryview, path: str) -> dict[str, StoredPiece]:
+def read_safetensors(data: memoryview) -> dict[str, StoredPiece]:
     """Tensors by name.
 
     Raises:
@@ -60,23 +60,23 @@ def read_safetensors(data: memoryview, path: str) -> dict[str, StoredPiece]:
     """
     length = int.from_bytes(data[:8], "little")
     if length > LONGEST_HEADER:
-        raise UserError(f"{path}: refused, its header has {length} bytes, which no weights need")
+        raise UserError(f"refused, its header has {length} bytes, which no weights need")
     try:
         header = json.loads(bytes(data[8 : 8 + length]).decode("utf-8"), object_pairs_hook=_without_repetition)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: a broken safetensors header ({error}); download it again") from error
+        raise UserError(f"a broken safetensors header ({error}); download it again") from error
     header.pop(METADATA, None)
     values = data[8 + length :]
     pieces, spans = {}, []
     for name, entry in header.items():
-        dtype, shape, begin, end = _checked(entry, name, path)
+        dtype, shape, begin, end = _checked(entry, name)
         if end > len(values):
-            raise UserError(f"{path}: {shown(name)} lies outside the file; download it again")
+            raise UserError(f"{shown(name)} lies outside the file; download it again")
         pieces[name] = StoredPiece(values[begin:end], dtype, shape)
         spans.append((begin, end))
     spans.sort()
     if any(end > begin for (_, end), (begin, _) in zip(spans, spans[1:])):
-        raise UserError(f"{path}: refused, tensors of it overlap")
+        raise UserError("refused, tensors of it overlap")
     return pieces
 
 
@@ -87,15 +87,15 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def _checked(entry: Any, name: str, path: str) -> tuple[str, list[int], int, int]:
+def _checked(entry: Any, name: str) -> tuple[str, list[int], int, int]:
     """dtype, shape, begin and end of one tensor."""
     if not isinstance(entry, dict) or not is_shape(entry.get("shape")) or not is_shape(entry.get("data_offsets")):
-        raise UserError(f"{path}: broken, {shown(name)} is not described by dtype, shape and data_offsets")
+        raise UserError(f"broken, {shown(name)} is not described by dtype, shape and data_offsets")
     dtype, shape, span = DTYPES.get(str(entry.get("dtype"))), entry["shape"], entry["data_offsets"]
     if dtype is None:
-        raise UserError(f"{path}: {shown(name)} is of type {shown(entry.get('dtype'))}, which is not read")
+        raise UserError(f"{shown(name)} is of type {shown(entry.get('dtype'))}, which is not read")
     if len(span) != 2 or span[1] - span[0] != math.prod(shape) * width_of(dtype):
-        raise UserError(f"{path}: broken, the bytes of {shown(name)} do not make its shape {shape}")
+        raise UserError(f"broken, the bytes of {shown(name)} do not make its shape {shape}")
     return dtype, shape, span[0], span[1]
 
 

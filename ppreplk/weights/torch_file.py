@@ -11,6 +11,7 @@ import math
 import struct
 import zipfile
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -133,7 +134,7 @@ def is_old_torch(data: memoryview) -> bool:
     return MAGIC in bytes(data[:32])
 
 
-def read_torch_zip(data: memoryview, path: str) -> Any:
+def read_torch_zip(data: memoryview, path: Path) -> Any:
     """The unpickled content of a zip-format checkpoint, its tensors as :class:`StoredTensor`.
 
     Raises:
@@ -142,11 +143,11 @@ def read_torch_zip(data: memoryview, path: str) -> Any:
     entries = _entries(data, path)
     pickles = [name for name in entries if name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        raise UserError(f"{path}: not a PyTorch checkpoint: {len(pickles)} entries called data.pkl, expected 1")
+        raise UserError(f"not a PyTorch checkpoint: {len(pickles)} entries called data.pkl, expected 1")
     folder = pickles[0][: -len("data.pkl")]
     order = entries.get(f"{folder}byteorder")
     if order is not None and bytes(_content(order, data)) != b"little":
-        raise UserError(f"{path}: written on a big-endian machine, which is not read; save it on another one")
+        raise UserError("written on a big-endian machine, which is not read; save it on another one")
     storages = _Storages()
 
     def persistent(pid: Any) -> Storage:
@@ -161,29 +162,29 @@ def read_torch_zip(data: memoryview, path: str) -> Any:
             storage.raw, storage._checksum = _content(entry, data), entry.CRC
         return storage
 
-    content, _ = unpickle(_content(entries[pickles[0]], data), path, {**numpy_names(), **TENSORS}, persistent)
+    content, _ = unpickle(_content(entries[pickles[0]], data), {**numpy_names(), **TENSORS}, persistent)
     return content
 
 
-def _entries(data: memoryview, path: str) -> dict[str, zipfile.ZipInfo]:
+def _entries(data: memoryview, path: Path) -> dict[str, zipfile.ZipInfo]:
     """Entries by name, after a look that they are plain pieces of the file, each of its own."""
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
     except (zipfile.BadZipFile, ValueError, LookupError, NotImplementedError, struct.error, OSError, EOFError) as error:
-        raise UserError(f"{path}: a broken zip archive ({error}); download it again") from error
+        raise UserError(f"a broken zip archive ({error}); download it again") from error
     entries = {}
     for info in infos:
         name = info.filename
         if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or ":" in name.split("/")[0]:
-            raise UserError(f"{path}: refused, its archive has an entry outside the archive, {shown(name)}")
+            raise UserError(f"refused, its archive has an entry outside the archive, {shown(name)}")
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
-            raise UserError(f"{path}: refused, {shown(name)} is compressed or encrypted, which PyTorch never does")
+            raise UserError(f"refused, {shown(name)} is compressed or encrypted, which PyTorch never does")
         if name in entries:
-            raise UserError(f"{path}: refused, its archive has two entries called {shown(name)}")
+            raise UserError(f"refused, its archive has two entries called {shown(name)}")
         entries[name] = info
     if sum(info.file_size for info in infos) > len(data):
-        raise UserError(f"{path}: refused, the entries of its archive are larger than the file")
+        raise UserError("refused, the entries of its archive are larger than the file")
     return entries
 
 
@@ -199,7 +200,7 @@ def _content(info: zipfile.ZipInfo, data: memoryview) -> memoryview:
     return data[start : start + info.file_size]
 
 
-def read_old_torch(data: memoryview, path: str) -> Any:
+def read_old_torch(data: memoryview) -> Any:
     """The unpickled content of a checkpoint from before PyTorch 1.6, its tensors as :class:`StoredTensor`.
 
     Raises:
@@ -213,22 +214,22 @@ def read_old_torch(data: memoryview, path: str) -> Any:
             raise UserError("refused, a view of a storage as PyTorch 0.3 wrote it; save it with a newer one")
         return storages.find(pid, 6)
 
-    _, position = unpickle(data, path, {})
-    version, position = unpickle(data, path, {}, start=position)
-    system, position = unpickle(data, path, {}, start=position)
+    _, position = unpickle(data, {})
+    version, position = unpickle(data, {}, start=position)
+    system, position = unpickle(data, {}, start=position)
     if version != OLD_VERSION or not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise UserError(f"{path}: not a PyTorch checkpoint of version {OLD_VERSION} from a little-endian machine")
-    content, position = unpickle(data, path, names, persistent, start=position)
-    keys, position = unpickle(data, path, {}, start=position)
+        raise UserError(f"not a PyTorch checkpoint of version {OLD_VERSION} from a little-endian machine")
+    content, position = unpickle(data, names, persistent, start=position)
+    keys, position = unpickle(data, {}, start=position)
     if not isinstance(keys, list):
-        raise UserError(f"{path}: broken, its list of storages is missing; download it again")
+        raise UserError("broken, its list of storages is missing; download it again")
     for key in keys:
         storage = storages.by_key.get(key) if isinstance(key, str) else None
         if storage is None or storage.raw is not None:
-            raise UserError(f"{path}: broken, it lists a storage that no tensor or more than one place has")
+            raise UserError("broken, it lists a storage that no tensor or more than one place has")
         size = storage.count * width_of(storage.dtype)
         if int.from_bytes(data[position : position + 8], "little") != storage.count or position + 8 + size > len(data):
-            raise UserError(f"{path}: storage {shown(key)} is shorter than its tensor; download it again")
+            raise UserError(f"storage {shown(key)} is shorter than its tensor; download it again")
         storage.raw = data[position + 8 : position + 8 + size]
         position += 8 + size
     return content

@@ -85,7 +85,6 @@ def shown(text: Any) -> str:
 
 def unpickle(
     data: memoryview,
-    path: str,
     names: Mapping[tuple[str, str], Any],
     persistent: Callable[[Any], Any] | None = None,
     start: int = 0,
@@ -94,7 +93,6 @@ def unpickle(
 
     Args:
         data: the bytes the pickle lies in.
-        path: name of the checkpoint, for messages.
         names: {(module, name): object} the pickle may refer to; a :class:`Call` may be called, a
             :class:`Refused` says why not. The names in ``INERT`` and ``CONTAINERS`` come with the machine.
         persistent: gives the object behind a persistent id; without it, such ids are refused.
@@ -106,22 +104,21 @@ def unpickle(
     Raises:
         UserError: the pickle is broken, asks for something no weights need, or is far too long.
     """
-    machine = _Machine(data, start, path, {**INERT, **CONTAINERS, **names}, persistent)
+    machine = _Machine(data, start, {**INERT, **CONTAINERS, **names}, persistent)
     try:
         return machine.run(), machine.position
-    except UserError as error:
-        raise error if path in str(error) else UserError(f"{path}: {error}") from error
+    except UserError:
+        raise
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError, struct.error) as error:
-        raise UserError(f"{path}: a broken pickle ({type(error).__name__}: {error}); download it again") from error
+        raise UserError(f"a broken pickle ({type(error).__name__}: {error}); download it again") from error
 
 
 class _Machine:
     """Stack, memo and position of one running pickle."""
 
-    def __init__(self, data, position, path, names, persistent):
+    def __init__(self, data, position, names, persistent):
         self.data = data
         self.position = position
-        self.path = path
         self.names = names
         self.persistent = persistent
         self.stack: list[Any] = []
