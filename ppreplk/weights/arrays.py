@@ -128,6 +128,8 @@ def numpy_names() -> dict[tuple[str, str], Any]:
     for core in ("numpy.core", "numpy._core"):
         names[f"{core}.multiarray", "_reconstruct"] = Call(PickledArray)
         names[f"{core}.numeric", "_frombuffer"] = Call(PickledArray.from_buffer)
+    for builtins in ("builtins", "__builtin__"):
+        names[builtins, "bytes"] = Call(lambda: b"")  # protocol 2's form of an empty array's bytes
     names["numpy", "dtype"] = Call(PickledDtype)
     names["numpy", "ndarray"] = "numpy.ndarray"  # an argument of _reconstruct
     return names

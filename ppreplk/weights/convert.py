@@ -118,13 +118,7 @@ def _check_complete(architecture: Architecture, state: Mapping[str, np.ndarray],
     found = compare(own, state)
     if found.is_match:
         return
-    reasons = [
-        f"{len(names)} {word}, {shown(names[0])} first"
-        for word, names in (
-            ("missing", found.missing),
-            ("left over", found.unexpected),
-            ("of wrong shape", found.misshaped),
-        )
-        if names
-    ]
-    raise UserError(f"{source}: {architecture} has other weights: {'; '.join(reasons)}; nothing was written")
+    kinds = (("missing", found.missing), ("left over", found.unexpected), ("of wrong shape", found.misshaped))
+    reasons = [f"{len(names)} {kind}, {shown(names[0])} first" for kind, names in kinds if names]
+    network = architecture.name or "RepLKNet"
+    raise UserError(f"{source}: not the weights of a whole {network}: {'; '.join(reasons)}; nothing was written")
