@@ -1,15 +1,13 @@
 """Reading checkpoints: the stored bits of every format and type, in place; mismatches counted."""
 
 import pickle
-import subprocess
-import sys
 import zipfile
 from collections import OrderedDict
 
 import numpy as np
 import paddle
 import pytest
-from conftest import GOLDEN, GOLDEN_CASES, small_network
+from conftest import GOLDEN, GOLDEN_CASES, run_python, small_network
 from torch_files import STORAGES, Storage, Tensor, tensors, write_old, write_zip
 
 from ppreplk.errors import UserError
@@ -58,7 +56,7 @@ def test_bfloat16_becomes_float32(tmp_path, write):
     for suffix in ("pth", "pdparams"):
         state = load_checkpoint(tmp_path / f"a.{suffix}")
         assert state["a"].dtype == np.float32
-        assert np.allclose(state["a"], expected, rtol=2**-8)  # Paddle rounds where we cut off
+        assert np.allclose(state["a"], expected, rtol=2**-7)  # Paddle rounds where we cut off
     assert (load_checkpoint(tmp_path / "a.pth")["a"] == expected).all()
 
 
@@ -126,15 +124,14 @@ def test_safetensors_for_the_reference_library(tmp_path):
 
 
 MEASURE = """
-import resource, sys
-import numpy as np
+import sys
+from conftest import peak_memory
 from ppreplk.weights import load_checkpoint
 load_checkpoint(sys.argv[2])  # what the first file costs once
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_memory()
 state = load_checkpoint(sys.argv[1])
 total = sum(float(array.sum()) for array in state.values())  # touches every value
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print((peak - before) * 1024 / sum(array.nbytes for array in state.values()))
+print((peak_memory() - before) / sum(array.nbytes for array in state.values()))
 """
 
 
@@ -153,11 +150,9 @@ def test_reading_takes_the_memory_of_the_tensors(tmp_path, kind):
     else:
         write_safetensors(arrays, big)
     write_zip(small, tensors({"a": np.zeros(3, np.float32)}))
-    command = [sys.executable, "-W", "ignore", "-c", MEASURE, str(big), str(small)]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert process.returncode == 0, process.stderr
+    output = run_python(MEASURE, big, small)
     limit = 1.1 if kind != "bfloat16" else 1.6  # its halves are read beside what is made of them
-    assert float(process.stdout) < limit, process.stdout
+    assert 0.9 < float(output) < limit
 
 
 def test_mismatch_is_counted_and_changes_nothing():
