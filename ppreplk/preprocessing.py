@@ -81,7 +81,10 @@ def check_preprocessing(config: Config, state: Mapping[str, np.ndarray], path: s
     for where, ops in places.items():
         wrong = _statistics_other_than(expected, ops)
         if wrong:
-            logger.warning("%s: %s; %s of %s expect %s", where, wrong, architecture.name, path, _text(expected))
+            logger.warning(
+                "%s: normalizes with %s; the published weights of %s expect %s, do those of %s?",
+                *(where, wrong, architecture.name, _text(expected), path),
+            )
         if size >= WARPED_FROM and "Train" not in where and not _is_warped(ops, size):
             logger.warning(
                 "%s: weights for %dx%d expect images resized to that square without cropping (ResizeImage: {size: %d})",

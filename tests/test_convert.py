@@ -118,6 +118,12 @@ CHANGES = {
     "shape": (lambda state: state.update({"norm.weight": np.zeros(3)}), "1 of wrong shape, norm.weight first"),
     "stage": (lambda state: state.pop("stages.0.blocks.0.prelkb_bn.weight"), "stages.0.blocks.0.prelkb_bn.weight is"),
     "stem": (lambda state: state.pop("stem.0.conv.weight"), "stem.0.conv.weight is missing"),
+    "no values": (
+        lambda state: state.update(
+            {"stages.0.blocks.0.large_kernel.lkb_origin.conv.weight": np.zeros((8, 0, 9, 2**40 + 1))}
+        ),
+        r"lkb_origin.conv.weight has the shape \[8, 0, 9, 1099511627777\]",
+    ),
     "kernels": (lambda state: [state.pop(n) for n in list(state) if "lkb_" in n], "no large kernels"),
 }
 
@@ -239,7 +245,7 @@ def test_preprocessing_that_does_not_belong_to_the_weights_is_remarked(caplog):
     xl, base = "RepLKNet-XL_MegData73M_ImageNet1K.pth", "RepLKNet-31B_ImageNet-1K_384.pth"
     received = warnings_of(caplog, "replknet31b", "RepLKNetXL", xl, True)
     assert len(received) == 3  # of training, evaluation and prediction
-    assert "RepLKNetXL of RepLKNet-XL_MegData73M_ImageNet1K.pth expect mean [0.5, 0.5, 0.5]" in received[0]
+    assert "the published weights of RepLKNetXL expect mean [0.5, 0.5, 0.5]" in received[0]
     received = warnings_of(caplog, "replknet31b", "RepLKNet31B", base, False)
     assert len(received) == 2 and "weights for 384x384 expect images resized to that square" in received[0]
     assert len(warnings_of(caplog, "replknetxl_320", "RepLKNet31B", base, True)) == 3

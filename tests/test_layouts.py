@@ -194,3 +194,14 @@ def test_merged_form_does_not_go_into_a_train_network():
     merged = arrays(ppreplk.reparameterize(network()))
     with pytest.raises(UserError, match=r"merged form: .* cannot be recovered from it; .*Arch.merged: True"):
         load_weights(small_network(), merged, "the file")
+
+
+def test_branches_that_cannot_be_merged_are_named():
+    state = arrays(network())
+    layer = "stages.1.blocks.2.large_kernel"
+    for change in ({f"{layer}.small_conv.bn.weight": np.zeros(3)}, {f"{layer}.small_conv.conv.weight": np.zeros(())}):
+        with pytest.raises(UserError, match=f"cannot be merged: {layer}.small_conv: "):
+            load_weights(small_network(merged=True), {**state, **change}, "the file")
+    with pytest.raises(UserError, match=rf"{layer}: kernels \[6, 1, 7, 7\] and \[6, 1, 9, 9\] do not add up"):
+        large = {f"{layer}.small_conv.conv.weight": np.zeros((6, 1, 9, 9))}
+        load_weights(small_network(merged=True), {**state, **large}, "the file")

@@ -59,8 +59,8 @@ def _in_form(model: nn.Layer, own: Mapping, state: Mapping[str, np.ndarray], sou
     if have == "train" and need == "merged":
         try:
             merged = merge(state)
-        except (KeyError, ValueError) as error:  # incomplete or mis-shaped branches
-            raise UserError(f"{source}: its large kernels cannot be merged ({error})") from error
+        except UserError as error:
+            raise UserError(f"{source}: its large kernels cannot be merged: {error}") from error
         logger.info("merged the large kernels of %s on the way", source)
         return merged
     return state

@@ -64,8 +64,10 @@ def infer(state: Mapping[str, np.ndarray], source: str) -> Architecture:
     def shape(name: str, dimensions: int) -> tuple[int, ...]:
         if name not in state:
             raise UserError(f"{source}: {name} is missing")
-        if state[name].ndim != dimensions:
-            raise UserError(f"{source}: {name} has the shape {list(state[name].shape)}, not {dimensions} dimensions")
+        if state[name].ndim != dimensions or state[name].size == 0:  # an empty array can claim any other length
+            raise UserError(
+                f"{source}: {name} has the shape {list(state[name].shape)}, expected {dimensions} dimensions"
+            )
         return state[name].shape
 
     stages = _count(state, "stages.{}.blocks.0.prelkb_bn.weight")

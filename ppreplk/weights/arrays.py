@@ -104,12 +104,16 @@ class PickledArray:
             raise UserError(f"an array of shape {list(shape)} needs {needed} bytes, the file gives it {len(raw)}")
         self._parts = (tuple(shape), dtype.dtype, bool(by_columns), raw)
 
-    def array(self) -> np.ndarray:
+    def bits(self) -> np.ndarray:
+        """The array as it is stored, in this machine's byte order."""
         shape, dtype, by_columns, raw = self._parts
         array = values_of(raw, dtype.str).reshape(shape, order="F" if by_columns else "C")
-        if dtype == np.uint16:  # where Paddle stores bfloat16 too
-            return widened(array)
         return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
+
+    def array(self) -> np.ndarray:
+        """The array; Paddle stores bfloat16 as the uint16 of its bits."""
+        bits = self.bits()
+        return widened(bits) if bits.dtype == np.uint16 else bits
 
 
 def numpy_names() -> dict[tuple[str, str], Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import UserError
-from .arrays import StoredArray
+from .arrays import PickledArray, StoredArray
 from .paddle_file import is_pickle, read_pickle
 from .safetensors_file import is_safetensors, read_safetensors
 from .torch_file import is_old_torch, is_torch_zip, read_old_torch, read_torch_zip
@@ -47,14 +47,14 @@ def read_weights(path: Path, ema: bool = False) -> RawWeights:
 
 
 def load_arrays(path: str | Path) -> Any:
-    """What ``paddle.save`` wrote, its tensors as arrays, without running code of the file.
+    """What ``paddle.save`` wrote, its tensors as arrays (bfloat16 as its bits), without running code of the file.
 
     Raises:
         UserError: the file is broken, or holds anything but arrays, numbers, texts and containers.
     """
 
     def leaf(value: Any) -> Any:
-        return _array(value) if isinstance(value, StoredArray) else value
+        return _array(value.bits) if isinstance(value, PickledArray) else value
 
     with _about(path):
         return read_pickle(_mapped(Path(path)), leaf)
@@ -130,13 +130,13 @@ def _arrays(content: Any) -> dict[str, np.ndarray]:
     arrays = {}
     for name, stored in content.items():
         with _about(shown(name)):
-            arrays[name] = _array(stored)
+            arrays[name] = _array(stored.array)
     return arrays
 
 
-def _array(stored: StoredArray) -> np.ndarray:
+def _array(make: Callable[[], np.ndarray]) -> np.ndarray:
     try:
-        return stored.array()
+        return make()
     except UserError:
         raise
     except (ValueError, TypeError, OverflowError, MemoryError) as error:

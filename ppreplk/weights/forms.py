@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from .. import fusion
+from ..errors import UserError
 from ..layers import BN_EPSILON
 
 ORIGIN = ".lkb_origin.conv.weight"
@@ -22,7 +23,11 @@ def form_of(names: Iterable[str]) -> str | None:
 
 
 def merge(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Train-form weights as merged ones: one float32 kernel and bias for the branches of each large kernel."""
+    """Train-form weights as merged ones: one float32 kernel and bias for the branches of each large kernel.
+
+    Raises:
+        UserError: a branch is incomplete, or the shapes of its parts do not fit.
+    """
     merged: dict[str, np.ndarray] = {}
     for name, array in state.items():
         layer, found, _ = name.partition(".lkb_origin.")
@@ -30,6 +35,11 @@ def merge(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             weight, bias = _fused(state, f"{layer}.lkb_origin")
             if f"{layer}{SMALL}.conv.weight" in state:
                 small_weight, small_bias = _fused(state, f"{layer}{SMALL}")
+                margin = weight.shape[-1] - small_weight.shape[-1]
+                if len(weight) != len(small_weight) or margin < 0 or margin % 2:
+                    raise UserError(
+                        f"{layer}: kernels {list(weight.shape)} and {list(small_weight.shape)} do not add up"
+                    )
                 weight = weight + fusion.pad_kernel(small_weight, weight.shape[-1])
                 bias = bias + small_bias
             merged[f"{layer}.lkb_reparam.weight"] = weight.astype(np.float32)
@@ -40,6 +50,9 @@ def merge(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _fused(state: Mapping[str, np.ndarray], layer: str) -> tuple[np.ndarray, np.ndarray]:
-    gamma, beta, mean, variance = (state[f"{layer}.bn.{part}"] for part in BN)
-    scale, shift = fusion.bn_scale_shift(gamma, beta, mean, variance, BN_EPSILON)
-    return fusion.scale_conv_output(state[f"{layer}.conv.weight"], None, scale, shift)
+    """Weight (C, 1, K, K) and bias (C,), float64, of a convolution and its batch normalization."""
+    weight = state[f"{layer}.conv.weight"]
+    vectors = [state.get(f"{layer}.bn.{part}") for part in BN]
+    if weight.ndim != 4 or any(vector is None or vector.shape != weight.shape[:1] for vector in vectors):
+        raise UserError(f"{layer}: a convolution and its batch normalization are incomplete or of different widths")
+    return fusion.scale_conv_output(weight, None, *fusion.bn_scale_shift(*vectors, BN_EPSILON))

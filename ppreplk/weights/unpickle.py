@@ -236,7 +236,7 @@ class _Machine:
         value, key = self.stack.pop(), self.stack.pop()
         return [key, value]
 
-    def tuple(self, count: int) -> None:
+    def group(self, count: int) -> None:
         values = tuple(self.stack[len(self.stack) - count :])
         if len(values) != count:
             raise UserError("a broken pickle: its stack is empty")
@@ -287,9 +287,9 @@ OPERATIONS: dict[bytes, Operation] = {
     pickle.BINBYTES8: lambda m: m.raw(8),
     pickle.BYTEARRAY8: lambda m: m.raw(8),
     pickle.EMPTY_TUPLE: lambda m: m.push(()),
-    pickle.TUPLE1: lambda m: m.tuple(1),
-    pickle.TUPLE2: lambda m: m.tuple(2),
-    pickle.TUPLE3: lambda m: m.tuple(3),
+    pickle.TUPLE1: lambda m: m.group(1),
+    pickle.TUPLE2: lambda m: m.group(2),
+    pickle.TUPLE3: lambda m: m.group(3),
     pickle.TUPLE: lambda m: m.push(tuple(m.items())),
     pickle.EMPTY_LIST: lambda m: m.push([]),
     pickle.LIST: lambda m: m.push(m.items()),
