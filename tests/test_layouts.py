@@ -124,13 +124,16 @@ def test_every_layout_gives_the_same_network(tmp_path, layout, form):
         assert (other(images) == model(images)).all()
 
 
-def test_backbones_leave_the_downstream_heads(tmp_path):
+def test_backbones_leave_the_downstream_heads(tmp_path, caplog):
     model = network(class_num=None, out_indices=[0, 1, 2], norm_intermediate_features=True)
     theirs = {f"backbone.{name}": array for name, array in as_torch(arrays(model)).items()}
     heads = {"decode_head.conv_seg.weight": np.zeros((5, 8, 1, 1), np.float32), "auxiliary_head.x": np.zeros(3)}
     write_zip(tmp_path / "mmseg.pth", {"state_dict": tensors({**theirs, **heads})})
     report = convert(tmp_path / "mmseg.pth", tmp_path / "backbone.safetensors")
     assert report.layout == "mmseg/mmdet" and "a backbone" in str(report)
+    with caplog.at_level("INFO", logger="ppreplk"):
+        load_checkpoint(tmp_path / "mmseg.pth")
+    assert "left out what is no part of the network: 1 of decode_head, 1 of auxiliary_head" in caplog.text
     assert report.left_out["decode_head"] == report.left_out["auxiliary_head"] == 1
     other = report.architecture.build()
     load_weights(other, load_checkpoint(tmp_path / "backbone.safetensors"), "converted")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,12 @@ from ..atomic import replacing
 from ..errors import UserError
 from .architecture import Architecture, compare, infer
 from .files import find_checkpoint, read_weights
-from .layouts import translate
+from .layouts import COUNTER, translate
 from .paddle_file import write_pdparams
 from .safetensors_file import write_safetensors
 from .unpickle import shown
+
+logger = logging.getLogger(__name__)
 
 STATISTICS = ("._mean", "._variance")
 WRITERS: dict[str, Callable[[Mapping[str, np.ndarray], Path], None]] = {
@@ -40,7 +43,18 @@ def load_checkpoint(path: str | Path, ema: bool = False) -> dict[str, np.ndarray
         UserError: no such file, a broken one, or one that holds anything but weights.
     """
     path = find_checkpoint(path)
-    return translate(read_weights(path, ema).state, str(path)).state
+    raw = read_weights(path, ema)
+    translated = translate(raw.state, str(path))
+    heads = {name: count for name, count in translated.left_out.items() if name != COUNTER}
+    if heads:
+        logger.info("%s: left out what is no part of the network: %s", path, _counts(heads))
+    if raw.has_averaged and not ema:
+        logger.info("%s holds averaged weights too; tools/convert.py --ema takes them", path)
+    return translated.state
+
+
+def _counts(groups: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} of {name}" for name, count in groups.items()) or "nothing"
 
 
 @dataclass(frozen=True)
@@ -57,13 +71,12 @@ class Conversion:
     averaged: str
 
     def __str__(self) -> str:
-        left_out = ", ".join(f"{count} of {name}" for name, count in self.left_out.items()) or "nothing"
         return "\n".join(
             [
                 f"layout: {self.layout}",
                 f"architecture: {self.architecture}",
                 f"form: {self.architecture.form}",
-                f"tensors: {self.tensors}, parameters: {self.parameters:,}, left out: {left_out}",
+                f"tensors: {self.tensors}, parameters: {self.parameters:,}, left out: {_counts(self.left_out)}",
                 *([f"weights: {self.averaged}"] if self.averaged else []),
                 f"wrote {self.target}",
             ]

@@ -121,10 +121,8 @@ def _unwrapped(content: Any, ema: bool) -> tuple[Any, bool]:
 
 def _arrays(content: Any) -> dict[str, np.ndarray]:
     if not isinstance(content, Mapping) or not content:
-        raise UserError(f"holds {type(content).__name__}, not a table of weights")
-    strange = [
-        name for name, value in content.items() if not (isinstance(name, str) and isinstance(value, StoredArray))
-    ]
+        raise UserError("holds no table of weights")
+    strange = [n for n, value in content.items() if not isinstance(n, str) or not isinstance(value, StoredArray)]
     if strange:
         raise UserError(f"{len(strange)} entries are not weights, {shown(strange[0])!r} first")
     arrays = {}

@@ -91,9 +91,13 @@ def _checked(entry: Any, name: str) -> tuple[str, list[int], int, int]:
     """dtype, shape, begin and end of one tensor."""
     if not isinstance(entry, dict) or not is_shape(entry.get("shape")) or not is_shape(entry.get("data_offsets")):
         raise UserError(f"broken, {shown(name)} is not described by dtype, shape and data_offsets")
-    dtype, shape, span = DTYPES.get(str(entry.get("dtype"))), entry["shape"], entry["data_offsets"]
-    if dtype is None:
-        raise UserError(f"{shown(name)} is of type {shown(entry.get('dtype'))}, which is not read")
+    kind, shape, span = entry.get("dtype"), entry["shape"], entry["data_offsets"]
+    if not isinstance(kind, str) or kind not in DTYPES:
+        kinds = ", ".join(DTYPES)
+        raise UserError(
+            f"{shown(name)} is of another type than {kinds}" + (f": {shown(kind)}" if isinstance(kind, str) else "")
+        )
+    dtype = DTYPES[kind]
     if len(span) != 2 or span[1] - span[0] != math.prod(shape) * width_of(dtype):
         raise UserError(f"broken, the bytes of {shown(name)} do not make its shape {shape}")
     return dtype, shape, span[0], span[1]

@@ -44,6 +44,10 @@ OTHER_TENSORS = {
 ZIP = b"PK\x03\x04"
 MAGIC = b"\x8a\x0a" + 0x1950A86A20F9469CFC6C.to_bytes(10, "little") + b"."  # a pickled number opens the older format
 OLD_VERSION = 1001
+ZIP_ERRORS = (
+    *(zipfile.BadZipFile, NotImplementedError, struct.error, OSError, EOFError),
+    *(ValueError, LookupError, OverflowError, MemoryError),
+)
 LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
@@ -54,14 +58,14 @@ class Storage:
         self.dtype = dtype
         self.count = count
         self.raw = raw
-        self._checksum = checksum
+        self.checksum = checksum
         self._values: np.ndarray | None = None
 
     def values(self) -> np.ndarray:
         if self._values is None:
             if self.raw is None:
                 raise UserError("a tensor's storage is missing")
-            if self._checksum is not None and zlib.crc32(self.raw) != self._checksum:
+            if self.checksum is not None and zlib.crc32(self.raw) != self.checksum:
                 raise UserError("a tensor is damaged (its checksum differs); download the file again")
             self._values = values_of(self.raw, self.dtype)
         return self._values
@@ -159,7 +163,7 @@ def read_torch_zip(data: memoryview, path: Path) -> Any:
                 raise UserError(f"storage {shown(pid[2])} is missing")
             if entry.file_size != needed:
                 raise UserError(f"storage {pid[2]} holds {entry.file_size} bytes, its tensor needs {needed}")
-            storage.raw, storage._checksum = _content(entry, data), entry.CRC
+            storage.raw, storage.checksum = _content(entry, data), entry.CRC
         return storage
 
     content, _ = unpickle(_content(entries[pickles[0]], data), {**numpy_names(), **TENSORS}, persistent)
@@ -171,7 +175,7 @@ def _entries(data: memoryview, path: Path) -> dict[str, zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, LookupError, NotImplementedError, struct.error, OSError, EOFError) as error:
+    except ZIP_ERRORS as error:
         raise UserError(f"a broken zip archive ({error}); download it again") from error
     entries = {}
     for info in infos:
@@ -190,11 +194,11 @@ def _entries(data: memoryview, path: Path) -> dict[str, zipfile.ZipInfo]:
 
 def _content(info: zipfile.ZipInfo, data: memoryview) -> memoryview:
     """Where an uncompressed entry lies; its local header may be longer than the central one says."""
-    head = data[info.header_offset : info.header_offset + 30]
-    if len(head) != 30:
+    head = data[info.header_offset : info.header_offset + LOCAL_HEADER.size]
+    if info.header_offset < 0 or len(head) != LOCAL_HEADER.size:
         raise UserError(f"the archive's entry {shown(info.filename)} lies outside the file; download it again")
     signature, name_length, extra_length = LOCAL_HEADER.unpack(head)
-    start = info.header_offset + 30 + name_length + extra_length
+    start = info.header_offset + LOCAL_HEADER.size + name_length + extra_length
     if signature != ZIP or start + info.file_size > len(data):
         raise UserError(f"the archive's entry {shown(info.filename)} lies outside the file; download it again")
     return data[start : start + info.file_size]

@@ -116,7 +116,7 @@ def unpickle(
 class _Machine:
     """Stack, memo and position of one running pickle."""
 
-    def __init__(self, data, position, names, persistent):
+    def __init__(self, data: memoryview, position: int, names: Mapping, persistent: Callable[[Any], Any] | None):
         self.data = data
         self.position = position
         self.names = names
