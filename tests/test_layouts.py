@@ -87,6 +87,13 @@ def megengine(state: dict, layers=(1, 2, 1), flat_bn: bool = False) -> dict:
     return named
 
 
+class Parameter:
+    """A tensor of MegEngine."""
+
+    def __init__(self, array: np.ndarray):
+        self.array = array
+
+
 def write_pickle(path, content, protocol=4):
     path.write_bytes(pickle.dumps(content, protocol=protocol))
 
@@ -122,6 +129,31 @@ def test_every_layout_gives_the_same_network(tmp_path, layout, form):
         load_weights(other, load_checkpoint(checkpoint), "renamed")
         other.eval()
         assert (other(images) == model(images)).all()
+
+
+class MegEnginePickler(pickle._Pickler):
+    """Saves arrays as MegEngine saves its tensors."""
+
+    dispatch = dict(pickle._Pickler.dispatch)
+
+    def save_parameter(self, value: Parameter) -> None:
+        self.write(pickle.GLOBAL + b"megengine.tensor\nParameter\n")
+        self.save((value.array, value.array.dtype, "gpu0"))
+        self.write(pickle.NEWOBJ)
+        self.save({"qdict": {"mode": None, "scale": None, "zero_point": None}})
+        self.write(pickle.BUILD)
+
+    dispatch[Parameter] = save_parameter
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_tensors_of_megengine_are_arrays(tmp_path, protocol):
+    model = network()
+    with open(tmp_path / "weights.pkl", "wb") as file:
+        content = {name: Parameter(array) for name, array in megengine(arrays(model)).items()}
+        MegEnginePickler(file, protocol).dump({"state_dict": content})
+    state = load_checkpoint(tmp_path / "weights.pkl")
+    assert set(state) == set(arrays(model)) and all((state[n] == a).all() for n, a in arrays(model).items())
 
 
 def test_backbones_leave_the_downstream_heads(tmp_path, caplog):

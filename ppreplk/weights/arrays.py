@@ -7,6 +7,7 @@ what they are given. The stand-ins here take the same calls and check them.
 from __future__ import annotations
 
 import math
+import mmap
 import re
 from typing import Any, Protocol, Union, runtime_checkable
 
@@ -43,13 +44,17 @@ def values_of(raw: Raw, dtype: str) -> np.ndarray:
     if len(raw) == 0:
         return np.zeros(0, np.float32 if dtype == BFLOAT16 else dtype)
     if dtype == BFLOAT16:
-        return widened(np.frombuffer(raw, "<u2"))
+        return widened(np.frombuffer(raw, "<u2"), raw)
     return np.frombuffer(raw, dtype)
 
 
-def widened(halves: np.ndarray) -> np.ndarray:
-    """The bits of bfloat16 numbers, uint16, as the same numbers in float32."""
-    return (halves.astype(np.uint32) << 16).view(np.float32)
+def widened(halves: np.ndarray, raw: Raw) -> np.ndarray:
+    """The bits of bfloat16 numbers, uint16, as the same numbers in float32; ``raw`` is where the bits lie."""
+    bits = halves.astype(np.uint32)
+    bits <<= 16
+    if isinstance(raw, memoryview) and isinstance(raw.obj, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        raw.obj.madvise(mmap.MADV_DONTNEED)  # the halves were read once: they need not stay in memory
+    return bits.view(np.float32)
 
 
 def is_shape(shape: Any) -> bool:
@@ -113,7 +118,7 @@ class PickledArray:
     def array(self) -> np.ndarray:
         """The array; Paddle stores bfloat16 as the uint16 of its bits."""
         bits = self.bits()
-        return widened(bits) if bits.dtype == np.uint16 else bits
+        return widened(bits, self._parts[-1]) if bits.dtype == np.uint16 else bits
 
 
 def numpy_names() -> dict[tuple[str, str], Any]:

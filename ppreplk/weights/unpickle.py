@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import UserError
 
-STEPS = 2_000_000  # one step builds 250 bytes at most; RepLKNet-XL with an optimizer's state takes 200,000
+STEPS = 2_000_000  # one step builds 250 bytes at most; RepLKNet-XL with averages and an optimizer's state takes 90,000
 SHORT = 256  # bytes up to this length are copied, longer ones stay views of the file
 KEYS = (str, int, float, bool, bytes, type(None))
 
