@@ -124,7 +124,7 @@ CHANGES = {
         ),
         r"lkb_origin.conv.weight has the shape \[8, 0, 9, 1099511627777\]",
     ),
-    "kernels": (lambda state: [state.pop(n) for n in list(state) if "lkb_" in n], "no large kernels"),
+    "kernels": (lambda state: [state.pop(n) for n in list(state) if ".lkb_" in n], "no large kernels"),
 }
 
 

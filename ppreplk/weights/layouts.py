@@ -83,11 +83,11 @@ def translate(state: Mapping[str, np.ndarray], source: str) -> Translated:
     Raises:
         UserError: two names stand for the same thing.
     """
-    names = {name: name for name in state}
-    note = ""
-    if all(name.startswith(PARALLEL) for name in names):
-        names, note = {name: name[len(PARALLEL) :] for name in names}, ", DataParallel"
+    is_parallel = all(name.startswith(PARALLEL) for name in state)
+    names = {name: name[len(PARALLEL) :] if is_parallel else name for name in state}
     layout, renamed = _renamed(names.values())
+    if layout is None:
+        names = renamed = {name: name for name in state}
     translated: dict[str, np.ndarray] = {}
     left_out: dict[str, int] = {}
     foreign = any(name.rpartition(".")[2] in BUFFERS for name in names)
@@ -105,27 +105,24 @@ def translate(state: Mapping[str, np.ndarray], source: str) -> Translated:
         if layout == MEGENGINE:
             array = _megengine_array(ours, array)
         translated[ours] = array.T if foreign and ours == HEAD and array.ndim == 2 else array
-    return Translated(translated, layout + note if layout else None, left_out)
+    return Translated(translated, f"{layout}, DataParallel" if layout and is_parallel else layout, left_out)
 
 
 def _renamed(names: Iterable[str]) -> tuple[str | None, dict[str, str | None]]:
     """The layout, and {name: official name, or None for what is no part of the network}."""
     names = list(names)
-    first = {name.partition(".")[0] for name in names}
     parts = {part for name in names for part in name.split(".")}
-    if "backbone" in first:
+    if "prelkb_bn" in parts and any(name.startswith(BACKBONE) for name in names):
         layout = "mmpretrain" if "head.fc.weight" in names else "mmseg/mmdet"
         last = max((int(n) for n in re.findall(r"^backbone\.stages\.(\d{1,3})\.", "\n".join(names), re.M)), default=0)
         return layout, {name: _from_openmmlab(name, layout == "mmpretrain", last) for name in names}
-    if "blocks" in first:
+    if "premlp_bn" in parts:
         stages = _megengine_stages(names)
         return MEGENGINE, {name: _from_megengine(name, stages) for name in names}
-    if parts & set(PADDLEVIT) or "stem.0.norm.weight" in names:
+    if "pre_large_kernel_bn" in parts:
         return "PaddleViT", {name: _from_paddlevit(name) for name in names}
-    own = {name: name for name in names}
-    if {"stem", "stages"} <= first:
-        return ("ppreplk" if "_mean" in parts else "official"), own
-    return None, own
+    known = "ppreplk" if "_mean" in parts else "official"
+    return known if "prelkb_bn" in parts else None, {name: name for name in names}
 
 
 def _from_openmmlab(name: str, is_classifier: bool, last: int) -> str | None:
