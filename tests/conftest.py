@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +95,21 @@ def run_tool(name: str, *arguments: str, cwd: Path, env: dict | None = None) -> 
     """Run tools/NAME.py as a user would."""
     command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
+
+
+def run_python(code: str, *arguments: str | Path) -> str:
+    """Run ``code`` in a process of its own, with these modules beside it; what it prints."""
+    command = [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+def peak_memory() -> int:
+    """Largest resident size of this process so far, in bytes, mapped files included (Linux)."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) * 1024
 
 
 COLOURS = {0: (220, 30, 30), 1: (30, 220, 30), 2: (30, 30, 220)}
