@@ -106,7 +106,7 @@ const Kernels& current_kernels() { return *chosen_kernels().load(std::memory_ord
 
 // The transform length and the number of tiles that cost least. Per length, a transform takes
 // about (length + 16) * (log2(length) + 2): measured over maps of 28x28 to 300x300 and kernels
-// of 9 to 101, this picks the fastest tiling or one at most 15% slower.
+// of 9 to 101, this picks the fastest tiling or one at most 18% slower.
 Axis plan_axis(int64_t extent, int64_t kernel) {
   Axis best{};
   best.extent = static_cast<int>(extent);
@@ -135,20 +135,23 @@ Axis plan_axis(int64_t extent, int64_t kernel) {
   return best;
 }
 
-// The rule is measured (float32, one thread, AVX-512 and AVX2 alike; microseconds for 16
-// channels, forward / backward, spectral against the other algorithm):
+// The rule is measured. Microseconds per 16 channels and image, forward with packed weights /
+// backward, float32, one thread of an AMD Zen 5:
 //
-//   map      K    spectral     other
-//   7x7      5   0.36/1.22    0.45/1.11   Toeplitz
-//   7x7     13   0.79/2.93    0.57/2.05   Toeplitz
-//   8x8      9   0.47/1.74    0.65/1.87   Toeplitz
-//   56x4    13    2.2/7.1      1.9/5.9    Toeplitz
-//   56x7    13    4.7/12.0     9.8/16     Toeplitz
-//   14x14    3    1.2/3.5      0.8/2.5    direct
-//   28x28    5    5.3/13       6.0/15     direct
-//   56x56    3     26/58        14/25     direct
-//   56x56    5     26/58        22/48     direct
-//   56x56    7     25/57        34/124    direct
+//                 AVX-512                     AVX2
+//   map      K    spectral     other          spectral     other
+//   7x7      5    0.56 / 1.36  0.48 / 1.06    0.84 / 2.16  0.69 / 1.52  Toeplitz
+//   7x7     13    0.97 / 3.11  0.60 / 2.07    1.85 / 5.27  1.00 / 3.03  Toeplitz
+//   8x8      9    0.65 / 1.92  0.78 / 1.91    1.00 / 2.98  1.25 / 3.02  Toeplitz
+//   56x4    13    3.30 / 7.83  2.34 / 5.97    5.30 / 16.8  5.80 / 14.9  Toeplitz
+//   56x7     9    6.58 / 11.3  5.38 / 9.85    9.03 / 27.6  8.86 / 24.2  Toeplitz
+//   56x7    31    10.4 / 24.5  14.7 / 33.3    18.7 / 59.9  37.7 / 86.7  Toeplitz
+//   14x14    3    1.53 / 3.46  1.05 / 2.45    2.22 / 4.82  1.47 / 2.91  direct
+//   14x14    5    1.56 / 3.66  2.01 / 5.24    2.28 / 5.06  3.41 / 9.49  direct
+//   28x28    5    6.86 / 13.3  6.49 / 14.5    10.3 / 20.0  10.2 / 33.7  direct
+//   56x56    3    31.5 / 56.7  15.5 / 26.8    46.8 / 88.3  13.2 / 28.2  direct
+//   56x56    5    32.1 / 58.6  23.7 / 50.7    47.3 / 88.8  36.6 / 125   direct
+//   112x112  5    136 / 299    93.4 / 184     204 / 414    143 / 330    direct
 //
 // Toeplitz products grow with the square of the width, but have next to no overhead: they win
 // as long as there are at most about 32 of them per number in the transform.
@@ -216,7 +219,8 @@ float* thread_scratch(int64_t floats) {
 // Calls body(task, scratch) for every task. Neighbouring tasks go to the same thread.
 template <class Body>
 void parallel_for(int threads, int64_t tasks, int64_t scratch_floats, Body body) {
-  const int team = static_cast<int>(std::clamp<int64_t>(threads, 1, std::max<int64_t>(tasks, 1)));
+  [[maybe_unused]] const int team =
+      static_cast<int>(std::clamp<int64_t>(threads, 1, std::max<int64_t>(tasks, 1)));
   std::exception_ptr error;
 #pragma omp parallel num_threads(team)
   {
