@@ -10,11 +10,13 @@ from scipy.signal import fftconvolve
 import ppreplk
 from ppreplk.errors import UserError
 from ppreplk.layers import ReparamDepthwiseConv
+from ppreplk.ops import compiled
 from ppreplk.ops.depthwise_conv import choose
 from ppreplk.ops.spectral import transform_size
 from ppreplk.runtime import available_cores, set_threads
 
 IMPLEMENTATIONS = ["fft", "compiled"]
+LESSER = ["avx2", "portable"]  # instruction sets of other processors
 BATCHES, CHANNELS, KERNELS = (1, 2, 5), (1, 3, 16, 40, 130), (*range(1, 32, 2), 51)
 AFFORDABLE = 3e9  # multiply-adds of Paddle's own operator, which is slow
 CORNERS = [
@@ -85,6 +87,50 @@ def channel_errors(received, expected, channel_axis):
 
 def native(x, weight, bias):
     return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=weight.shape[0])
+
+
+@pytest.fixture(params=LESSER)
+def lesser(request):
+    """An instruction set that is not this processor's best."""
+    ppreplk.load_ops()
+    best = compiled.instruction_set()
+    try:
+        compiled.use_instruction_set(request.param)
+    except UserError as error:
+        pytest.skip(str(error))
+    yield request.param
+    compiled.use_instruction_set(best)
+
+
+@pytest.mark.parametrize("number", range(0, len(SHAPES), 2))
+def test_other_instruction_sets(lesser, number):
+    assert compiled.instruction_set() == lesser
+    test_output_and_gradients("compiled", number)
+
+
+def test_weights_packed_for_another_instruction_set_are_not_used(lesser):
+    x, weight, bias, _ = operands(1, 20, 14, 14, 9)
+    weight = paddle.to_tensor(weight)
+    packed = compiled.pack(weight, 14, 14)
+    compiled.use_instruction_set("portable" if lesser == "avx2" else "avx2")
+    y = compiled.packed_conv2d(paddle.to_tensor(x), weight, packed, paddle.to_tensor(bias), relu=True).numpy()
+    np.testing.assert_allclose(y, np.maximum(reference(x, weight.numpy(), bias, x)[0], 0), atol=1e-4)
+
+
+def test_an_unknown_instruction_set():
+    ppreplk.load_ops()
+    with pytest.raises(UserError, match="cannot use 'sse9'"):
+        compiled.use_instruction_set("sse9")
+
+
+def test_packed_weights_and_maps_of_another_size():
+    x, weight, bias, _ = operands(2, 20, 17, 9, 13)
+    weight = paddle.to_tensor(weight)
+    expected = reference(x, weight.numpy(), bias, x)[0]
+    for size in ((17, 9), (9, 17), (30, 30)):
+        packed = compiled.pack(weight, *size)
+        y = compiled.packed_conv2d(paddle.to_tensor(x), weight, packed, paddle.to_tensor(bias), relu=False).numpy()
+        np.testing.assert_allclose(y, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("number", range(len(SHAPES)))

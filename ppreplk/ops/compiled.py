@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 from pathlib import Path
 
@@ -47,6 +48,29 @@ def _register(library: Path) -> bool:
     except (OSError, RuntimeError, ValueError):  # a library for another system, say
         return False
     return True
+
+
+def instruction_set() -> str:
+    """What the operators run on here: ``avx512``, ``avx2`` or ``portable``. They must be loaded."""
+    function = _library().ppreplk_instruction_set
+    function.restype = ctypes.c_char_p
+    return function().decode("ascii")
+
+
+def use_instruction_set(name: str) -> None:
+    """Run on a lesser instruction set, for tests and benchmarks; weights packed for another no longer fit.
+
+    Raises:
+        UserError: this processor does not have it.
+    """
+    function = _library().ppreplk_use_instruction_set
+    function.restype = ctypes.c_bool
+    if not function(name.encode("ascii")):
+        raise UserError(f"the compiled operators cannot use {name!r} on this processor")
+
+
+def _library() -> ctypes.CDLL:
+    return ctypes.CDLL(str(find_library()))
 
 
 def serves(dtype: paddle.dtype, kernel_size: int) -> bool:

@@ -101,7 +101,10 @@ def choose(dtype: paddle.dtype, kernel_size: int, device: str) -> str:
 @functools.cache
 def _announce(name: str) -> None:
     """Once per process and implementation."""
-    logger.info("large depthwise convolutions run as %r", name)
+    logger.info(
+        "large depthwise convolutions run as %s",
+        f"compiled ({compiled.instruction_set()})" if name == "compiled" else name,
+    )
 
 
 def depthwise_conv2d(

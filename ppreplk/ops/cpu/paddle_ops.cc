@@ -183,3 +183,15 @@ PD_BUILD_OP(ppreplk_depthwise_conv_packed)
     .SetKernelFn(PD_KERNEL(conv_packed))
     .SetInferShapeFn(PD_INFER_SHAPE(packed_shape))
     .SetInferDtypeFn(PD_INFER_DTYPE(packed_dtype));
+
+// For Python's ctypes: what runs here, and a lesser instruction set for tests and benchmarks.
+extern "C" const char* ppreplk_instruction_set() { return ppreplk::instruction_set(); }
+
+extern "C" bool ppreplk_use_instruction_set(const char* name) {
+  try {
+    ppreplk::use_instruction_set(name);
+    return true;
+  } catch (const std::exception&) {
+    return false;
+  }
+}
