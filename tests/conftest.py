@@ -16,6 +16,8 @@ import yaml
 from PIL import Image
 
 import ppreplk
+from ppreplk.errors import UserError
+from ppreplk.ops.build import find_compiler
 from ppreplk.runtime import use_vector_units
 from ppreplk.weights import load_checkpoint, load_weights
 
@@ -24,6 +26,16 @@ use_vector_units()  # before the math library is used: every process of a test t
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_CASES = ("tiny_reparam5", "tiny_kernel_exceeds_map", "tiny_xl_backbone")
+
+
+def require_compiled_operator() -> None:
+    """Build and load it; skip the test where there is no compiler."""
+    try:
+        ppreplk.load_ops()
+    except UserError as error:
+        if find_compiler() is None:
+            pytest.skip(str(error))
+        raise
 
 
 def relative_difference(received, expected) -> float:

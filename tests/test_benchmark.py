@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from conftest import ROOT, run_tool
+from conftest import ROOT, require_compiled_operator, run_tool
 from PIL import Image
 
 from ppreplk.benchmark.timing import take_turns
@@ -62,6 +62,7 @@ def test_the_figure(tmp_path):
     ],
 )
 def test_ours_are_among_the_contestants(tmp_path, arguments, rows):
+    require_compiled_operator()
     process = run_tool("benchmark", *arguments, "--rounds", "1", "--output", "t.csv", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     columns, *received = csv.reader((tmp_path / "t.csv").open())

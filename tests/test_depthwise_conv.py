@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
-from conftest import randomise_batch_norms
+from conftest import randomise_batch_norms, require_compiled_operator
 from scipy.signal import fftconvolve
 
 import ppreplk
@@ -48,7 +48,7 @@ SHAPES = CORNERS + [(*shape, kernel) for shape, kernel in sampled_shapes(31)]
 @pytest.fixture(scope="module", params=IMPLEMENTATIONS)
 def impl(request):
     if request.param == "compiled":
-        ppreplk.load_ops()
+        require_compiled_operator()
     return request.param
 
 
@@ -92,7 +92,7 @@ def native(x, weight, bias):
 @pytest.fixture(params=LESSER)
 def lesser(request):
     """An instruction set that is not this processor's best."""
-    ppreplk.load_ops()
+    require_compiled_operator()
     best = compiled.instruction_set()
     try:
         compiled.use_instruction_set(request.param)
@@ -118,12 +118,13 @@ def test_weights_packed_for_another_instruction_set_are_not_used(lesser):
 
 
 def test_an_unknown_instruction_set():
-    ppreplk.load_ops()
+    require_compiled_operator()
     with pytest.raises(UserError, match="cannot use 'sse9'"):
         compiled.use_instruction_set("sse9")
 
 
 def test_packed_weights_and_maps_of_another_size():
+    require_compiled_operator()
     x, weight, bias, _ = operands(2, 20, 17, 9, 13)
     weight = paddle.to_tensor(weight)
     expected = reference(x, weight.numpy(), bias, x)[0]
@@ -259,7 +260,7 @@ def test_the_rule_of_auto(monkeypatch):
 
 
 def test_what_the_compiled_operator_does_not_take():
-    ppreplk.load_ops()
+    require_compiled_operator()
     for dtype, kernel in (("float64", 3), ("float32", 129)):
         x, weight = paddle.rand([1, 2, 5, 5]).astype(dtype), paddle.rand([2, 1, kernel, kernel]).astype(dtype)
         with pytest.raises(UserError, match=f"got {dtype} and {kernel}"):

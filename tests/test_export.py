@@ -11,7 +11,7 @@ import numpy as np
 import paddle
 import pytest
 import yaml
-from conftest import colour_config, randomise_batch_norms, run_tool, write_config
+from conftest import colour_config, randomise_batch_norms, require_compiled_operator, run_tool, write_config
 
 from ppreplk import export as export_module
 from ppreplk.builders import build_network
@@ -255,6 +255,7 @@ def predict_without_onednn(folder, images):
 
 @pytest.mark.parametrize("size", [32, 47])
 def test_a_program_with_the_compiled_operator(project, size):
+    require_compiled_operator()
     changes = ["Global.export_depthwise=compiled", "Arch.infer_add_softmax=False"]
     changes += [f"Global.image_shape=[3, {size}, {size}]", f"Infer.transforms.1.ResizeImage.size={size}"]
     folder = export(config(*changes))
@@ -267,6 +268,7 @@ def test_a_program_with_the_compiled_operator(project, size):
 
 
 def test_a_program_with_the_compiled_operator_loads_it_by_itself(project):
+    require_compiled_operator()
     folder = export(config("Global.export_depthwise=compiled"))
     arguments = ["-c", "config.yaml", "--model-dir", folder, "-o", "Infer.infer_imgs=data/images"]
     process = run_tool("infer", *arguments, cwd=project)
@@ -278,6 +280,7 @@ def test_a_program_with_the_compiled_operator_loads_it_by_itself(project):
 
 def test_a_baseline_has_no_layer_for_the_compiled_operator(project):
     pytest.importorskip("paddleclas")
+    require_compiled_operator()
     changes = ["Arch={name: ResNet18, class_num: 3}", "Global.export_depthwise=compiled"]
     paddle.save(build_network(config(*changes).Arch).state_dict(), "weights.pdparams")
     with pytest.raises(UserError, match="ResNet18 has no depthwise layer"):
@@ -288,6 +291,7 @@ def test_a_baseline_has_no_layer_for_the_compiled_operator(project):
 @pytest.mark.parametrize("size", [224, 384])
 def test_the_full_network_with_the_compiled_operator(tmp_path, size):
     """python -m pytest -m slow tests/test_export.py (about two minutes)"""
+    require_compiled_operator()
     paddle.seed(0)
     model = build_model("RepLKNet31B", class_num=10)
     randomise_batch_norms(model)
