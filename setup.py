@@ -58,6 +58,8 @@ setup(
     extras_require={
         # tests and lint; nbclient and ipykernel execute the notebook in a slow test
         "dev": ["pytest>=7", "ruff>=0.4", "nbclient", "ipykernel", "matplotlib>=3.6"],
+        # other frameworks, to measure beside ours; figures
+        "benchmark": ["torch", "onnx", "onnxruntime", "openvino", "matplotlib"],
         # pictures of tools/study.py and tools/erf.py, where paddleclas has not brought it
         "figures": ["matplotlib>=3.6"],
         # pictures in the notebook, where paddleclas has not brought it; curves

@@ -18,6 +18,7 @@ from .metrics import METRICS, TopkAcc
 from .models.registry import find_model, list_models
 from .ops.depthwise_conv import AUTO, prepare
 from .optim import OPTIMIZERS, SCHEDULES
+from .preprocessing import check_preprocessing
 from .runtime import processes
 from .weights import load_checkpoint, load_weights
 
@@ -87,11 +88,27 @@ def build_trained_network(config: Config) -> nn.Layer:
             "Global.pretrained_model is not set: name the trained weights, for example "
             f"-o Global.pretrained_model={config.Global.output_dir.rstrip('/')}/best_model"
         )
-    state = load_checkpoint(path)
     model = build_network(config.Arch)
-    load_weights(model, state, str(path))
+    load_pretrained(model, config)
     model.eval()
     return model
+
+
+def load_pretrained(model: nn.Layer, config: Config, training: bool = False) -> None:
+    """Put the weights of ``Global.pretrained_model`` into ``model``.
+
+    Args:
+        model: the network of ``config``.
+        config: its transforms are compared with those the weights expect; a warning names differences.
+        training: a head for another number of classes is then replaced by a new one.
+
+    Raises:
+        UserError: no such file, one that holds anything but weights, or weights that do not fit.
+    """
+    path = config.Global.pretrained_model
+    state = load_checkpoint(path)
+    load_weights(model, state, path, may_replace_head=training)
+    check_preprocessing(config, state, path, training)
 
 
 def build_loss(ops: Ops) -> CombinedLoss:

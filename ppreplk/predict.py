@@ -7,13 +7,14 @@ import importlib.util
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Optional, TextIO
 
 import numpy as np
 import paddle
 import paddle.inference
+from paddle import nn
 
 from .atomic import replacing
 from .builders import build_trained_network, prepare_dataset
@@ -24,12 +25,18 @@ from .data.transforms import NORMALIZED_CHW
 from .errors import UserError
 from .log import progress
 from .ops.compiled import OPERATOR_PREFIX, load_ops
+from .preprocessing import published_preprocessing
 from .runtime import available_cores, set_up_device
+from .weights import load_checkpoint, load_weights
+from .weights.architecture import infer as infer_architecture
 
 logger = logging.getLogger(__name__)
 
 PROGRAM = "inference"  # inference.json, inference.pdiparams
 INFERENCE_YAML = "inference.yml"
+IMAGENET_CLASSES = 1000
+IMAGENET_NAMES = "ppcls/utils/imagenet1k_label_list.txt"
+TOP = 5  # classes in a look at converted weights
 
 
 class Predictor:
@@ -121,13 +128,49 @@ def network_classifier(config: Config) -> Classifier:
     """Predict with the weights of ``Global.pretrained_model``, in eval mode."""
     post = config.Infer.PostProcess
     transforms, names = build_transforms(config.Infer.transforms, NORMALIZED_CHW), read_class_names(post)
-    network = build_trained_network(config)
+    return Classifier(_runner(build_trained_network(config)), transforms, post.topk, names, add_softmax=True)
+
+
+def predict_with_weights(
+    weights: str | Path, image: str, size: int | None = None, published_as: str | Path | None = None
+) -> Prediction:
+    """The five likeliest classes of one image, by a network of the weights' own architecture.
+
+    Args:
+        weights: a checkpoint file of any layout, in train or merged form.
+        image: the file.
+        size: side of the network's input in pixels; without it, that of the published weights of this name.
+        published_as: the name the weights were published under, where ``weights`` is called otherwise.
+
+    Raises:
+        UserError: the file holds no classifier, or the image cannot be read.
+    """
+    state = load_checkpoint(weights)
+    architecture = infer_architecture(state, str(weights))
+    if "class_num" not in architecture.arguments:
+        raise UserError(f"{weights}: holds a backbone without a head, which predicts no classes")
+    preprocessing = published_preprocessing(architecture, published_as or weights)
+    if size is not None:
+        preprocessing = replace(preprocessing, size=size)
+    logger.info("%s: %s", image, preprocessing)
+    network = architecture.build()
+    load_weights(network, state, str(weights))
+    network.eval()
+    names = None
+    if architecture.arguments["class_num"] == IMAGENET_CLASSES and _class_file(IMAGENET_NAMES).is_file():
+        names = read_class_names(PostProcessConfig(class_id_map_file=IMAGENET_NAMES))
+    transforms = build_transforms(preprocessing.transforms(), NORMALIZED_CHW)
+    return predict(Classifier(_runner(network), transforms, TOP, names, add_softmax=True), [image])[0]
+
+
+def _runner(network: nn.Layer) -> Callable[[np.ndarray], np.ndarray]:
+    """``network`` as a function of arrays."""
 
     @paddle.no_grad()
     def run(images: np.ndarray) -> np.ndarray:
         return network(paddle.to_tensor(images)).numpy()
 
-    return Classifier(run, transforms, post.topk, names, add_softmax=True)
+    return run
 
 
 @dataclass

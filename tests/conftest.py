@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,8 @@ import yaml
 from PIL import Image
 
 import ppreplk
+from ppreplk.errors import UserError
+from ppreplk.ops.build import find_compiler
 from ppreplk.runtime import use_vector_units
 from ppreplk.weights import load_checkpoint, load_weights
 
@@ -22,6 +26,16 @@ use_vector_units()  # before the math library is used: every process of a test t
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_CASES = ("tiny_reparam5", "tiny_kernel_exceeds_map", "tiny_xl_backbone")
+
+
+def require_compiled_operator() -> None:
+    """Build and load it; skip the test where there is no compiler."""
+    try:
+        ppreplk.load_ops()
+    except UserError as error:
+        if find_compiler() is None:
+            pytest.skip(str(error))
+        raise
 
 
 def relative_difference(received, expected) -> float:
@@ -93,6 +107,21 @@ def run_tool(name: str, *arguments: str, cwd: Path, env: dict | None = None) -> 
     """Run tools/NAME.py as a user would."""
     command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
+
+
+def run_python(code: str, *arguments: str | Path) -> str:
+    """Run ``code`` in a process of its own, with these modules beside it; what it prints."""
+    command = [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+def peak_memory() -> int:
+    """Largest resident size of this process so far, in bytes, mapped files included (Linux)."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) * 1024
 
 
 COLOURS = {0: (220, 30, 30), 1: (30, 220, 30), 2: (30, 30, 220)}

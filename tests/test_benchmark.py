@@ -3,7 +3,8 @@
 import csv
 
 import pytest
-from conftest import ROOT, run_tool
+from conftest import ROOT, require_compiled_operator, run_tool
+from PIL import Image
 
 from ppreplk.benchmark.timing import take_turns
 
@@ -27,9 +28,28 @@ def test_input_speed(tmp_path, name, source):
     assert all(float(row[columns.index("median")]) > 0 for row in rows)
 
 
-def test_a_table_goes_to_markdown_or_csv(tmp_path):
-    process = run_tool("benchmark", "data", "-c", "none.yaml", "--output", "t.txt", cwd=tmp_path)
-    assert process.returncode == 2 and ".md or .csv" in process.stderr.splitlines()[-1]
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["data", "-c", "none.yaml", "--output", "t.txt"], "written to a .md or .csv file, got t.txt"),
+        (["conv", "--output", "missing/t.md"], "the folder of missing/t.md does not exist"),
+        (["conv", "--kernel", "5", "--figure", "f.bmp"], "written to a .png or .svg file, got f.bmp"),
+        (["conv", "--kernel", "4"], "odd K"),
+        (["model", "--name", "RepLKNet31"], "unknown model 'RepLKNet31'"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, arguments, message):
+    process = run_tool("benchmark", *arguments, cwd=tmp_path)
+    assert process.returncode == 2 and message in process.stderr.splitlines()[-1], process.stderr
+
+
+def test_the_figure(tmp_path):
+    pytest.importorskip("matplotlib")
+    arguments = ["--kernel", "3", "--kernel", "5", "--channels", "2", "--side", "6", "--rounds", "1"]
+    process = run_tool("benchmark", "conv", *arguments, "--figure", "f.png", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    with Image.open(tmp_path / "f.png") as figure:
+        assert figure.size[0] > 500
 
 
 @pytest.mark.parametrize(
@@ -42,6 +62,7 @@ def test_a_table_goes_to_markdown_or_csv(tmp_path):
     ],
 )
 def test_ours_are_among_the_contestants(tmp_path, arguments, rows):
+    require_compiled_operator()
     process = run_tool("benchmark", *arguments, "--rounds", "1", "--output", "t.csv", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     columns, *received = csv.reader((tmp_path / "t.csv").open())

@@ -3,6 +3,7 @@
 import csv
 import inspect
 import re
+import shlex
 from dataclasses import MISSING
 
 import pytest
@@ -79,6 +80,23 @@ def test_the_page_has_every_section_and_no_other():
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_key_with_its_default(section):
     assert documented()[section] == expected(section)
+
+
+WEIGHTS = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", re.findall(r"^python (tools/.+)$", WEIGHTS, flags=re.M))
+def test_commands_about_weights_name_files_and_keys_that_exist(command):
+    tool, *arguments = shlex.split(command)
+    assert (ROOT / tool).is_file()
+    if "-c" in arguments:
+        overrides = [value for option, value in zip(arguments, arguments[1:]) if option == "-o"]
+        config.load_config(ROOT / arguments[arguments.index("-c") + 1], overrides)
+
+
+def test_configurations_beside_weights_exist():
+    named = set(re.findall(r"`(\w+\.yaml)`", WEIGHTS))
+    assert len(named) >= 9 and all((ROOT / "configs" / name).is_file() for name in named)
 
 
 def test_every_section_of_a_configuration_is_there():

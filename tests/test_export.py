@@ -11,14 +11,17 @@ import numpy as np
 import paddle
 import pytest
 import yaml
-from conftest import colour_config, randomise_batch_norms, run_tool, write_config
+from conftest import colour_config, randomise_batch_norms, require_compiled_operator, run_tool, write_config
 
 from ppreplk import export as export_module
 from ppreplk.builders import build_network
 from ppreplk.config import load_config
 from ppreplk.errors import UserError
-from ppreplk.export import export
+from ppreplk.export import export, save_network
+from ppreplk.layers import set_implementation
+from ppreplk.models import build_model
 from ppreplk.predict import Predictor, infer, write_predictions
+from ppreplk.reparam import fold, fuse_relu
 
 
 @pytest.fixture
@@ -252,6 +255,7 @@ def predict_without_onednn(folder, images):
 
 @pytest.mark.parametrize("size", [32, 47])
 def test_a_program_with_the_compiled_operator(project, size):
+    require_compiled_operator()
     changes = ["Global.export_depthwise=compiled", "Arch.infer_add_softmax=False"]
     changes += [f"Global.image_shape=[3, {size}, {size}]", f"Infer.transforms.1.ResizeImage.size={size}"]
     folder = export(config(*changes))
@@ -264,6 +268,7 @@ def test_a_program_with_the_compiled_operator(project, size):
 
 
 def test_a_program_with_the_compiled_operator_loads_it_by_itself(project):
+    require_compiled_operator()
     folder = export(config("Global.export_depthwise=compiled"))
     arguments = ["-c", "config.yaml", "--model-dir", folder, "-o", "Infer.infer_imgs=data/images"]
     process = run_tool("infer", *arguments, cwd=project)
@@ -275,7 +280,29 @@ def test_a_program_with_the_compiled_operator_loads_it_by_itself(project):
 
 def test_a_baseline_has_no_layer_for_the_compiled_operator(project):
     pytest.importorskip("paddleclas")
+    require_compiled_operator()
     changes = ["Arch={name: ResNet18, class_num: 3}", "Global.export_depthwise=compiled"]
     paddle.save(build_network(config(*changes).Arch).state_dict(), "weights.pdparams")
     with pytest.raises(UserError, match="ResNet18 has no depthwise layer"):
         export(config(*changes))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [224, 384])
+def test_the_full_network_with_the_compiled_operator(tmp_path, size):
+    """python -m pytest -m slow tests/test_export.py (about two minutes)"""
+    require_compiled_operator()
+    paddle.seed(0)
+    model = build_model("RepLKNet31B", class_num=10)
+    randomise_batch_norms(model)
+    model.eval()
+    folded = fold(model)
+    set_implementation(folded, "compiled")
+    fuse_relu(folded)
+    save_network(folded, [3, size, size], tmp_path / "inference")
+    for batch in (1, 5):
+        images = np.random.default_rng(batch).standard_normal((batch, 3, size, size)).astype("float32")
+        with paddle.no_grad():
+            expected = model(paddle.to_tensor(images)).numpy()
+        for received in (Predictor(tmp_path)(images), predict_without_onednn(tmp_path, images)):
+            np.testing.assert_allclose(received, expected, rtol=0, atol=1e-5 * np.abs(expected).max())

@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from ppreplk.benchmark.data import measure_data
+from ppreplk.benchmark.figures import plot_kernel_sizes
 from ppreplk.benchmark.layer import SHAPES, measure_layers
 from ppreplk.benchmark.network import measure_network, measure_training
 from ppreplk.benchmark.tables import check_destination, write_table
@@ -13,9 +14,13 @@ from ppreplk.runtime import available_cores
 
 
 def conv(arguments):
+    figure = arguments.figure and check_destination(arguments.figure, "figure", (".png", ".svg"))
     shapes = [shape for shape in SHAPES if not arguments.kernel]
     shapes += [(arguments.channels, arguments.side, kernel) for kernel in arguments.kernel]
-    return measure_layers(shapes, arguments.batch or [1], arguments.threads, arguments.backward, arguments.rounds)
+    table = measure_layers(shapes, arguments.batch or [1], arguments.threads, arguments.backward, arguments.rounds)
+    if figure:
+        plot_kernel_sizes(table, figure)
+    return table
 
 
 def model(arguments):
@@ -60,6 +65,7 @@ def parser():
     )
     subject.add_argument("--channels", type=positive, default=128, help="with --kernel")
     subject.add_argument("--side", type=positive, default=56, help="height and width of the map, with --kernel")
+    subject.add_argument("--figure", metavar="FILE", help="with --kernel: plot times to this .png or .svg file")
     subject.set_defaults(measure=conv)
 
     whole = argparse.ArgumentParser(add_help=False)

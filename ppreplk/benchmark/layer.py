@@ -74,6 +74,7 @@ def _ours(x: np.ndarray, weight: np.ndarray, backward: bool) -> dict[str, Callab
 
 def _forward(x: np.ndarray, weight: np.ndarray, impl: str) -> Callable:
     tensors = paddle.to_tensor(x), paddle.to_tensor(weight)
+    depthwise_conv2d(*tensors, impl=impl)
     return lambda: depthwise_conv2d(*tensors, impl=impl)
 
 

@@ -34,14 +34,16 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def check_destination(path: str) -> Path:
-    """``path`` as one that a table can be written to.
+def check_destination(path: str, what: str = "table", suffixes: Sequence[str] = (".md", ".csv")) -> Path:
+    """``path`` as one that a table, or a figure, can be written to.
 
     Raises:
-        UserError: neither ``.md`` nor ``.csv``.
+        UserError: another suffix, or its folder does not exist.
     """
-    if Path(path).suffix not in (".md", ".csv"):
-        raise UserError(f"a table is written to a .md or .csv file, got {path}")
+    if Path(path).suffix not in suffixes:
+        raise UserError(f"a {what} is written to a {' or '.join(suffixes)} file, got {path}")
+    if not Path(path).absolute().parent.is_dir():
+        raise UserError(f"the folder of {path} does not exist")
     return Path(path)
 
 

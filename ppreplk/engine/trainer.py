@@ -11,13 +11,20 @@ from pathlib import Path
 import paddle
 from paddle import nn
 
-from ..builders import build_loss, build_metric, build_network, build_optimizer, build_schedule, prepare_dataset
+from ..builders import (
+    build_loss,
+    build_metric,
+    build_network,
+    build_optimizer,
+    build_schedule,
+    load_pretrained,
+    prepare_dataset,
+)
 from ..config import Config
 from ..data import build_dataset, build_loader
 from ..errors import UserError
 from ..log import Averages, Curves, Stopwatch, log_to_file, progress
 from ..runtime import choose_seed, processes, rank, seed_step, set_up_device, share_statistics
-from ..weights import load_checkpoint, load_weights
 from . import checkpoint
 from .checkpoint import TrainState
 from .ema import ExponentialMovingAverage
@@ -87,8 +94,7 @@ class Trainer:
         self.optimizer = build_optimizer(optimizer_config, self.schedule, self.model)
         self.precision = Precision(config.AMP, settings.device)
         if settings.pretrained_model is not None and settings.checkpoints is None:
-            state = load_checkpoint(settings.pretrained_model)
-            load_weights(self.model, state, settings.pretrained_model, may_replace_head=True)
+            load_pretrained(self.model, config, training=True)
         self.ema = ExponentialMovingAverage(self.model, config.EMA.decay) if config.EMA else None
         if settings.checkpoints is not None:
             checkpoint.restore(settings.checkpoints, self.model, self.optimizer, self.ema)

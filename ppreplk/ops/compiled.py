@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ..errors import UserError
 from .build import build_library, find_library
 
 OPERATOR_PREFIX = "ppreplk_"  # of the operators' names in programs
+LARGEST_KERNEL = 127
 DTYPES = (paddle.float32, paddle.float16, paddle.bfloat16)
 
 
@@ -46,6 +48,34 @@ def _register(library: Path) -> bool:
     except (OSError, RuntimeError, ValueError):  # a library for another system, say
         return False
     return True
+
+
+def instruction_set() -> str:
+    """What the operators run on here: ``avx512``, ``avx2`` or ``portable``. They must be loaded."""
+    function = _library().ppreplk_instruction_set
+    function.restype = ctypes.c_char_p
+    return function().decode("ascii")
+
+
+def use_instruction_set(name: str) -> None:
+    """Run on a lesser instruction set, for tests and benchmarks; weights packed for another no longer fit.
+
+    Raises:
+        UserError: this processor does not have it.
+    """
+    function = _library().ppreplk_use_instruction_set
+    function.restype = ctypes.c_bool
+    if not function(name.encode("ascii")):
+        raise UserError(f"the compiled operators cannot use {name!r} on this processor")
+
+
+def _library() -> ctypes.CDLL:
+    return ctypes.CDLL(str(find_library()))
+
+
+def serves(dtype: paddle.dtype, kernel_size: int) -> bool:
+    """Whether the operators take such tensors and kernels."""
+    return dtype in DTYPES and kernel_size <= LARGEST_KERNEL
 
 
 def compiled_conv2d(x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor | None) -> paddle.Tensor:

@@ -27,9 +27,6 @@ AUTO = "auto"
 # 56x56 with two threads: level at 3 and 1.3 to 2.7 times as fast at 5. On GPU not measured: the times of a direct
 # convolution published in the paper's table 1 against the memory traffic of the transforms.
 FFT_FROM = {"cpu": 5, "gpu": 21}
-# Pixels up to which ``compiled`` also beats ``native`` on 3x3 kernels, which ``native`` computes image by image and
-# channel by channel. Measured, forward and backward: 1.4 to 13 times as fast up to 28x28 pixels, level at 56x56.
-SMALL_MAP = 28 * 28
 
 
 class Implementation(NamedTuple):
@@ -48,17 +45,6 @@ def _fft(x, weight, bias):
     return (spectral_conv2d if weight.shape[-1] >= FFT_FROM["cpu"] else _native)(x, weight, bias)
 
 
-def _compiled(x, weight, bias):
-    """Where it loses, it is ``native``."""
-    beats = compiled_beats_native(weight.shape[-1], x.shape[2] * x.shape[3])
-    return (compiled.compiled_conv2d if beats else _native)(x, weight, bias)
-
-
-def compiled_beats_native(kernel_size: int, pixels: int) -> bool:
-    """Whether ``compiled`` is the faster one for a kernel on maps of so many pixels."""
-    return kernel_size >= FFT_FROM["cpu"] or (kernel_size == 3 and pixels <= SMALL_MAP)
-
-
 def _always() -> None:
     """It runs everywhere."""
 
@@ -66,7 +52,7 @@ def _always() -> None:
 IMPLEMENTATIONS = {
     "native": Implementation(_native, _always),
     "fft": Implementation(_fft, _always),
-    "compiled": Implementation(_compiled, compiled.require),
+    "compiled": Implementation(compiled.compiled_conv2d, compiled.require),
 }
 
 
@@ -107,7 +93,7 @@ def choose(dtype: paddle.dtype, kernel_size: int, device: str) -> str:
     if not paddle.in_dynamic_mode():
         return "native"
     kind = device.partition(":")[0]
-    if kind == "cpu" and dtype in compiled.DTYPES and compiled.available():
+    if kind == "cpu" and compiled.serves(dtype, kernel_size) and compiled.available():
         return "compiled"
     return "fft" if kind in FFT_FROM and kernel_size >= FFT_FROM[kind] else "native"
 
@@ -115,7 +101,10 @@ def choose(dtype: paddle.dtype, kernel_size: int, device: str) -> str:
 @functools.cache
 def _announce(name: str) -> None:
     """Once per process and implementation."""
-    logger.info("large depthwise convolutions run as %r", name)
+    logger.info(
+        "large depthwise convolutions run as %s",
+        f"compiled ({compiled.instruction_set()})" if name == "compiled" else name,
+    )
 
 
 def depthwise_conv2d(
@@ -154,6 +143,11 @@ def depthwise_conv2d(
         impl = choose(x.dtype, size, paddle.get_device())
         if size >= FFT_FROM["cpu"]:
             _announce(impl)
+    if impl == "compiled" and not compiled.serves(x.dtype, size):
+        raise UserError(
+            f"depthwise implementation 'compiled' takes float32, float16 and bfloat16 and kernels up to "
+            f"{compiled.LARGEST_KERNEL}, got {str(x.dtype).removeprefix('paddle.')} and {size}"
+        )
     if impl == "compiled" and not paddle.in_dynamic_mode():
         return compiled.static_conv2d(x, weight, bias, relu)
     y = IMPLEMENTATIONS[impl].run(x, weight, bias)

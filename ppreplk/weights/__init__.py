@@ -1,6 +1,6 @@
-"""Reading weights from checkpoint files, and putting them into networks."""
+"""Reading weights from checkpoint files, converting them, and putting them into networks."""
 
 from .apply import check_match, load_weights
-from .files import load_checkpoint
+from .convert import convert, load_checkpoint
 
-__all__ = ["check_match", "load_checkpoint", "load_weights"]
+__all__ = ["check_match", "convert", "load_checkpoint", "load_weights"]

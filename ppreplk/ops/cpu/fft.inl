@@ -12,6 +12,16 @@ PPREPLK_INLINE Complex multiply(Complex a, float re, float im) {
   return {a.re * re - a.im * im, a.re * im + a.im * re};
 }
 
+PPREPLK_INLINE Complex times(Complex a, Complex b) {
+  return {a.re * b.re - a.im * b.im, a.im * b.re + a.re * b.im};
+}
+PPREPLK_INLINE Complex times_conjugate(Complex a, Complex b) {
+  return {a.re * b.re + a.im * b.im, a.im * b.re - a.re * b.im};
+}
+
+// Packed weights come from outside and need not be aligned.
+PPREPLK_INLINE Complex load_complex(const float* p) { return {load(p), load(p + kLanes)}; }
+
 // a * exp(-2 pi i m / N). With a constant m, quarter turns cost no multiplication.
 template <int N>
 PPREPLK_INLINE Complex rotate(Complex a, int m) {
@@ -92,118 +102,128 @@ PPREPLK_INLINE void small_transform(Complex* x) {
   }
 }
 
-// A run of complex numbers that starts at index `begin` of a transform. What lies outside it
-// counts as zero (input) or is thrown away (output). Real and imaginary parts may be apart.
-template <class Pointer>
-struct Run {
-  Pointer re, im;
-  int stride;  // in vectors
-  int begin, count;
-};
-using Input = Run<const Vec*>;
-using Output = Run<Vec*>;
-
-// The transform that exchanges real and imaginary parts on both sides is the inverse one
-// (times the length).
-template <class Pointer>
-Run<Pointer> exchanged(Run<Pointer> run) {
-  return {run.im, run.re, run.stride, run.begin, run.count};
-}
-
-// Transform of length A * B: B small transforms of length A, rotations, A of length B.
+// Transforms of length A * B: B small transforms of length A, rotations, A of length B.
+//
+// Inputs and outputs may be a run of `count` numbers from index `begin` of the transform on:
+// what lies outside counts as zero (input) or is thrown away (output). The inverse transform
+// is the forward one with real and imaginary parts exchanged on both sides (and a factor of
+// the length, left to the caller).
 template <int A, int B>
-[[gnu::noinline]] void transform(const Input& in, const Output& out) {
-  constexpr int N = A * B;
-  const Vec *in_re = in.re, *in_im = in.im;
-  const int in_stride = in.stride, in_begin = in.begin;
-  const unsigned in_count = in.count;
-  Complex middle[N];
-  for (int j = 0; j < B; ++j) {
-    Complex x[A];
-    PPREPLK_UNROLL
-    for (int i = 0; i < A; ++i) {
-      const int at = B * i + j - in_begin;
-      x[i] = static_cast<unsigned>(at) < in_count
-                 ? Complex{in_re[at * in_stride], in_im[at * in_stride]}
-                 : Complex{};
-    }
-    small_transform<A>(x);
-    middle[j] = x[0];
-    PPREPLK_UNROLL
-    for (int k = 1; k < A; ++k) {
-      middle[k * B + j] = multiply(x[k], kRoots<N>.re[j * k], kRoots<N>.im[j * k]);
-    }
-  }
-  Vec *out_re = out.re, *out_im = out.im;
-  const int out_stride = out.stride, out_begin = out.begin;
-  const unsigned out_count = out.count;
-  for (int k = 0; k < A; ++k) {
-    Complex x[B];
-    PPREPLK_UNROLL
-    for (int j = 0; j < B; ++j) x[j] = middle[k * B + j];
-    small_transform<B>(x);
-    PPREPLK_UNROLL
-    for (int q = 0; q < B; ++q) {
-      const int at = k + A * q - out_begin;
-      if (static_cast<unsigned>(at) < out_count) {
-        out_re[at * out_stride] = x[q].re;
-        out_im[at * out_stride] = x[q].im;
+struct Fft {
+  static constexpr int N = A * B;
+
+  // load(index) returns an input.
+  template <class Load>
+  PPREPLK_INLINE static void first_pass(Complex* middle, Load load) {
+    for (int j = 0; j < B; ++j) {
+      Complex x[A];
+      PPREPLK_UNROLL
+      for (int i = 0; i < A; ++i) x[i] = load(B * i + j);
+      small_transform<A>(x);
+      middle[j] = x[0];
+      PPREPLK_UNROLL
+      for (int k = 1; k < A; ++k) {
+        middle[k * B + j] = multiply(x[k], kRoots<N>.re[j * k], kRoots<N>.im[j * k]);
       }
     }
   }
+
+  // store(index, value) takes an output.
+  template <class Store>
+  PPREPLK_INLINE static void second_pass(const Complex* middle, Store store) {
+    for (int k = 0; k < A; ++k) {
+      Complex x[B];
+      PPREPLK_UNROLL
+      for (int j = 0; j < B; ++j) x[j] = middle[k * B + j];
+      small_transform<B>(x);
+      PPREPLK_UNROLL
+      for (int q = 0; q < B; ++q) store(k + A * q, x[q]);
+    }
+  }
+
+  static bool inside(int index, int begin, int count) {
+    return static_cast<unsigned>(index - begin) < static_cast<unsigned>(count);
+  }
+
+  // Two rows of real numbers, transformed as one of complex numbers.
+  [[gnu::noinline]] static void forward_rows(const Vec* a, const Vec* b, int begin, int count, Complex* out) {
+    Complex middle[N];
+    a -= begin, b -= begin;
+    first_pass(middle, [=](int i) { return inside(i, begin, count) ? Complex{a[i], b[i]} : Complex{}; });
+    second_pass(middle, [=](int i, Complex v) { out[i] = v; });
+  }
+  [[gnu::noinline]] static void inverse_rows(const Complex* in, int begin, int count, Vec* a, Vec* b) {
+    Complex middle[N];
+    a -= begin, b -= begin;
+    first_pass(middle, [=](int i) { return Complex{in[i].im, in[i].re}; });
+    second_pass(middle, [=](int i, Complex v) {
+      if (inside(i, begin, count)) a[i] = v.im, b[i] = v.re;
+    });
+  }
+
+  [[gnu::noinline]] static void forward_column(const Complex* in, int begin, int count, Complex* out) {
+    Complex middle[N];
+    in -= begin;
+    first_pass(middle, [=](int i) { return inside(i, begin, count) ? in[i] : Complex{}; });
+    second_pass(middle, [=](int i, Complex v) { out[i] = v; });
+  }
+  [[gnu::noinline]] static void inverse_column(const Complex* in, int begin, int count, Complex* out) {
+    Complex middle[N];
+    out -= begin;
+    first_pass(middle, [=](int i) { return Complex{in[i].im, in[i].re}; });
+    second_pass(middle, [=](int i, Complex v) {
+      if (inside(i, begin, count)) out[i] = {v.im, v.re};
+    });
+  }
+
+  // Inverse transform of (transform of column * conj(weight)), in place.
+  [[gnu::noinline]] static void correlate_column(Complex* column, int in_begin, int in_count,
+                                                 const float* weight, int out_begin, int out_count) {
+    Complex middle[N], line[N];
+    const Complex* in = column - in_begin;
+    Complex* out = column - out_begin;
+    first_pass(middle, [=](int i) { return inside(i, in_begin, in_count) ? in[i] : Complex{}; });
+    second_pass(middle, [&](int i, Complex v) {
+      const Complex product = times_conjugate(v, load_complex(weight + 2 * i * kLanes));
+      line[i] = {product.im, product.re};
+    });
+    first_pass(middle, [&](int i) { return line[i]; });
+    second_pass(middle, [=](int i, Complex v) {
+      if (inside(i, out_begin, out_count)) out[i] = {v.im, v.re};
+    });
+  }
+};
+
+// The functions of Fft for one length.
+struct Transforms {
+  void (*forward_rows)(const Vec*, const Vec*, int, int, Complex*);
+  void (*inverse_rows)(const Complex*, int, int, Vec*, Vec*);
+  void (*forward_column)(const Complex*, int, int, Complex*);
+  void (*inverse_column)(const Complex*, int, int, Complex*);
+  void (*correlate_column)(Complex*, int, int, const float*, int, int);
+};
+
+template <int A, int B>
+constexpr Transforms transforms_of() {
+  return {Fft<A, B>::forward_rows, Fft<A, B>::inverse_rows, Fft<A, B>::forward_column,
+          Fft<A, B>::inverse_column, Fft<A, B>::correlate_column};
 }
 
-using Transform = void (*)(const Input&, const Output&);
+// In the order of kTransformLengths.
+constexpr Transforms kTransforms[] = {
+    transforms_of<1, 1>(),   transforms_of<1, 2>(),   transforms_of<1, 3>(),   transforms_of<1, 4>(),
+    transforms_of<1, 5>(),   transforms_of<2, 3>(),   transforms_of<2, 4>(),   transforms_of<2, 5>(),
+    transforms_of<3, 4>(),   transforms_of<2, 7>(),   transforms_of<4, 4>(),   transforms_of<3, 6>(),
+    transforms_of<4, 5>(),   transforms_of<4, 6>(),   transforms_of<4, 7>(),   transforms_of<4, 8>(),
+    transforms_of<6, 6>(),   transforms_of<5, 8>(),   transforms_of<6, 7>(),   transforms_of<6, 8>(),
+    transforms_of<6, 9>(),   transforms_of<6, 10>(),  transforms_of<8, 8>(),   transforms_of<9, 8>(),
+    transforms_of<8, 10>(),  transforms_of<9, 10>(),  transforms_of<8, 12>(),  transforms_of<8, 14>(),
+    transforms_of<8, 16>(),  transforms_of<9, 16>(),  transforms_of<10, 16>(), transforms_of<12, 16>(),
+    transforms_of<14, 16>(), transforms_of<16, 16>(),
+};
+static_assert(std::size(kTransforms) == std::size(kTransformLengths));
 
-inline Transform find_transform(int length) {
-  switch (length) {
-    case 1: return transform<1, 1>;
-    case 2: return transform<1, 2>;
-    case 3: return transform<1, 3>;
-    case 4: return transform<1, 4>;
-    case 5: return transform<1, 5>;
-    case 6: return transform<1, 6>;
-    case 8: return transform<1, 8>;
-    case 9: return transform<1, 9>;
-    case 10: return transform<1, 10>;
-    case 12: return transform<3, 4>;
-    case 14: return transform<2, 7>;
-    case 15: return transform<3, 5>;
-    case 16: return transform<4, 4>;
-    case 18: return transform<3, 6>;
-    case 20: return transform<4, 5>;
-    case 21: return transform<3, 7>;
-    case 24: return transform<4, 6>;
-    case 25: return transform<5, 5>;
-    case 28: return transform<4, 7>;
-    case 30: return transform<5, 6>;
-    case 32: return transform<4, 8>;
-    case 35: return transform<5, 7>;
-    case 36: return transform<6, 6>;
-    case 40: return transform<5, 8>;
-    case 42: return transform<6, 7>;
-    case 45: return transform<5, 9>;
-    case 48: return transform<6, 8>;
-    case 50: return transform<5, 10>;
-    case 54: return transform<6, 9>;
-    case 56: return transform<7, 8>;
-    case 60: return transform<6, 10>;
-    case 64: return transform<8, 8>;
-    case 70: return transform<7, 10>;
-    case 72: return transform<9, 8>;
-    case 80: return transform<8, 10>;
-    case 84: return transform<7, 12>;
-    case 90: return transform<9, 10>;
-    case 96: return transform<8, 12>;
-    case 100: return transform<10, 10>;
-    case 112: return transform<8, 14>;
-    case 120: return transform<10, 12>;
-    case 128: return transform<8, 16>;
-    case 144: return transform<9, 16>;
-    case 160: return transform<10, 16>;
-    case 192: return transform<12, 16>;
-    case 224: return transform<14, 16>;
-    case 256: return transform<16, 16>;
-  }
-  return nullptr;
+inline const Transforms& find_transforms(int length) {
+  const auto at = std::lower_bound(std::begin(kTransformLengths), std::end(kTransformLengths), length);
+  return kTransforms[at - std::begin(kTransformLengths)];
 }

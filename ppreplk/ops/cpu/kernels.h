@@ -20,6 +20,11 @@ struct Bfloat16 {
 
 enum class Algorithm : int32_t { spectral = 1, toeplitz = 2, direct = 3 };
 
+// The widest map for Toeplitz products, and the largest kernel for direct sums, that the
+// kernels are compiled for.
+inline constexpr int kWidestToeplitz = 8;
+inline constexpr int kLargestDirect = 5;
+
 // One dimension (height or width) of a spectral convolution.
 //
 // Inputs sit at offset `pad` of a circular transform, weights and outputs at offset 0. The
@@ -90,8 +95,8 @@ struct Kernels {
 
 // The lengths that the transforms come in, ascending.
 inline constexpr int kTransformLengths[] = {
-    1,  2,  3,  4,  5,  6,  8,  9,  10, 12, 14, 15, 16,  18,  20,  21,  24,  25,  28,  30,  32,  35,
-    36, 40, 42, 45, 48, 50, 54, 56, 60, 64, 70, 72, 80,  84,  90,  96,  100, 112, 120, 128, 144, 160,
-    192, 224, 256};
+    1,  2,  3,  4,  5,  6,  8,  10, 12, 14, 16,  18,  20,  24,  28,  32,  36,
+    40, 42, 48, 54, 60, 64, 72, 80, 90, 96, 112, 128, 144, 160, 192, 224, 256,
+};
 
 }  // namespace ppreplk

@@ -11,6 +11,7 @@
 
 #include <omp.h>
 
+#include <exception>
 #include <vector>
 
 #include "depthwise.h"
@@ -54,13 +55,25 @@ Tensor as(const Tensor& t, DataType dtype) { return t.dtype() == dtype ? t : pad
 
 Tensor float32(const Tensor& t) { return as(t, DataType::FLOAT32); }
 
+// Paddle takes its own exceptions only; others would end the process.
+template <class Call>
+void checked(Call call) {
+  try {
+    call();
+  } catch (const std::exception& error) {
+    PD_THROW("ppreplk: ", error.what());
+  }
+}
+
 const float* data_or_null(const Tensor& t) { return t.initialized() ? t.data<float>() : nullptr; }
 
 Tensor forward(const Tensor& x, const Tensor& weight, const Tensor& bias32, bool relu) {
   const Tensor weight32 = float32(weight);
   Tensor out = paddle::empty_like(x);
-  ppreplk::forward(problem_of(x, weight), dtype_of(x), Layout::nchw, x.data(), weight32.data<float>(),
-                   data_or_null(bias32), relu, out.data(), threads());
+  checked([&] {
+    ppreplk::forward(problem_of(x, weight), dtype_of(x), Layout::nchw, x.data(), weight32.data<float>(),
+                     data_or_null(bias32), relu, out.data(), threads());
+  });
   return out;
 }
 
@@ -74,8 +87,10 @@ std::vector<Tensor> conv_grad(const Tensor& x, const Tensor& weight, const Tenso
   const Tensor weight32 = float32(weight);
   Tensor x_grad = paddle::empty_like(x);
   Tensor weight_grad = paddle::empty(weight.shape(), DataType::FLOAT32, x.place());
-  ppreplk::backward(problem_of(x, weight), dtype_of(x), x.data(), weight32.data<float>(), out_grad.data(),
-                    x_grad.data(), weight_grad.data<float>(), threads());
+  checked([&] {
+    ppreplk::backward(problem_of(x, weight), dtype_of(x), x.data(), weight32.data<float>(), out_grad.data(),
+                      x_grad.data(), weight_grad.data<float>(), threads());
+  });
   return {x_grad, as(weight_grad, weight.dtype())};
 }
 
@@ -90,8 +105,11 @@ std::vector<Tensor> pack(const Tensor& weight, int height, int width) {
   const auto shape = weight.shape();
   const Problem problem{1, shape[0], height, width, shape[2]};
   const Tensor weight32 = float32(weight);
-  Tensor packed = paddle::empty({ppreplk::packed_floats(problem)}, DataType::FLOAT32, weight.place());
-  ppreplk::pack(problem, weight32.data<float>(), packed.data<float>(), threads());
+  Tensor packed;
+  checked([&] {
+    packed = paddle::empty({ppreplk::packed_floats(problem)}, DataType::FLOAT32, weight.place());
+    ppreplk::pack(problem, weight32.data<float>(), packed.data<float>(), threads());
+  });
   return {packed};
 }
 
@@ -103,8 +121,10 @@ std::vector<Tensor> conv_packed(const Tensor& x, const Tensor& weight, const Ten
     return {forward(x, weight, bias32, relu)};
   }
   Tensor out = paddle::empty_like(x);
-  ppreplk::forward_packed(problem, dtype_of(x), Layout::nchw, x.data(), packed.data<float>(), data_or_null(bias32),
-                          relu, out.data(), threads());
+  checked([&] {
+    ppreplk::forward_packed(problem, dtype_of(x), Layout::nchw, x.data(), packed.data<float>(), data_or_null(bias32),
+                            relu, out.data(), threads());
+  });
   return {out};
 }
 
@@ -163,3 +183,15 @@ PD_BUILD_OP(ppreplk_depthwise_conv_packed)
     .SetKernelFn(PD_KERNEL(conv_packed))
     .SetInferShapeFn(PD_INFER_SHAPE(packed_shape))
     .SetInferDtypeFn(PD_INFER_DTYPE(packed_dtype));
+
+// For Python's ctypes: what runs here, and a lesser instruction set for tests and benchmarks.
+extern "C" const char* ppreplk_instruction_set() { return ppreplk::instruction_set(); }
+
+extern "C" bool ppreplk_use_instruction_set(const char* name) {
+  try {
+    ppreplk::use_instruction_set(name);
+    return true;
+  } catch (const std::exception&) {
+    return false;
+  }
+}

@@ -36,6 +36,12 @@ PPREPLK_INLINE void store_partial(T* p, Vec v, int count) {
 
 PPREPLK_INLINE Vec broadcast(float value) { return Vec{} + value; }
 
+PPREPLK_INLINE float sum_of_lanes(Vec v) {
+  float sum = 0.0f;
+  for (int i = 0; i < kLanes; ++i) sum += v[i];
+  return sum;
+}
+
 // NaN stays NaN.
 PPREPLK_INLINE Vec relu(Vec v) { return v < 0.0f ? Vec{} : v; }
 

@@ -2,6 +2,7 @@
 
 constexpr const char* kName = "avx2";
 constexpr int kLanes = 8;
+constexpr int kRegisters = 16;
 
 typedef float Vec __attribute__((vector_size(32)));
 typedef float UnalignedVec __attribute__((vector_size(32), aligned(4), may_alias));

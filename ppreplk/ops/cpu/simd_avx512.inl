@@ -2,6 +2,7 @@
 
 constexpr const char* kName = "avx512";
 constexpr int kLanes = 16;
+constexpr int kRegisters = 32;
 
 typedef float Vec __attribute__((vector_size(64)));
 typedef float UnalignedVec __attribute__((vector_size(64), aligned(4), may_alias));

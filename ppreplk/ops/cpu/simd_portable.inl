@@ -3,6 +3,7 @@
 
 constexpr const char* kName = "portable";
 constexpr int kLanes = 4;
+constexpr int kRegisters = 16;
 
 typedef float Vec __attribute__((vector_size(16)));
 typedef float UnalignedVec __attribute__((vector_size(16), aligned(4), may_alias));
