@@ -65,10 +65,14 @@ def last_features(model: nn.Layer, images: paddle.Tensor, layer: str | None = No
     Raises:
         UserError: no such sublayer, or what it gives is no feature map; lists what could be meant.
     """
-    if layer is None and hasattr(model, "forward_features"):
-        features = model.forward_features(images)
-    else:
-        features = _features_in_passing(model, images, layer)
+    try:
+        if layer is None and hasattr(model, "forward_features"):
+            features = model.forward_features(images)
+        else:
+            features = _features_in_passing(model, images, layer)
+    except AssertionError as error:  # of a network that is made for one size
+        size = "x".join(map(str, images.shape[2:]))
+        raise UserError(f"{type(model).__name__} does not run on images of {size} ({error})") from error
     if not isinstance(features, paddle.Tensor) or len(features.shape) != 4:
         parts = ", ".join(name for name, _ in model.named_children())
         raise UserError(
@@ -93,9 +97,6 @@ def _features_in_passing(model: nn.Layer, images: paddle.Tensor, layer: str | No
         ]
     try:
         model(images)
-    except (AssertionError, ValueError) as error:  # of a network that is made for one size
-        size = "x".join(map(str, images.shape[2:]))
-        raise UserError(f"{type(model).__name__} does not run on images of {size} ({error})") from error
     finally:
         for hook in hooks:
             hook.remove()

@@ -135,9 +135,14 @@ def test_the_mean_is_over_finite_maps_and_the_last_image_counts(caplog):
         mean_contribution_map(model, [])
 
 
+class OneSize(Pooled):
+    def forward_features(self, x):
+        assert x.shape[2] == 224, "only 224"
+
+
 def test_a_network_for_another_size_is_refused():
-    with pytest.raises(UserError, match="Linear does not run on images of 5x5"):
-        contribution_map(paddle.nn.Linear(2, 2), random_images(1, 3, 5, 5))
+    with pytest.raises(UserError, match=r"OneSize does not run on images of 5x5 \(only 224\)"):
+        contribution_map(OneSize(), random_images(1, 3, 5, 5))
 
 
 def area_at_random(width: int, size: int, kernels: tuple[int, ...]) -> float:

@@ -43,7 +43,7 @@ def part_table(network: str, size: int) -> Table:
         size: height and width of the image.
 
     Raises:
-        UserError: there is no such network, or the image is too small for it.
+        UserError: there is no such network, or it is made for another size.
     """
     if network.endswith((".yaml", ".yml")):
         arch = load_config(network).Arch
@@ -55,7 +55,7 @@ def part_table(network: str, size: int) -> Table:
         forms["exported"] = fold(model)
     try:
         counts = {form: count_by_part(layer, (1, 3, size, size)) for form, layer in forms.items()}
-    except (AssertionError, ValueError) as error:  # of networks that are made for one size, or not for so small a one
+    except AssertionError as error:  # of a network that is made for one size
         raise UserError(f"{network} does not run on images of {size}x{size} ({error})") from error
     lines = []
     for part in [*dict.fromkeys(part for form in counts.values() for part in form), "total"]:
