@@ -31,7 +31,7 @@ from ppreplk.weights import convert, load_checkpoint, load_weights
 from ppreplk.weights.architecture import infer, shapes_of
 from ppreplk.weights.layouts import translate
 
-VARIANTS = ppreplk.list_models()
+VARIANTS = [name for name in ppreplk.list_models() if name.startswith("RepLKNet")]
 
 
 def stand_ins(name: str, **changes) -> dict[str, np.ndarray]:
