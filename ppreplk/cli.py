@@ -42,6 +42,11 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_precision_argument(parser: argparse.ArgumentParser, default: str | None, text: str) -> None:
+    """Give a parser ``--precision``."""
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default=default, help=text)
+
+
 def positive(text: str) -> int:
     """Type of an argument that counts something."""
     value = int(text)

@@ -256,7 +256,7 @@ def find_op(op: Op, table: Mapping[str, Callable], unserved: Mapping[str, str], 
 
 @dataclass
 class GlobalConfig:
-    """``Global``: the run as a whole. Names and defaults are PaddleClas's; the last five keys are ours."""
+    """``Global``: the run as a whole. Names and defaults are PaddleClas's; the last seven keys are ours."""
 
     epochs: int = 300
     checkpoints: Optional[str] = None
@@ -278,6 +278,8 @@ class GlobalConfig:
     num_threads: Optional[int] = None
     builtin_dataset: Optional[typing.Literal["digits"]] = None
     export_tolerance: float = 1e-4
+    export_tolerance_bf16: float = 2e-2
+    export_runtime: typing.Literal["native", "fast"] = "native"
     export_depthwise: typing.Literal["native", "compiled"] = "native"
     global_batch: Optional[int] = None
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import filecmp
 import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +22,16 @@ from .data import build_dataset, build_transforms
 from .data.datasets import load_image
 from .data.transforms import IMAGE, NORMALIZED_CHW
 from .errors import UserError
-from .layers import set_implementation
-from .models import RepLKNet
-from .predict import INFERENCE_YAML, PROGRAM, Predictor, read_class_names
-from .reparam import fold, fuse_relu, reparameterize
+from .lowering import BF16, FP32, lower, require
+from .ops import dense
+from .predict import INFERENCE_YAML, NO_BFLOAT16, PROGRAMS, Predictor, read_class_names
 from .runtime import set_up_device
 
 logger = logging.getLogger(__name__)
 
 LEAST_LOG_PROBABILITY = -80.0  # below, a float32 probability has no digits left to compare
-REAL_IMAGES = 8
+REAL_PIXELS = 8 * 224 * 224  # in all, at least eight images
+LEAST_REAL_IMAGES = 8
 RANDOM_BATCHES = (1, 3)  # batch sizes
 
 
@@ -45,22 +47,28 @@ class InferenceModel(nn.Layer):
         return self.softmax(self.network(images))
 
 
-def export(config: Config) -> Path:
+def export(config: Config, precision: str = FP32) -> Path:
     """What ``tools/export.py`` does: write ``inference.*`` to ``Global.save_inference_dir``.
 
     The program is written aside, run with Paddle Inference on real and random images, compared with the
     train-form network in eval mode, and only then moved into place.
+
+    Args:
+        config: what to export, and how.
+        precision: ``"fp32"``, or ``"bf16"`` for a second program beside the float32 one, with the same weights file.
 
     Returns:
         The folder.
 
     Raises:
         UserError: weights that do not fit, a folder that cannot be written, or a program whose outputs are
-            further from the network's than ``Global.export_tolerance`` allows.
+            further from the network's than ``Global.export_tolerance`` (``export_tolerance_bf16``) allows.
     """
     logger.info("%s", set_up_device(config.Global))
     config.require("Infer")
+    require(config.Global.export_runtime, precision)
     network = build_trained_network(config)
+    precisions = [FP32] if precision == FP32 else [FP32, precision]
     target = Path(config.Global.save_inference_dir)
     is_new = not target.exists()
     try:
@@ -70,43 +78,56 @@ def export(config: Config) -> Path:
         raise UserError(f"Global.save_inference_dir: cannot write to {target} ({error.strerror})") from error
     done = False
     try:
-        save_program(network, config, staging)
-        difference, scale = verify(network, config, staging)
-        logger.info(
-            "largest difference of the logits, program against train-form network: %.3g (largest logit %.3g)",
-            *(difference, scale),
-        )
-        if not difference <= config.Global.export_tolerance * max(scale, 1.0):
-            raise UserError(
-                f"export failed: the saved program differs from the network by {difference:.3g}, which is more than "
-                f"Global.export_tolerance {config.Global.export_tolerance:g} of the largest logit {scale:.3g}; "
-                "nothing was written"
-            )
+        save_programs(network, config, staging, precisions)
+        images = verification_images(config)
+        for each in precisions:
+            _check(verify(network, config, staging, each, images), each, config)
         for path in sorted(staging.iterdir()):
             os.replace(path, target / path.name)
+        for left in set(PROGRAMS) - set(precisions):  # of an export before this one
+            (target / f"{PROGRAMS[left]}.json").unlink(missing_ok=True)
         done = True
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         if is_new and not done:
             target.rmdir()
-    logger.info("saved %s.json and %s.pdiparams, with %s beside them", target / PROGRAM, PROGRAM, INFERENCE_YAML)
+    programs = " and ".join(str(target / f"{PROGRAMS[each]}.json") for each in precisions)
+    logger.info("saved %s with %s.pdiparams, and %s beside them", programs, PROGRAMS[FP32], INFERENCE_YAML)
     return target
 
 
-def save_program(network: nn.Layer, config: Config, folder: Path) -> None:
-    """Merge and fold a copy of ``network`` and write it to ``folder`` with its pre- and post-processing.
+def _check(result: Verification, precision: str, config: Config) -> None:
+    logger.info(
+        "largest difference of the logits, %s program against train-form network: %.3g (largest logit %.3g)",
+        *(precision, result.difference, result.scale),
+    )
+    logger.info("the same class comes first for %d of %d real images", result.same, result.real)
+    if precision == BF16 and not dense.has_bfloat16():
+        logger.info("%s: the bf16 program was verified with its rounding in float32 arithmetic", NO_BFLOAT16)
+    key = "export_tolerance" if precision == FP32 else f"export_tolerance_{precision}"
+    tolerance = getattr(config.Global, key)
+    if not result.difference <= tolerance * max(result.scale, 1.0):
+        raise UserError(
+            f"export failed: the saved program differs from the network by {result.difference:.3g}, which is more than "
+            f"Global.{key} {tolerance:g} of the largest logit {result.scale:.3g}; nothing was written"
+        )
 
-    A network of paddleclas's is merged only: what may be folded there is not known here.
-    """
-    merged = fold(network) if isinstance(network, RepLKNet) else reparameterize(network)
-    implementation = config.Global.export_depthwise
-    if set_implementation(merged, implementation) == 0 and implementation != "native":
-        raise UserError(f"Global.export_depthwise: {config.Arch.name} has no depthwise layer for {implementation!r}")
-    fuse_relu(merged)
-    model = InferenceModel(merged, config.Arch.infer_add_softmax)
-    model.eval()
-    save_network(model, config.Global.image_shape, folder / PROGRAM)
-    _write_inference_yaml(config, folder / INFERENCE_YAML)
+
+def save_programs(network: nn.Layer, config: Config, folder: Path, precisions: Sequence[str]) -> None:
+    """Write ``network`` in inference form to ``folder``, one program for each precision with one file of weights
+    for all, and what a user of them needs beside."""
+    settings = config.Global
+    forms = lower(network, settings.export_runtime, precisions, settings.export_depthwise)
+    for precision, form in forms.items():
+        model = InferenceModel(form, config.Arch.infer_add_softmax)
+        model.eval()
+        path = folder / PROGRAMS[precision]
+        save_network(model, settings.image_shape, path)
+        if precision != FP32:
+            weights = path.with_suffix(".pdiparams")
+            assert filecmp.cmp(weights, folder / f"{PROGRAMS[FP32]}.pdiparams", shallow=False)
+            weights.unlink()
+    _write_inference_yaml(config, folder / INFERENCE_YAML, precisions[-1])
 
 
 def save_network(model: nn.Layer, image_shape: Sequence[int], path: Path) -> None:
@@ -115,11 +136,15 @@ def save_network(model: nn.Layer, image_shape: Sequence[int], path: Path) -> Non
     paddle.jit.save(paddle.jit.to_static(model, input_spec=spec, full_graph=True), str(path))
 
 
-def _write_inference_yaml(config: Config, path: Path) -> None:
+def _write_inference_yaml(config: Config, path: Path, precision: str) -> None:
     """What a user of the program needs beside it: transforms, class names, image shape."""
     infer = config.Infer
     content = {
-        "Global": {"model_name": config.Arch.name, "image_shape": config.Global.image_shape},
+        "Global": {
+            "model_name": config.Arch.name,
+            "image_shape": config.Global.image_shape,
+            "precision": precision,
+        },
         "PreProcess": {"transform_ops": [{op.name: op.arguments or None} for op in infer.transforms]},
         "PostProcess": {
             "Topk": {
@@ -132,36 +157,50 @@ def _write_inference_yaml(config: Config, path: Path) -> None:
     path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
+@dataclass
+class Verification:
+    """How far a program is from the network: logits, absolute, over all images; first classes, over real ones."""
+
+    difference: float = 0.0
+    scale: float = 0.0  # the largest logit
+    same: int = 0  # real images with the same class first
+    real: int = 0
+
+
+def verification_images(config: Config) -> list[np.ndarray]:
+    """Batches (N, 3, H, W) float32: random ones, and last real images."""
+    generator = np.random.default_rng(0)
+    shape = config.Global.image_shape
+    batches = [generator.standard_normal((size, *shape), np.float32) for size in RANDOM_BATCHES]
+    return [*batches, real_images(config)]
+
+
 @paddle.no_grad()
-def verify(network: nn.Layer, config: Config, folder: Path) -> tuple[float, float]:
+def verify(
+    network: nn.Layer, config: Config, folder: Path, precision: str, batches: Sequence[np.ndarray]
+) -> Verification:
     """Run the program in ``folder`` and ``network`` (train form, eval mode) on the same images.
 
     Where the program ends in a softmax, logarithms of probabilities are compared: they differ from the
     logits by one constant per image.
-
-    Returns:
-        The largest difference and the largest logit, both absolute.
     """
     network.eval()
-    predictor = Predictor(folder, config.Global.device, config.Global.num_threads)
-    generator = np.random.default_rng(0)
-    shape = config.Global.image_shape
-    batches = [generator.standard_normal((size, *shape), np.float32) for size in RANDOM_BATCHES]
-    batches.append(real_images(config))
-    difference = scale = 0.0
+    predictor = Predictor(folder, config.Global.device, config.Global.num_threads, precision)
+    result = Verification()
     for batch in batches:
         logits = network(paddle.to_tensor(batch)).numpy().astype(np.float64)
         if not np.isfinite(logits).all():
             raise UserError("export failed: the trained network itself gives NaN or infinite logits")
-        scale = max(scale, float(np.abs(logits).max()))
+        result.scale = max(result.scale, float(np.abs(logits).max()))
         received = predictor(batch).astype(np.float64)
+        result.same, result.real = int((received.argmax(1) == logits.argmax(1)).sum()), len(batch)
         if config.Arch.infer_add_softmax:
             shifted = logits - logits.max(axis=1, keepdims=True)
             logits = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
             with np.errstate(divide="ignore"):
                 received = np.where(logits > LEAST_LOG_PROBABILITY, np.log(received), logits)
-        difference = max(difference, float(np.nan_to_num(np.abs(received - logits), nan=np.inf).max()))
-    return difference, scale
+        result.difference = max(result.difference, float(np.nan_to_num(np.abs(received - logits), nan=np.inf).max()))
+    return result
 
 
 def real_images(config: Config) -> np.ndarray:
@@ -197,8 +236,10 @@ def _evaluation_images(config: Config) -> list[str]:
     except UserError as error:
         logger.info("the evaluation images cannot be used for verification: %s", error)
         return []
-    step = max(len(samples) // REAL_IMAGES, 1)
-    return [sample.path for sample in samples[::step][:REAL_IMAGES]]
+    height, width = config.Global.image_shape[1:]
+    wanted = max(REAL_PIXELS // (height * width), LEAST_REAL_IMAGES)
+    step = max(len(samples) // wanted, 1)
+    return [sample.path for sample in samples[::step][:wanted]]
 
 
 def _photographs() -> list[np.ndarray]:

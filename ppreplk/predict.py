@@ -24,7 +24,8 @@ from .data.datasets import find_images, load_image
 from .data.transforms import NORMALIZED_CHW
 from .errors import UserError
 from .log import progress
-from .ops.compiled import OPERATOR_PREFIX, load_ops
+from .lowering import BF16, FP32
+from .ops import compiled, dense, load_ops
 from .preprocessing import published_preprocessing
 from .runtime import available_cores, set_up_device
 from .weights import load_checkpoint, load_weights
@@ -32,11 +33,26 @@ from .weights.architecture import infer as infer_architecture
 
 logger = logging.getLogger(__name__)
 
-PROGRAM = "inference"  # inference.json, inference.pdiparams
+PROGRAMS = {FP32: "inference", BF16: "inference_bf16"}  # files by precision: inference.json, ...
 INFERENCE_YAML = "inference.yml"
+NO_BFLOAT16 = "this processor has no bfloat16 arithmetic (AVX-512 BF16 or AMX)"
 IMAGENET_CLASSES = 1000
 IMAGENET_NAMES = "ppcls/utils/imagenet1k_label_list.txt"
 TOP = 5  # classes in a look at converted weights
+
+
+def program_files(folder: str | Path, precision: str = FP32) -> tuple[Path, Path]:
+    """Program and weights in a folder that ``tools/export.py`` wrote.
+
+    Raises:
+        UserError: there is no such program.
+    """
+    program, weights = Path(folder) / f"{PROGRAMS[precision]}.json", Path(folder) / f"{PROGRAMS[FP32]}.pdiparams"
+    missing = [str(path) for path in (program, weights) if not path.is_file()]
+    if missing:
+        how = "tools/export.py" + ("" if precision == FP32 else f" --precision {precision}")
+        raise UserError(f"no exported program in {folder}: {' and '.join(missing)} missing; run {how}")
+    return program, weights
 
 
 class Predictor:
@@ -46,19 +62,20 @@ class Predictor:
         folder: what ``tools/export.py`` wrote.
         device: ``cpu`` or ``gpu``.
         threads: math threads on a CPU; all cores unless given.
+        precision: ``"fp32"`` or ``"bf16"``: which of the programs in the folder.
 
     Raises:
-        UserError: there is no program in the folder, or it cannot be loaded, or it contains compiled operators and
-            these cannot be built.
+        UserError: there is no such program in the folder, or it cannot be loaded, or it contains compiled operators
+            and these cannot be built or are not for this device.
     """
 
-    def __init__(self, folder: str | Path, device: str = "cpu", threads: int | None = None):
-        program, weights = Path(folder) / f"{PROGRAM}.json", Path(folder) / f"{PROGRAM}.pdiparams"
-        missing = [str(path) for path in (program, weights) if not path.is_file()]
-        if missing:
-            raise UserError(f"no exported program in {folder}: {' and '.join(missing)} missing; run tools/export.py")
-        if OPERATOR_PREFIX in program.read_text(encoding="utf-8", errors="replace"):
-            load_ops()
+    def __init__(self, folder: str | Path, device: str = "cpu", threads: int | None = None, precision: str = FP32):
+        program, weights = program_files(folder, precision)
+        content = program.read_text(encoding="utf-8", errors="replace")
+        if compiled.OPERATOR_PREFIX in content:
+            if device != "cpu":
+                raise UserError(f"{program}: holds operators for cpu, the device is {device}; export it without them")
+            load_ops(fast=dense.OPERATOR_PREFIX in content)
         config = paddle.inference.Config(str(program), str(weights))
         config.disable_glog_info()
         if device == "gpu":
@@ -103,21 +120,24 @@ class Classifier:
     add_softmax: bool
 
 
-def infer(config: Config, model_dir: str | None = None) -> Iterator[Prediction]:
+def infer(config: Config, model_dir: str | None = None, precision: str | None = None) -> Iterator[Prediction]:
     """Predict the images of ``Infer.infer_imgs``, batch by batch.
 
     Args:
         config: with the section ``Infer``.
         model_dir: a folder with an exported program; without it, ``Global.pretrained_model`` is used.
+        precision: of the program, see :func:`program_classifier`.
 
     Raises:
         UserError: no images, an unreadable one, no weights or program.
     """
+    if precision is not None and model_dir is None:
+        raise UserError(f"precision {precision} is that of an exported program, and none is given; use --model-dir")
     device = set_up_device(config.Global)
     section = config.require("Infer")
     prepare_dataset(config)
     images = find_images(section.infer_imgs, section.infer_list)
-    classifier = program_classifier(model_dir, config) if model_dir else network_classifier(config)
+    classifier = program_classifier(model_dir, config, precision) if model_dir else network_classifier(config)
     logger.info("%s, images: %d", device, len(images))
     with progress(_batches(images, section.batch_size), -(-len(images) // section.batch_size), "infer") as batches:
         for paths in batches:
@@ -182,18 +202,50 @@ class TopkSection:
     label_list: Optional[list[str]]
 
 
-def program_classifier(folder: str, config: Config) -> Classifier:
-    """Predict with an exported program and the pre- and post-processing saved beside it."""
-    run = Predictor(folder, config.Global.device, config.Global.num_threads)
+def program_classifier(folder: str, config: Config, precision: str | None = None) -> Classifier:
+    """Predict with an exported program and the pre- and post-processing saved beside it.
+
+    Args:
+        folder: what ``tools/export.py`` wrote.
+        config: for the device and its threads.
+        precision: ``"fp32"``, ``"bf16"``, or None for the one that was exported for, and float32 where the
+            processor has no bfloat16 arithmetic.
+
+    Raises:
+        UserError: no such program, a broken one, or bfloat16 asked for where the processor has none.
+    """
+    program_files(folder)
     path = Path(folder) / INFERENCE_YAML
     content = read_yaml(path)
     try:
         ops, topk = content["PreProcess"]["transform_ops"], content["PostProcess"]["Topk"]
-    except (KeyError, TypeError) as error:
+        exported = content.get("Global", {}).get("precision", FP32)
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not written by tools/export.py, {error} is missing; export again") from error
+    chosen = choose_precision(exported, precision)
+    run = Predictor(folder, config.Global.device, config.Global.num_threads, chosen)
     transforms = build_transforms(read_ops(ops, f"{path}: PreProcess.transform_ops"), NORMALIZED_CHW)
     section = construct(TopkSection, topk, f"{path}: PostProcess.Topk")
     return Classifier(run, transforms, section.topk, section.label_list, section.add_softmax)
+
+
+def choose_precision(exported: str, requested: str | None) -> str:
+    """The precision to predict in: the requested one, else what was exported for, if the processor has it.
+
+    Raises:
+        UserError: bfloat16 was requested, and the processor does not multiply it.
+    """
+    precision = requested or exported
+    if precision not in PROGRAMS:
+        raise UserError(f"unknown precision {precision!r}; the precisions are {', '.join(PROGRAMS)}")
+    if precision == BF16:
+        load_ops(fast=True)
+        if not dense.has_bfloat16():
+            if requested:
+                raise UserError(f"precision {BF16}: {NO_BFLOAT16}; use {FP32}")
+            logger.info("%s: predicting in %s", NO_BFLOAT16, FP32)
+            return FP32
+    return precision
 
 
 def predict(classifier: Classifier, paths: Sequence[str]) -> list[Prediction]:

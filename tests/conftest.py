@@ -38,6 +38,17 @@ def require_compiled_operator() -> None:
         raise
 
 
+def require_fast_operators() -> None:
+    """The same for the operators of fast programs; their headers may be out of reach too."""
+    require_compiled_operator()
+    try:
+        ppreplk.load_ops(fast=True)
+    except UserError as error:
+        if "oneDNN's headers" in str(error):
+            pytest.skip(str(error))
+        raise
+
+
 def relative_difference(received, expected) -> float:
     """Largest absolute difference over the largest absolute expected value."""
     received, expected = np.asarray(received, np.float64), np.asarray(expected, np.float64)

@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, run_tool
+from conftest import ROOT, require_fast_operators, run_tool
 
 from ppreplk.errors import UserError
-from ppreplk.ops import build
+from ppreplk.ops import build, headers, loading
 
 
 @pytest.fixture
@@ -102,6 +102,55 @@ def test_a_library_that_cannot_be_loaded(colour_project, cache, compiler):
     process = run_tool("train", "-c", "config.yaml", "-o", "Global.epochs=1", cwd=colour_project)
     assert process.returncode == 0, process.stderr
     assert "cannot be loaded; delete that folder" in process.stderr and "run as fft" in process.stderr
+
+
+def test_each_library_has_a_place_of_its_own(cache, compiler, monkeypatch):
+    monkeypatch.setattr(headers, "provide", lambda folder: None)
+    depthwise, dense = build.build_library(), build.build_library(build.DENSE)
+    assert depthwise == build.find_library() != dense == build.find_library(build.DENSE)
+
+
+def test_headers_that_cannot_be_had(cache, compiler, monkeypatch, tmp_path):
+    monkeypatch.setattr(headers, "_installed", list)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    with pytest.raises(UserError, match=r"oneDNN's headers cannot be downloaded \(ERROR: .*onednn-devel") as raised:
+        build.build_library(build.DENSE)
+    assert "pip install --no-deps 'onednn-devel>=2025.0,<2025.1'" in str(raised.value)
+    assert build.find_library(build.DENSE) is None
+    monkeypatch.setattr(headers, "SECONDS", 1e-3)
+    with pytest.raises(UserError, match="no download within"):
+        build.build_library(build.DENSE)
+    assert build.build_library() == build.find_library(), "the depthwise convolution does not need them"
+
+
+def test_installed_headers_are_taken(monkeypatch, tmp_path):
+    source = tmp_path / "site" / "oneapi" / "dnnl"
+    source.mkdir(parents=True)
+    (source / "dnnl.h").write_text("// declarations")
+    (source / "dnnl_config.h").write_text("#define DNNL_CPU_RUNTIME DNNL_RUNTIME_SYCL\n#define DNNL_WITH_SYCL\n")
+    monkeypatch.setattr(headers, "_installed", lambda: sorted(source.iterdir()))
+    monkeypatch.setattr(headers, "_downloaded", lambda folder: pytest.fail("downloaded"))
+    headers.provide(tmp_path)
+    assert (tmp_path / "oneapi" / "dnnl" / "dnnl.h").read_text() == "// declarations"
+    configuration = (tmp_path / "oneapi" / "dnnl" / "dnnl_config.h").read_text()
+    assert configuration == "#define DNNL_CPU_RUNTIME DNNL_RUNTIME_OMP\n\n"
+    (source / "dnnl_config.h").unlink()
+    with pytest.raises(UserError, match="has no oneapi/dnnl/dnnl_config.h"):
+        headers.provide(tmp_path / "other")
+
+
+def test_a_paddle_without_onednn(cache, compiler, monkeypatch):
+    monkeypatch.setattr(build, "ONEDNN", "libabsent.so")
+    with pytest.raises(UserError, match=r"the operators of fast programs need oneDNN, .* without it \(libabsent.so\)"):
+        build.build_library(build.DENSE)
+
+
+def test_another_onednn_than_the_headers(monkeypatch):
+    require_fast_operators()
+    monkeypatch.setattr(loading, "_onednn_mismatch", lambda: "Paddle's oneDNN is 2.7, the headers are those of 3.6")
+    with pytest.raises(UserError, match="fast programs cannot run: Paddle's oneDNN is 2.7"):
+        loading.load_ops(fast=True)
 
 
 def test_installing_compiles_nothing():

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import threading
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,17 +12,24 @@ import numpy as np
 import paddle
 import pytest
 import yaml
-from conftest import colour_config, randomise_batch_norms, require_compiled_operator, run_tool, write_config
+from conftest import (
+    colour_config,
+    randomise_batch_norms,
+    relative_difference,
+    require_compiled_operator,
+    require_fast_operators,
+    run_tool,
+    write_config,
+)
 
-from ppreplk import export as export_module
+from ppreplk import lowering
 from ppreplk.builders import build_network
 from ppreplk.config import load_config
 from ppreplk.errors import UserError
 from ppreplk.export import export, save_network
-from ppreplk.layers import set_implementation
+from ppreplk.lowering import lower
 from ppreplk.models import build_model
 from ppreplk.predict import Predictor, infer, write_predictions
-from ppreplk.reparam import fold, fuse_relu
 
 
 @pytest.fixture
@@ -72,14 +80,14 @@ def test_the_largest_difference_is_reported(project, caplog):
 
 
 def test_a_wrong_program_fails_and_leaves_nothing(project, monkeypatch):
-    right = export_module.fold
+    right = lowering.fold
 
     def wrong(model):
         folded = right(model)
         folded.head.bias.set_value(folded.head.bias + paddle.to_tensor([0.01, 0.0, 0.0]))
         return folded
 
-    monkeypatch.setattr(export_module, "fold", wrong)
+    monkeypatch.setattr(lowering, "fold", wrong)
     with pytest.raises(UserError, match=r"export failed: the saved program differs from the network by 0\.0"):
         export(config())
     assert not (project / "inference").exists()
@@ -242,9 +250,9 @@ def test_imagenet_names_come_from_the_installed_paddleclas():
     assert len(names) == 1000 and names[0].startswith("tench")
 
 
-def predict_without_onednn(folder, images):
+def predict_without_onednn(folder, images, program="inference.json"):
     """As Predictor, with oneDNN switched off."""
-    files = [str(Path(folder) / name) for name in ("inference.json", "inference.pdiparams")]
+    files = [str(Path(folder) / name) for name in (program, "inference.pdiparams")]
     settings = paddle.inference.Config(*files)
     settings.disable_gpu()
     settings.disable_glog_info()
@@ -283,8 +291,176 @@ def test_a_baseline_has_no_layer_for_the_compiled_operator(project):
     require_compiled_operator()
     changes = ["Arch={name: ResNet18, class_num: 3}", "Global.export_depthwise=compiled"]
     paddle.save(build_network(config(*changes).Arch).state_dict(), "weights.pdparams")
-    with pytest.raises(UserError, match="ResNet18 has no depthwise layer"):
+    with pytest.raises(UserError, match="Global.export_depthwise: ResNet has no depthwise layer"):
         export(config(*changes))
+
+
+LOGITS = "Arch.infer_add_softmax=False"
+FAST = "Global.export_runtime=fast"
+BOUNDS = {"fp32": 1e-5, "bf16": 2e-2}  # of the largest logit
+
+
+@pytest.mark.parametrize("size", [32, 47])
+def test_fast_programs_of_both_precisions(project, size):
+    require_fast_operators()
+    changes = [f"Global.image_shape=[3, {size}, {size}]", f"Infer.transforms.1.ResizeImage.size={size}"]
+    folder = export(config(FAST, LOGITS, *changes), "bf16")
+    files = ["inference.json", "inference.pdiparams", "inference.yml", "inference_bf16.json"]
+    assert sorted(path.name for path in folder.iterdir()) == files
+    for name in ("inference.json", "inference_bf16.json"):
+        operators = set(re.findall(r'"#":"\d+\.(\w+)"', (folder / name).read_text()))
+        assert not operators & {"conv2d", "depthwise_conv2d", "relu", "gelu", "add_n"}
+    received = {}
+    for batch in (1, 5):
+        images = np.random.default_rng(batch).standard_normal((batch, 3, size, size)).astype("float32")
+        expected = network()(paddle.to_tensor(images)).numpy()
+        for precision, bound in BOUNDS.items():
+            received[precision] = Predictor(folder, precision=precision)(images)
+            program = "inference.json" if precision == "fp32" else "inference_bf16.json"
+            for outputs in (received[precision], predict_without_onednn(folder, images, program)):
+                assert relative_difference(outputs, expected) < bound
+    assert np.abs(received["bf16"] - received["fp32"]).max() > 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"small_kernel": None, "large_kernel_sizes": [3, 3]},
+        {"dw_ratio": 1.5, "channels": [10, 18]},
+        {"layers": [1, 2, 1], "channels": [8, 16, 24], "large_kernel_sizes": [31, 9, 5], "ffn_ratio": 3.0},
+    ],
+    ids=str,
+)
+def test_fast_programs_of_other_networks(tmp_path, changes):
+    require_fast_operators()
+    model = build_model(
+        "RepLKNet13T", class_num=7, **{"layers": [1, 1], "channels": [8, 12], "large_kernel_sizes": [7, 5], **changes}
+    )
+    randomise_batch_norms(model)
+    model.eval()
+    images = np.random.default_rng(0).standard_normal((2, 3, 40, 56)).astype("float32")
+    expected = model(paddle.to_tensor(images)).numpy()
+    forms = lower(model, "fast", list(BOUNDS))
+    for precision, bound in BOUNDS.items():
+        save_network(forms[precision], [3, 40, 56], tmp_path / precision / "inference")
+        assert relative_difference(Predictor(tmp_path / precision)(images), expected) < bound
+
+
+def test_two_predictors_in_two_threads(project):
+    require_fast_operators()
+    folder = export(config(FAST, LOGITS), "bf16")
+    images = np.random.default_rng(0).standard_normal((3, 3, 32, 32)).astype("float32")
+    expected = {precision: Predictor(folder, precision=precision)(images) for precision in BOUNDS}
+    wrong = []
+
+    def repeat(precision, threads):
+        predictor = Predictor(folder, threads=threads, precision=precision)
+        for _ in range(30):
+            if relative_difference(predictor(images), expected[precision]) > 1e-6:
+                wrong.append(precision)
+
+    workers = [threading.Thread(target=repeat, args=arguments) for arguments in (("fp32", 2), ("fp32", 1), ("bf16", 2))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert not wrong and not any(worker.is_alive() for worker in workers)
+
+
+def test_clones_of_a_predictor_in_two_threads(project):
+    require_fast_operators()
+    folder = export(config(FAST, LOGITS))
+    images = paddle.to_tensor(np.random.default_rng(0).standard_normal((3, 3, 32, 32)).astype("float32"))
+    settings = paddle.inference.Config(str(folder / "inference.json"), str(folder / "inference.pdiparams"))
+    settings.disable_glog_info()
+    first = paddle.inference.create_predictor(settings)
+    predictors = [first, first.clone(), first.clone()]
+    expected = first.run([images])[0].numpy()
+    received = [[] for _ in predictors]
+
+    def repeat(number):
+        received[number] += [predictors[number].run([images])[0].numpy() for _ in range(20)]
+
+    workers = [threading.Thread(target=repeat, args=[number]) for number in range(len(predictors))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert [len(outputs) for outputs in received] == [20, 20, 20]
+    assert all(relative_difference(output, expected) < 1e-6 for outputs in received for output in outputs)
+
+
+def test_what_verification_says_of_both_precisions(project, caplog):
+    require_fast_operators()
+    caplog.set_level("INFO", "ppreplk")
+    export(config(FAST), "bf16")
+    assert "largest difference of the logits, fp32 program" in caplog.text
+    assert "largest difference of the logits, bf16 program" in caplog.text
+    assert "the same class comes first for 6 of 6 real images" in caplog.text
+    with pytest.raises(UserError, match="more than Global.export_tolerance_bf16 1e-30 of the largest logit"):
+        export(config(FAST, "Global.export_tolerance_bf16=1e-30"), "bf16")
+
+
+def test_a_later_export_leaves_no_program_of_an_earlier_one(project):
+    require_fast_operators()
+    export(config(FAST), "bf16")
+    folder = export(config())
+    assert sorted(path.name for path in folder.iterdir()) == ["inference.json", "inference.pdiparams", "inference.yml"]
+
+
+def test_the_precision_of_predictions(project, monkeypatch, caplog):
+    require_fast_operators()
+    caplog.set_level("INFO", "ppreplk")
+    export(config(FAST), "bf16")
+    by_network = [prediction.class_ids[0] for prediction in infer(config())]
+
+    def predict(has_bfloat16, precision):
+        monkeypatch.setattr("ppreplk.ops.dense.has_bfloat16", lambda: has_bfloat16)
+        return [prediction.class_ids[0] for prediction in infer(config(), "inference", precision)]
+
+    assert predict(True, "fp32") == predict(True, "bf16") == predict(True, None) == by_network
+    assert "predicting in fp32" not in caplog.text
+    assert predict(False, None) == by_network
+    assert "this processor has no bfloat16 arithmetic (AVX-512 BF16 or AMX): predicting in fp32" in caplog.text
+    with pytest.raises(UserError, match="precision bf16: this processor has no bfloat16 arithmetic .*; use fp32"):
+        predict(False, "bf16")
+    with pytest.raises(UserError, match="precision bf16 is that of an exported program"):
+        list(infer(config(), None, "bf16"))
+    export(config(FAST))
+    with pytest.raises(UserError, match="inference_bf16.json missing; run tools/export.py --precision bf16"):
+        predict(True, "bf16")
+    path = Path("inference/inference.yml")
+    path.write_text(path.read_text().replace("precision: fp32", "precision: int4"))
+    with pytest.raises(UserError, match="unknown precision 'int4'"):
+        predict(True, None)
+
+
+def test_fast_programs_that_cannot_be(project, monkeypatch):
+    with pytest.raises(UserError, match="precision bf16 needs the fast operators: -o Global.export_runtime=fast"):
+        export(config(), "bf16")
+    require_fast_operators()
+    with pytest.raises(UserError, match="serve RepLKNet classifiers only"):
+        lower(build_model("MobileNetV2LK", class_num=3), "fast")
+    with pytest.raises(UserError, match="serve RepLKNet classifiers only"):
+        lower(build_model("RepLKNet13T", out_indices=[0]), "fast")
+    folder = export(config(FAST))
+    with pytest.raises(UserError, match="holds operators for cpu, the device is gpu"):
+        Predictor(folder, device="gpu")
+    monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
+    with pytest.raises(UserError, match="the fast operators run on cpu, the device is gpu:0"):
+        lower(build_model("RepLKNet13T"), "fast")
+
+
+def test_a_fast_program_through_the_tools(project):
+    require_fast_operators()
+    base = ["-c", "config.yaml", "-o", "Global.pretrained_model=weights"]
+    exported = run_tool("export", *base, "-o", FAST, "--precision", "bf16", cwd=project)
+    assert exported.returncode == 0, exported.stderr
+    predicted = run_tool("infer", *base, "--model-dir", "inference", "--precision", "fp32", cwd=project)
+    assert predicted.returncode == 0 and len(predicted.stdout.splitlines()) == 24, predicted.stderr
+    environment = {**os.environ, "XDG_CACHE_HOME": str(project), "CXX": "no-such-compiler"}
+    refused = run_tool("export", *base, "-o", FAST, cwd=project, env=environment)
+    assert refused.returncode == 2 and "no C++ compiler" in refused.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -296,13 +472,29 @@ def test_the_full_network_with_the_compiled_operator(tmp_path, size):
     model = build_model("RepLKNet31B", class_num=10)
     randomise_batch_norms(model)
     model.eval()
-    folded = fold(model)
-    set_implementation(folded, "compiled")
-    fuse_relu(folded)
-    save_network(folded, [3, size, size], tmp_path / "inference")
+    save_network(lower(model, depthwise="compiled")["fp32"], [3, size, size], tmp_path / "inference")
     for batch in (1, 5):
         images = np.random.default_rng(batch).standard_normal((batch, 3, size, size)).astype("float32")
         with paddle.no_grad():
             expected = model(paddle.to_tensor(images)).numpy()
         for received in (Predictor(tmp_path)(images), predict_without_onednn(tmp_path, images)):
             np.testing.assert_allclose(received, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [224, 384])
+def test_the_full_network_with_the_fast_operators(tmp_path, size):
+    """python -m pytest -m slow tests/test_export.py (about two minutes)"""
+    require_fast_operators()
+    paddle.seed(0)
+    model = build_model("RepLKNet31B", class_num=10)
+    randomise_batch_norms(model)
+    model.eval()
+    for precision, form in lower(model, "fast", list(BOUNDS)).items():
+        save_network(form, [3, size, size], tmp_path / precision / "inference")
+    for batch in (1, 5):
+        images = np.random.default_rng(batch).standard_normal((batch, 3, size, size)).astype("float32")
+        with paddle.no_grad():
+            expected = model(paddle.to_tensor(images)).numpy()
+        for precision, bound in BOUNDS.items():
+            assert relative_difference(Predictor(tmp_path / precision)(images), expected) < bound

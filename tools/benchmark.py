@@ -24,7 +24,9 @@ def conv(arguments):
 
 
 def model(arguments):
-    return measure_network(arguments.name, arguments.size, arguments.batch, arguments.threads, arguments.rounds)
+    sizes, batches = arguments.size or [224], arguments.batch or [1]
+    threads = arguments.threads or [available_cores()]
+    return measure_network(arguments.name, sizes, batches, threads, arguments.rounds, arguments.native)
 
 
 def train(arguments):
@@ -68,16 +70,22 @@ def parser():
     subject.add_argument("--figure", metavar="FILE", help="with --kernel: plot times to this .png or .svg file")
     subject.set_defaults(measure=conv)
 
-    whole = argparse.ArgumentParser(add_help=False)
-    whole.add_argument("--name", default="RepLKNet31B", help="network; default: RepLKNet31B")
-    whole.add_argument("--size", type=positive, default=224, help="height and width of the images")
-    whole.add_argument("--batch", type=positive, default=1, help="images at once; default: 1")
+    network = argparse.ArgumentParser(add_help=False)
+    network.add_argument("--name", default="RepLKNet31B", help="network; default: RepLKNet31B")
+    network.add_argument("--native", action="store_true", help="also stock Paddle in eager mode, which takes very long")
 
-    subject = subjects.add_parser("model", parents=[common, threads, whole], help="a network in inference form")
+    subject = subjects.add_parser("model", parents=[common, network], help="a network in inference form")
+    for option, text in {
+        "size": "height and width of the images; default: 224",
+        "batch": "images at once; default: 1",
+        "threads": "math threads; default: all",
+    }.items():
+        subject.add_argument(f"--{option}", type=positive, action="append", help=f"{text}; may be repeated")
     subject.set_defaults(measure=model)
 
-    subject = subjects.add_parser("train", parents=[common, threads, whole], help="one training step of a network")
-    subject.add_argument("--native", action="store_true", help="also Paddle's own operator, which takes very long")
+    subject = subjects.add_parser("train", parents=[common, threads, network], help="one training step of a network")
+    subject.add_argument("--size", type=positive, default=224, help="height and width of the images; default: 224")
+    subject.add_argument("--batch", type=positive, default=1, help="images at once; default: 1")
     subject.set_defaults(measure=train)
 
     subject = subjects.add_parser("data", parents=[common], help="decoding and transforms, per core")

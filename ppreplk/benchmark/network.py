@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +18,11 @@ from paddle import nn
 from ..errors import UserError
 from ..export import save_network
 from ..layers import set_implementation
+from ..lowering import BF16, FAST, FP32, NATIVE, lower
 from ..models import build_model
-from ..ops import IMPLEMENTATIONS
-from ..predict import PROGRAM, Predictor
-from ..reparam import fold, fuse_relu
+from ..ops import IMPLEMENTATIONS, dense
+from ..predict import PROGRAMS, Predictor
+from ..reparam import fold
 from ..runtime import set_threads, use_vector_units
 from . import peers
 from .layer import installed
@@ -27,61 +31,157 @@ from .timing import PAUSE, take_turns
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = {"OpenVINO": "f32", "OpenVINO bf16": "bf16"}
+COLUMNS = ["input", "batch", "threads", "what", "minimum ms", "median ms", "times OpenVINO's", "difference"]
+LOADING = ["load s", "memory MB"]
+ONNX = "network.onnx"
+# What can be loaded from a file: for Paddle the folder and the precision of the program, for others the file.
+LOADABLE = {
+    "Paddle Inference, native": (NATIVE, FP32),
+    "Paddle Inference, compiled": ("compiled", FP32),
+    "Paddle Inference, fast": (FAST, FP32),
+    "Paddle Inference, fast bf16": (FAST, BF16),
+    "ONNX Runtime": (ONNX, FP32),
+    "OpenVINO": (ONNX, FP32),
+    "OpenVINO bf16": (ONNX, BF16),
+}
+# Arguments of :func:`ppreplk.lowering.lower` by folder.
+PROGRAMS_SAVED = {
+    NATIVE: {},
+    "compiled": {"depthwise": "compiled"},
+    FAST: {"runtime": FAST, "precisions": (FP32, BF16)},
+}
+HINTS = {FP32: "f32", BF16: "bf16"}  # what OpenVINO calls them
 
 
-def measure_network(name: str, size: int, batch: int, threads: int, rounds: int) -> Table:
-    """Milliseconds per batch of a network in inference form, random weights and images, float32 unless it says so.
+def measure_network(
+    name: str, sizes: Sequence[int], batches: Sequence[int], threads: Sequence[int], rounds: int, native: bool
+) -> Table:
+    """Milliseconds per batch of a network in inference form, random weights, statistics and images.
 
-    All contestants run the same folded network; the last column is how far their outputs are from the first's.
+    For every input size, batch and number of threads all contestants take turns in this process. Each is compared
+    with the train form, relative to its largest logit; the seconds it takes to load from files and run once, and the
+    memory that this adds at its peak, are those of a process of its own, imports left out.
+
+    Args:
+        native: also eager Paddle with its own depthwise operator and PyTorch in NCHW, which take very long.
 
     Raises:
         UserError: unknown network.
     """
     use_vector_units()
-    set_threads(threads)
     paddle.seed(0)
-    images = np.random.default_rng(0).standard_normal((batch, 3, size, size), np.float32)
-    with tempfile.TemporaryDirectory() as folder:
-        contestants = _inference(build_model(name), images, threads, Path(folder))
-        outputs = {contestant: run() for contestant, run in contestants.items()}
-        times = take_turns(contestants, rounds, calls=3, pause=PAUSE)
-    reference = next(iter(outputs.values()))
-    rows = []
-    for contestant, (minimum, median) in times.items():
-        error = np.abs(outputs[contestant] - reference).max() / np.abs(reference).max()
-        rows.append([contestant, f"{minimum * 1e3:.1f}", f"{median * 1e3:.1f}", f"{error:.1e}"])
-    title = f"{name}, inference, {size}x{size}, batch {batch}, {threads} threads, {rounds} rounds"
-    return Table(title, ["what", "minimum ms", "median ms", "difference from the first"], rows)
-
-
-def _inference(model: nn.Layer, images: np.ndarray, threads: int, folder: Path) -> dict[str, Callable]:
+    model = build_model(name)
+    randomise_statistics(model)
     model.eval()
-    folded = fold(model)
-    tensor = paddle.to_tensor(images)
-    contestants: dict[str, Callable[[], np.ndarray]] = {}
+    rows = []
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            _save(model, size, Path(folder))
+            for batch in batches:
+                images = np.random.default_rng(batch).standard_normal((batch, 3, size, size), np.float32)
+                for count in threads:
+                    rows += _turns(model, images, count, rounds, Path(folder), native)
+    return Table(f"{name}, inference, {rounds} rounds", COLUMNS + LOADING, rows)
+
+
+def randomise_statistics(model: nn.Layer) -> None:
+    """Give every batch normalization statistics and an affine map as a trained network might have them."""
+    rng = np.random.default_rng(0)
+    for layer in model.sublayers():
+        if isinstance(layer, nn.BatchNorm2D):
+            for parameter in (layer.weight, layer._variance):
+                parameter.set_value(rng.uniform(0.5, 1.5, parameter.shape).astype("float32"))
+            for parameter in (layer.bias, layer._mean):
+                parameter.set_value(rng.normal(0, 0.3, parameter.shape).astype("float32"))
+
+
+def _save(model: nn.Layer, size: int, folder: Path) -> None:
+    """Programs and the ONNX file for images of this size, those that can be made here."""
+    for directory, arguments in PROGRAMS_SAVED.items():
+        try:
+            forms = lower(model, **arguments)
+        except UserError as error:
+            logger.info("without %s: %s", directory, error)
+            continue
+        for precision, form in forms.items():
+            save_network(form, [3, size, size], folder / directory / PROGRAMS[precision])
+    try:
+        (folder / ONNX).write_bytes(peers.onnx_network(fold(model), size))
+    except ImportError as error:
+        logger.info("without ONNX files: %s", error)
+
+
+def _turns(
+    model: nn.Layer, images: np.ndarray, threads: int, rounds: int, folder: Path, native: bool
+) -> list[list[str]]:
+    set_threads(threads)
+    contestants = _inference(model, images, threads, folder, native)
+    expected = _eager(model, paddle.to_tensor(images))
+    scale = np.abs(expected).max()
+    differences = {name: np.abs(run() - expected).max() / scale for name, run in contestants.items()}
+    times = take_turns(contestants, rounds, calls=3, pause=PAUSE)
+    reference = {precision: times.get(f"OpenVINO{suffix}") for precision, suffix in ((FP32, ""), (BF16, " bf16"))}
+    rows = []
+    for name, (minimum, median) in times.items():
+        peer = reference[BF16 if name.endswith(BF16) else FP32]
+        row = [f"{images.shape[2]}x{images.shape[3]}", str(len(images)), str(threads), name]
+        row += [f"{minimum * 1e3:.1f}", f"{median * 1e3:.1f}", f"{median / peer.median:.2f}" if peer else "-"]
+        rows.append([*row, f"{differences[name]:.1e}", *_loading(name, images.shape, threads, folder)])
+    return rows
+
+
+def _inference(
+    model: nn.Layer, images: np.ndarray, threads: int, folder: Path, native: bool
+) -> dict[str, Callable[[], np.ndarray]]:
+    builders: dict[str, Callable] = {}
     for impl in _usable():
-        ours = fold(model)
-        set_implementation(ours, impl)
-        fuse_relu(ours)
-        contestants[f"Paddle, eager, {impl}"] = partial(_eager, ours, tensor)
-        if impl != "fft":
-            save_network(ours, images.shape[1:], folder / impl / PROGRAM)
-            contestants[f"Paddle Inference, {impl}"] = partial(Predictor(folder / impl, threads=threads), images)
-    onnx = partial(peers.onnx_network, folded, images.shape)
-    builders: dict[str, Callable] = {
-        "torch": lambda: peers.torch_network(folded, images, threads, channels_last=False),
-        "torch channels-last": lambda: peers.torch_network(folded, images, threads, channels_last=True),
-        "ONNX Runtime": lambda: peers.onnxruntime_session(onnx(), images, threads),
-    }
-    for peer, precision in PRECISIONS.items():
-        builders[peer] = lambda precision=precision: peers.openvino_session(onnx(), images, threads, precision)
-    return {**contestants, **installed(builders)}
+        if impl != NATIVE or native:
+            builders[f"Paddle, eager, {impl}"] = partial(_eager_form, model, impl, images)
+    folded = fold(model)
+    for channels_last in (False, True) if native else (True,):
+        name = "torch channels-last" if channels_last else "torch"
+        builders[name] = partial(peers.torch_network, folded, images, threads, channels_last)
+    for name, (file, precision) in LOADABLE.items():
+        if (folder / file).exists():
+            builders[name] = partial(load, name, folder, images, threads)
+        if file == FAST and precision == BF16 and (folder / file).exists() and not dense.has_bfloat16():
+            logger.info("this processor has no bfloat16 arithmetic: %s computes in float32", name)
+    return installed(builders)
+
+
+def load(name: str, folder: Path, images: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
+    """One of :data:`LOADABLE`, ready to run on ``images``."""
+    file, precision = LOADABLE[name]
+    if file != ONNX:
+        return partial(Predictor(folder / file, threads=threads, precision=precision), images)
+    if name == "ONNX Runtime":
+        return peers.onnxruntime_session(folder / file, images, threads)
+    return peers.openvino_session(folder / file, images, threads, HINTS[precision])
+
+
+def _loading(name: str, shape: Sequence[int], threads: int, folder: Path) -> list[str]:
+    """Seconds to load and run once in a process of its own, and the memory that adds at its peak, or dashes."""
+    if name not in LOADABLE:
+        return ["-", "-"]
+    command = [sys.executable, "-W", "ignore", "-m", "ppreplk.benchmark.loading"]
+    command += [name, str(folder), json.dumps(list(shape)), str(threads)]
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        logger.info("%s: not loaded in a process of its own: %s", name, process.stderr.strip().splitlines()[-1:])
+        return ["-", "-"]
+    seconds, peak = json.loads(process.stdout.splitlines()[-1])
+    return [f"{seconds:.1f}", f"{peak / 1e6:.0f}"]
 
 
 @paddle.no_grad()
 def _eager(model: nn.Layer, images: paddle.Tensor) -> np.ndarray:
     return model(images).numpy()
+
+
+def _eager_form(model: nn.Layer, impl: str, images: np.ndarray) -> Callable[[], np.ndarray]:
+    form = fold(model)
+    set_implementation(form, impl)
+    return partial(_eager, form, paddle.to_tensor(images))
 
 
 def measure_training(name: str, size: int, batch: int, threads: int, rounds: int, native: bool) -> Table:

@@ -6,7 +6,8 @@ runs a whole network; both return an array. They raise ImportError where the fra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..layers import ConvBN, DenseConv2D, DepthwiseConv2D, DropPath, ReparamDept
 from ..models.replknet import ConvFFN, RepLKBlock, RepLKNet
 
 Call = Callable[[], np.ndarray]
+BATCH = "batch"  # the unknown dimension
 
 
 # PyTorch
@@ -188,7 +190,7 @@ def torch_training_step(
 class OnnxGraph:
     """Nodes and weights of an ONNX graph of convolutions, written down in order. Opset 20 has GELU."""
 
-    def __init__(self, input_shape: tuple[int, ...]):
+    def __init__(self, input_shape: tuple[int | str, ...]):
         from onnx import TensorProto, helper, numpy_helper
 
         self.helper, self.to_tensor, self.kind = helper, numpy_helper.from_array, TensorProto.FLOAT
@@ -229,9 +231,9 @@ def onnx_conv(x: np.ndarray, weight: np.ndarray) -> bytes:
     return graph.serialized(graph.conv("images", weight, None, groups=len(weight)))
 
 
-def onnx_network(folded: RepLKNet, shape: tuple[int, ...]) -> bytes:
-    """A folded classifier: :func:`ppreplk.fold` leaves convolutions, ReLU, GELU and sums."""
-    graph = OnnxGraph(shape)
+def onnx_network(folded: RepLKNet, size: int) -> bytes:
+    """A folded classifier, for any batch: :func:`ppreplk.fold` leaves convolutions, ReLU, GELU and sums."""
+    graph = OnnxGraph((BATCH, 3, size, size))
 
     def conv(x: str, layer: nn.Layer) -> str:
         own = layer.hyperparameters
@@ -243,7 +245,7 @@ def onnx_network(folded: RepLKNet, shape: tuple[int, ...]) -> bytes:
         return graph.node("Relu", y) if isinstance(layer.nonlinear, nn.ReLU) else y
 
     x = "images"
-    for layer in _in_order(folded):
+    for layer in folded.in_order():
         if isinstance(layer, RepLKBlock):
             y = conv(conv_bn(x, layer.pw1), layer.large_kernel.lkb_reparam)
             x = graph.node("Add", x, conv_bn(graph.node("Relu", y), layer.pw2))
@@ -256,24 +258,18 @@ def onnx_network(folded: RepLKNet, shape: tuple[int, ...]) -> bytes:
     return graph.serialized(graph.node("Gemm", x, *head))
 
 
-def _in_order(network: RepLKNet) -> Iterator[nn.Layer]:
-    yield from network.stem
-    for index, stage in enumerate(network.stages):
-        yield from stage.blocks
-        if index < len(network.transitions):
-            yield from network.transitions[index]
-
-
-def onnxruntime_session(model: bytes, images: np.ndarray, threads: int) -> Call:
+def onnxruntime_session(model: bytes | Path, images: np.ndarray, threads: int) -> Call:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_free_dimension_override_by_name(BATCH, len(images))
+    model = str(model) if isinstance(model, Path) else model
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return lambda: session.run(None, {"images": images})[0]
 
 
-def openvino_session(model: bytes, images: np.ndarray, threads: int, precision: str = "f32") -> Call:
+def openvino_session(model: bytes | Path, images: np.ndarray, threads: int, precision: str = "f32") -> Call:
     import openvino
 
     core = openvino.Core()
@@ -282,5 +278,7 @@ def openvino_session(model: bytes, images: np.ndarray, threads: int, precision: 
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
     }
-    request = core.compile_model(core.read_model(model), "CPU", settings).create_infer_request()
+    network = core.read_model(model)
+    network.reshape(list(images.shape))
+    request = core.compile_model(network, "CPU", settings).create_infer_request()
     return lambda: request.infer({0: images})[0]

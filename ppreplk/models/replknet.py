@@ -6,7 +6,7 @@ section 4.1 and figure 2. Parameter names are those of the official PyTorch code
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, Optional
 
 import numpy as np
@@ -280,6 +280,14 @@ class RepLKNet(nn.Layer):
             if index < len(self.transitions):
                 x = self.transitions[index](x)
         return features
+
+    def in_order(self) -> Iterator[nn.Layer]:
+        """Layers of the stem, blocks, and layers of the transitions, in the order of execution."""
+        yield from self.stem
+        for index, stage in enumerate(self.stages):
+            yield from stage.blocks
+            if index < len(self.transitions):
+                yield from self.transitions[index]
 
     def fuse_bn(self):
         """Fold the last BN through the average pool into the head."""

@@ -1,7 +1,7 @@
 """Operators: the depthwise convolution and its implementations."""
 
-from . import compiled
-from .compiled import load_ops
+from . import compiled, dense
 from .depthwise_conv import IMPLEMENTATIONS, depthwise_conv2d
+from .loading import load_ops
 
-__all__ = ["IMPLEMENTATIONS", "compiled", "depthwise_conv2d", "load_ops"]
+__all__ = ["IMPLEMENTATIONS", "compiled", "dense", "depthwise_conv2d", "load_ops"]

@@ -4,7 +4,15 @@ import argparse
 import sys
 
 from ..cli import run_without_config
-from .build import build_library
+from .build import DENSE, DEPTHWISE, build_library
+
+
+def main(arguments: argparse.Namespace) -> None:
+    for library in (DEPTHWISE, DENSE) if arguments.fast else (DEPTHWISE,):
+        print(build_library(library))
+
 
 if __name__ == "__main__":
-    sys.exit(run_without_config(lambda _: print(build_library()), argparse.ArgumentParser(description=__doc__)))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--fast", action="store_true", help="also those of programs with Global.export_runtime=fast")
+    sys.exit(run_without_config(main, parser))

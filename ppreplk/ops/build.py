@@ -1,7 +1,9 @@
 """Building and finding the compiled operators.
 
-The library lies in a cache folder of the user's, under a key of the sources, of Paddle, and of the compiler. It
-appears there whole or not at all; of several processes that want it, one builds and the others wait.
+There are two libraries: the depthwise convolution, which needs nothing but a compiler, and the other layers of a
+``fast`` program, which call the oneDNN inside Paddle. Each lies in a cache folder of the user's, under a key of the
+sources, of Paddle, and of the compiler. It appears there whole or not at all; of several processes that want it, one
+builds and the others wait.
 """
 
 from __future__ import annotations
@@ -18,14 +20,33 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import paddle
 
 from ..errors import UserError
+from . import headers
 
 logger = logging.getLogger(__name__)
 
-SOURCES = Path(__file__).parent / "cpu"
+
+class Library(NamedTuple):
+    """Operators that are built together.
+
+    Args:
+        contents: what to call them in messages.
+        sources: folder of their C++ sources.
+        onednn: whether they call the oneDNN inside Paddle.
+    """
+
+    contents: str
+    sources: Path
+    onednn: bool = False
+
+
+DEPTHWISE = Library("the compiled operators", Path(__file__).parent / "cpu")
+DENSE = Library("the operators of fast programs", Path(__file__).parent / "onednn", onednn=True)
+ONEDNN = "libdnnl.so.3"
 LIBRARY = "libppreplk_ops.so"
 STAGING = "building-"
 COMPILE = ["-std=c++17", "-O3", "-fPIC", "-fopenmp", "-DPADDLE_WITH_CUSTOM_KERNEL"]
@@ -37,9 +58,9 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ppreplk"
 
 
-def find_library() -> Path | None:
-    """A library built from these sources for this Paddle, by the compiler at hand where there is one, or None."""
-    folder = cache_folder() / _source_key()
+def find_library(library: Library = DEPTHWISE) -> Path | None:
+    """What was built from these sources for this Paddle, by the compiler at hand where there is one, or None."""
+    folder = cache_folder() / _source_key(library)
     compiler = find_compiler()
     candidates = [folder / _compiler_key(compiler)] if compiler else sorted(folder.glob("*"))
     found = [candidate / LIBRARY for candidate in candidates if (candidate / LIBRARY).is_file()]
@@ -52,24 +73,24 @@ def find_compiler() -> str | None:
     return next(filter(None, map(shutil.which, names)), None)
 
 
-def build_library() -> Path:
-    """Compile the operators, unless that has been done; returns the library.
+def build_library(library: Library = DEPTHWISE) -> Path:
+    """Compile the operators, unless that has been done; returns the file.
 
     Raises:
-        UserError: no compiler, no place to write, or the compiler failed; says which.
+        UserError: no compiler, no place to write, no oneDNN where it is needed, or the compiler failed; says which.
     """
     if not sys.platform.startswith("linux"):
-        raise UserError(f"the compiled operators are built on Linux only, this is {sys.platform}")
+        raise UserError(f"{library.contents} are built on Linux only, this is {sys.platform}")
     compiler = find_compiler()
     if compiler is None:
         raise UserError("no C++ compiler was found (g++ or clang++; $CXX names another)")
-    target = cache_folder() / _source_key() / _compiler_key(compiler) / LIBRARY
+    target = cache_folder() / _source_key(library) / _compiler_key(compiler) / LIBRARY
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _lock(target.parent / "lock"):
             if not target.is_file():
-                logger.info("building the compiled operators in %s; this takes about a minute, once", target.parent)
-                _build(compiler, target)
+                logger.info("building %s in %s; this takes about a minute, once", library.contents, target.parent)
+                _build(library, compiler, target)
     except OSError as error:
         raise UserError(
             f"cannot write to {target.parent} ({error.strerror or error}); set XDG_CACHE_HOME to a writable folder"
@@ -77,29 +98,38 @@ def build_library() -> Path:
     return target
 
 
-def _build(compiler: str, target: Path) -> None:
-    units = sorted(path for path in SOURCES.iterdir() if path.suffix in (".cc", ".cpp"))
+def _build(library: Library, compiler: str, target: Path) -> None:
+    units = sorted(path for path in library.sources.iterdir() if path.suffix in (".cc", ".cpp"))
     include = paddle.sysconfig.get_include()
     includes = [f"-I{include}", f"-I{include}/third_party"]
+    link_arguments = _link_arguments(library)
     for left in target.parent.glob(f"{STAGING}*"):  # of a build that was cut off
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=STAGING) as folder:
+        if library.onednn:
+            headers.provide(Path(folder))
+            includes.append(f"-I{folder}")
         objects = [Path(folder) / f"{unit.stem}.o" for unit in units]
         commands = [
             [compiler, *COMPILE, *includes, "-c", str(unit), "-o", str(result)] for unit, result in zip(units, objects)
         ]
         with ThreadPoolExecutor(len(commands)) as pool:
             list(pool.map(_run, commands))
-        library = Path(folder) / LIBRARY
-        _run([compiler, "-shared", *map(str, objects), *_link_arguments(), "-o", str(library)])
-        os.replace(library, target)
+        built = Path(folder) / LIBRARY
+        _run([compiler, "-shared", *map(str, objects), *link_arguments, "-o", str(built)])
+        os.replace(built, target)
 
 
-def _link_arguments() -> list[str]:
+def _link_arguments(library: Library) -> list[str]:
     """Paddle's own libraries. Two OpenMP runtimes in a process halve each other's speed, so its one is taken."""
     core = Path(paddle.base.core.__file__).parent / "libpaddle.so"
-    openmp = Path(paddle.sysconfig.get_lib()) / "libiomp5.so"
-    return [str(core), str(openmp) if openmp.is_file() else "-fopenmp"]
+    openmp, onednn = (Path(paddle.sysconfig.get_lib()) / name for name in ("libiomp5.so", ONEDNN))
+    arguments = [str(core), str(openmp) if openmp.is_file() else "-fopenmp"]
+    if library.onednn:
+        if not onednn.is_file():
+            raise UserError(f"{library.contents} need oneDNN, and this Paddle is without it ({ONEDNN})")
+        arguments.append(str(onednn))
+    return arguments
 
 
 def _run(command: list[str]) -> None:
@@ -109,10 +139,12 @@ def _run(command: list[str]) -> None:
         raise UserError(f"{command[0]} failed: {errors[0] if errors else f'exit code {process.returncode}'}")
 
 
-def _source_key() -> str:
-    """Of the sources, Paddle, the processor's architecture and the flags."""
+def _source_key(library: Library) -> str:
+    """Of the sources, Paddle, the processor's architecture, the flags and the headers."""
     parts = [paddle.__version__, paddle.version.commit, platform.machine(), *COMPILE]
-    for path in sorted(SOURCES.iterdir()):
+    if library.onednn:
+        parts += [headers.REQUIREMENT, *map(str, headers.SETTINGS.items())]
+    for path in sorted(library.sources.iterdir()):
         parts += [path.name, path.read_text(encoding="utf-8")]
     return _digest(parts)
 

@@ -1,58 +1,29 @@
-"""The compiled CPU operators: loading them, and calling them in eager mode and in static graphs."""
+"""The compiled depthwise convolution, in eager mode and in static graphs."""
 
 from __future__ import annotations
 
 import ctypes
-import functools
-from pathlib import Path
 
 import paddle
-from paddle import _C_ops
-from paddle.base import core
 
 from ..errors import UserError
-from .build import build_library, find_library
+from . import loading
+from .build import DEPTHWISE
+from .loading import call
 
-OPERATOR_PREFIX = "ppreplk_"  # of the operators' names in programs
+OPERATOR_PREFIX = "ppreplk_depthwise_"  # of the operators' names in programs
 LARGEST_KERNEL = 127
 DTYPES = (paddle.float32, paddle.float16, paddle.bfloat16)
 
 
-def load_ops() -> None:
-    """Make the compiled operators usable in this process, building them where that has not been done.
-
-    An exported program that contains them needs this before it is loaded.
-
-    Raises:
-        UserError: they cannot be built or loaded; says why.
-    """
-    if not available():
-        build_library()
-        available.cache_clear()
-        library = find_library()
-        if library is None or not _register(library):
-            raise UserError(f"the compiled operators in {library} cannot be loaded; delete that folder and try again")
-
-
-@functools.cache
 def available() -> bool:
     """Whether the operators are loaded, or were built before and can be loaded now; nothing is built."""
-    library = find_library()
-    return library is not None and _register(library)
-
-
-@functools.cache
-def _register(library: Path) -> bool:
-    try:
-        core.load_op_meta_info_and_register_op(str(library))
-    except (OSError, RuntimeError, ValueError):  # a library for another system, say
-        return False
-    return True
+    return loading.available(DEPTHWISE)
 
 
 def instruction_set() -> str:
     """What the operators run on here: ``avx512``, ``avx2`` or ``portable``. They must be loaded."""
-    function = _library().ppreplk_instruction_set
+    function = loading.handle(DEPTHWISE).ppreplk_instruction_set
     function.restype = ctypes.c_char_p
     return function().decode("ascii")
 
@@ -63,14 +34,10 @@ def use_instruction_set(name: str) -> None:
     Raises:
         UserError: this processor does not have it.
     """
-    function = _library().ppreplk_use_instruction_set
+    function = loading.handle(DEPTHWISE).ppreplk_use_instruction_set
     function.restype = ctypes.c_bool
     if not function(name.encode("ascii")):
         raise UserError(f"the compiled operators cannot use {name!r} on this processor")
-
-
-def _library() -> ctypes.CDLL:
-    return ctypes.CDLL(str(find_library()))
 
 
 def serves(dtype: paddle.dtype, kernel_size: int) -> bool:
@@ -81,8 +48,8 @@ def serves(dtype: paddle.dtype, kernel_size: int) -> bool:
 def compiled_conv2d(x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor | None) -> paddle.Tensor:
     """As :func:`ppreplk.depthwise_conv2d`, with gradients."""
     if bias is None:
-        return _run("ppreplk_depthwise_conv", x, weight)
-    return _run("ppreplk_depthwise_conv_bias", x, weight, bias)
+        return call("ppreplk_depthwise_conv", x, weight)
+    return call("ppreplk_depthwise_conv_bias", x, weight, bias)
 
 
 def static_conv2d(x, weight, bias, relu: bool):
@@ -94,16 +61,17 @@ def static_conv2d(x, weight, bias, relu: bool):
 
 def pack(weight: paddle.Tensor, height: int, width: int) -> paddle.Tensor:
     """Weights (C, 1, K, K) in the form the convolution of maps of this size reads, for this processor."""
-    return _run("ppreplk_depthwise_pack", weight, height, width)
+    return call("ppreplk_depthwise_pack", weight, height, width)
 
 
 def packed_conv2d(x, weight, packed, bias, relu: bool) -> paddle.Tensor:
     """Convolution, bias and optionally ReLU, without gradients. Maps of another size go by ``weight``."""
-    return _run("ppreplk_depthwise_conv_packed", x, weight, packed, bias, relu)
+    return call("ppreplk_depthwise_conv_packed", x, weight, packed, bias, relu)
 
 
-def _run(operator: str, *arguments):
-    return _C_ops._run_custom_op(operator, *arguments)[0]
+def packed_conv2d_nhwc(x, weight, packed, bias, relu: bool) -> paddle.Tensor:
+    """:func:`packed_conv2d` of x (N, H, W, C)."""
+    return call("ppreplk_depthwise_conv_packed_nhwc", x, weight, packed, bias, relu)
 
 
 def require() -> None:
@@ -111,6 +79,6 @@ def require() -> None:
     if paddle.get_device() != "cpu":
         raise UserError(f"depthwise implementation 'compiled' runs on cpu, the device is {paddle.get_device()}")
     try:
-        load_ops()
+        loading.load(DEPTHWISE)
     except UserError as error:
         raise UserError(f"depthwise implementation 'compiled' cannot run: {error}") from error

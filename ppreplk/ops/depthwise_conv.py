@@ -16,8 +16,8 @@ import paddle
 import paddle.nn.functional as F
 
 from ..errors import UserError
-from . import compiled
-from .build import HOW_TO
+from . import compiled, loading
+from .build import DEPTHWISE, HOW_TO
 from .spectral import spectral_conv2d
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def prepare(impl: str) -> None:
     check_implementation(impl)
     if impl == AUTO and paddle.get_device() == "cpu":
         try:
-            compiled.load_ops()
+            loading.load(DEPTHWISE)
         except UserError as error:
             logger.info("no compiled depthwise convolution: %s; %s", error, HOW_TO)
 

@@ -4,6 +4,7 @@
 //   ppreplk_depthwise_conv_bias     X, Weight, Bias                 -> Out, with gradients
 //   ppreplk_depthwise_pack          Weight; height, width           -> Packed
 //   ppreplk_depthwise_conv_packed   X, Weight, Packed, Bias?; relu  -> Out, for inference
+//   ppreplk_depthwise_conv_packed_nhwc   the same with X and Out (N, H, W, C)
 //
 // Packing is an operator of its own so that an inference program, which has constant weights, packs
 // once when it is loaded. The packed convolution keeps the plain weights beside: where a map has
@@ -42,13 +43,15 @@ Dtype dtype_of(const Tensor& x) {
   }
 }
 
-Problem problem_of(const Tensor& x, const Tensor& weight) {
+// The layout that X is said to have: Paddle's tensors do not know it.
+Problem problem_of(const Tensor& x, const Tensor& weight, Layout layout) {
   const auto shape = x.shape(), kernel = weight.shape();
-  if (shape.size() != 4 || kernel.size() != 4 || kernel[0] != shape[1] || kernel[1] != 1 ||
+  const size_t channels = layout == Layout::nchw ? 1 : 3, height = layout == Layout::nchw ? 2 : 1;
+  if (shape.size() != 4 || kernel.size() != 4 || kernel[0] != shape[channels] || kernel[1] != 1 ||
       kernel[2] != kernel[3] || kernel[2] % 2 == 0) {
     PD_THROW("ppreplk: depthwise convolution needs x (N, C, H, W) and weight (C, 1, K, K) with odd K");
   }
-  return {shape[0], shape[1], shape[2], shape[3], kernel[2]};
+  return {shape[0], shape[channels], shape[height], shape[height + 1], kernel[2]};
 }
 
 Tensor as(const Tensor& t, DataType dtype) { return t.dtype() == dtype ? t : paddle::experimental::cast(t, dtype); }
@@ -67,20 +70,20 @@ void checked(Call call) {
 
 const float* data_or_null(const Tensor& t) { return t.initialized() ? t.data<float>() : nullptr; }
 
-Tensor forward(const Tensor& x, const Tensor& weight, const Tensor& bias32, bool relu) {
+Tensor forward(const Tensor& x, const Tensor& weight, const Tensor& bias32, bool relu, Layout layout) {
   const Tensor weight32 = float32(weight);
   Tensor out = paddle::empty_like(x);
   checked([&] {
-    ppreplk::forward(problem_of(x, weight), dtype_of(x), Layout::nchw, x.data(), weight32.data<float>(),
+    ppreplk::forward(problem_of(x, weight, layout), dtype_of(x), layout, x.data(), weight32.data<float>(),
                      data_or_null(bias32), relu, out.data(), threads());
   });
   return out;
 }
 
-std::vector<Tensor> conv(const Tensor& x, const Tensor& weight) { return {forward(x, weight, Tensor(), false)}; }
+std::vector<Tensor> conv(const Tensor& x, const Tensor& weight) { return {forward(x, weight, Tensor(), false, Layout::nchw)}; }
 
 std::vector<Tensor> conv_bias(const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  return {forward(x, weight, float32(bias), false)};
+  return {forward(x, weight, float32(bias), false, Layout::nchw)};
 }
 
 std::vector<Tensor> conv_grad(const Tensor& x, const Tensor& weight, const Tensor& out_grad) {
@@ -88,7 +91,7 @@ std::vector<Tensor> conv_grad(const Tensor& x, const Tensor& weight, const Tenso
   Tensor x_grad = paddle::empty_like(x);
   Tensor weight_grad = paddle::empty(weight.shape(), DataType::FLOAT32, x.place());
   checked([&] {
-    ppreplk::backward(problem_of(x, weight), dtype_of(x), x.data(), weight32.data<float>(), out_grad.data(),
+    ppreplk::backward(problem_of(x, weight, Layout::nchw), dtype_of(x), x.data(), weight32.data<float>(), out_grad.data(),
                       x_grad.data(), weight_grad.data<float>(), threads());
   });
   return {x_grad, as(weight_grad, weight.dtype())};
@@ -113,19 +116,29 @@ std::vector<Tensor> pack(const Tensor& weight, int height, int width) {
   return {packed};
 }
 
-std::vector<Tensor> conv_packed(const Tensor& x, const Tensor& weight, const Tensor& packed,
-                                const optional<Tensor>& bias, bool relu) {
-  const Problem problem = problem_of(x, weight);
+std::vector<Tensor> conv_packed_in(Layout layout, const Tensor& x, const Tensor& weight, const Tensor& packed,
+                                   const optional<Tensor>& bias, bool relu) {
+  const Problem problem = problem_of(x, weight, layout);
   const Tensor bias32 = bias ? float32(*bias) : Tensor();
   if (!ppreplk::packed_fits(problem, packed.data<float>(), packed.numel())) {
-    return {forward(x, weight, bias32, relu)};
+    return {forward(x, weight, bias32, relu, layout)};
   }
   Tensor out = paddle::empty_like(x);
   checked([&] {
-    ppreplk::forward_packed(problem, dtype_of(x), Layout::nchw, x.data(), packed.data<float>(), data_or_null(bias32),
-                            relu, out.data(), threads());
+    ppreplk::forward_packed(problem, dtype_of(x), layout, x.data(), packed.data<float>(), data_or_null(bias32), relu,
+                            out.data(), threads());
   });
   return {out};
+}
+
+std::vector<Tensor> conv_packed(const Tensor& x, const Tensor& weight, const Tensor& packed,
+                                const optional<Tensor>& bias, bool relu) {
+  return conv_packed_in(Layout::nchw, x, weight, packed, bias, relu);
+}
+
+std::vector<Tensor> conv_packed_nhwc(const Tensor& x, const Tensor& weight, const Tensor& packed,
+                                     const optional<Tensor>& bias, bool relu) {
+  return conv_packed_in(Layout::nhwc, x, weight, packed, bias, relu);
 }
 
 using Shape = std::vector<int64_t>;
@@ -181,6 +194,14 @@ PD_BUILD_OP(ppreplk_depthwise_conv_packed)
     .Outputs({"Out"})
     .Attrs({"relu: bool"})
     .SetKernelFn(PD_KERNEL(conv_packed))
+    .SetInferShapeFn(PD_INFER_SHAPE(packed_shape))
+    .SetInferDtypeFn(PD_INFER_DTYPE(packed_dtype));
+
+PD_BUILD_OP(ppreplk_depthwise_conv_packed_nhwc)
+    .Inputs({"X", "Weight", "Packed", paddle::Optional("Bias")})
+    .Outputs({"Out"})
+    .Attrs({"relu: bool"})
+    .SetKernelFn(PD_KERNEL(conv_packed_nhwc))
     .SetInferShapeFn(PD_INFER_SHAPE(packed_shape))
     .SetInferDtypeFn(PD_INFER_DTYPE(packed_dtype));
 

@@ -1,0 +1,40 @@
+"""Time and memory that a program takes to load and run once, in a process that does nothing else.
+
+python -m ppreplk.benchmark.loading CONTESTANT FOLDER SHAPE THREADS, for :mod:`ppreplk.benchmark.network`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from ..runtime import use_vector_units
+from .network import load
+
+MODULES = {"ONNX Runtime": ["onnxruntime"], "OpenVINO": ["openvino"]}  # Paddle has been imported with this package
+
+
+def memory(field: str) -> int:
+    """``VmRSS`` or ``VmHWM`` of this process, its resident size now or at most so far, in bytes (Linux)."""
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
+    return int(found[1]) * 1024 if found else 0
+
+
+def main(name: str, folder: str, shape: str, threads: str) -> None:
+    use_vector_units()
+    images = np.zeros(json.loads(shape), np.float32)
+    for module in MODULES.get(name.partition(" bf16")[0], []):
+        importlib.import_module(module)
+    before, start = memory("VmRSS"), time.perf_counter()
+    load(name, Path(folder), images, int(threads))()
+    print(json.dumps([time.perf_counter() - start, memory("VmHWM") - before]))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,59 @@
+// The dense and strided convolutions of an exported network, over oneDNN, independent of Paddle.
+//
+// Tensors are NHWC, float32 or bfloat16. Weights are packed once, into whatever form suits the
+// processor; packed weights start with a header that says what they are, and are good in the process
+// that packed them, for maps and batches of any size.
+//
+// bfloat16 multiplies in bfloat16 and adds in float32. A processor that cannot do that gets the same
+// rounding of images, weights and activations with float32 arithmetic: the numbers agree up to the
+// order of the sums, which is what tests and verification need; it is no faster than float32.
+//
+// Invalid arguments throw std::invalid_argument, what oneDNN refuses throws dnnl::error. All functions
+// may be called from several threads at once.
+#pragma once
+
+#include <cstdint>
+
+namespace ppreplk {
+namespace dense {
+
+enum class Dtype : int32_t { float32, bfloat16 };
+enum class Activation : int32_t { none, relu, gelu };  // gelu with the error function
+
+// A convolution with odd kernel and padding kernel / 2. weight: [out, in / groups, kernel, kernel].
+struct Layer {
+  int64_t in, out, kernel, stride, groups;
+  Dtype dtype;  // of the activations
+};
+
+struct Map {
+  int64_t batch, height, width;
+};
+
+inline int64_t strided(int64_t extent, int64_t stride) { return (extent - 1) / stride + 1; }
+
+// Size of the packed weights, a multiple of 64 bytes.
+int64_t packed_bytes(const Layer& layer, const Map& map);
+
+// `map` is what the weights will mostly be used for. `packed` is aligned to 64 bytes.
+void pack(const Layer& layer, const Map& map, const float* weight, void* packed);
+
+// y = activation(convolution(x) + bias + residual). x: [batch, height, width, in]; y and residual
+// (or null): [batch, ceil(height / stride), ceil(width / stride), out], of the layer's dtype; bias: [out].
+void run(const Layer& layer, const Map& map, const void* x, const void* packed, int64_t packed_bytes,
+         const float* bias, const void* residual, Activation activation, void* y);
+
+// Images NCHW float32 to NHWC of the given type.
+void channels_last(const float* x, const Map& map, int64_t channels, Dtype dtype, void* y);
+
+// Means over the pixels of each image: [batch, height, width, channels] to float32 [batch, channels].
+void pool(const void* x, const Map& map, int64_t channels, Dtype dtype, float* y);
+
+// Whether the processor multiplies bfloat16 (AVX-512 BF16 or AMX).
+bool has_bfloat16();
+
+// Why oneDNN as loaded does not fit what this was compiled for, or null.
+const char* mismatch();
+
+}  // namespace dense
+}  // namespace ppreplk
