@@ -1,6 +1,18 @@
 // Between tensors in memory and pixels in lanes: one vector per pixel, one channel per lane.
 // Included inside a namespace.
 
+// What an Epilogue does to a pixel. Functions that are not inlined take it by reference: with
+// vectors among its arguments a function would return without vzeroupper, and the dispatcher,
+// which is not compiled for AVX, would wait a hundred cycles or more at its first SSE instruction.
+struct Finish {
+  Vec scale, bias;
+  bool with_relu;
+  PPREPLK_INLINE Vec operator()(Vec v) const {
+    v = v * scale + bias;
+    return with_relu ? relu(v) : v;
+  }
+};
+
 // NCHW: a channel is contiguous, so up to kLanes pixels of up to kLanes channels are transposed
 // at a time. Always inlined: whole tiles, which are by far the most, then have no conditions.
 template <class T>
@@ -18,9 +30,9 @@ PPREPLK_INLINE void load_tile(const T* x, int64_t stride, int channels, int coun
   }
 }
 
-template <class T, class Finish>
-PPREPLK_INLINE void store_tile(const Vec* pixels, Finish finish, int64_t stride, int channels, int count,
-                               T* y) {
+template <class T>
+PPREPLK_INLINE void store_tile(const Vec* pixels, const Finish& finish, int64_t stride, int channels,
+                               int count, T* y) {
   Vec rows[kLanes];
   PPREPLK_UNROLL
   for (int p = 0; p < kLanes; ++p) rows[p] = p < count ? finish(pixels[p]) : Vec{};
@@ -72,12 +84,8 @@ template <class T>
 }
 
 template <class T>
-[[gnu::noinline]] void store_nchw(const Vec* pixels, Vec scale, Vec bias, bool with_relu, int64_t stride,
-                                  int channels, int count, T* y) {
-  const auto finish = [&](Vec v) {
-    v = v * scale + bias;
-    return with_relu ? relu(v) : v;
-  };
+[[gnu::noinline]] void store_nchw(const Vec* pixels, const Finish& finish, int64_t stride, int channels,
+                                  int count, T* y) {
   int i = 0;
   if (channels == kLanes) {
     for (; i + kLanes <= count; i += kLanes) {
@@ -99,11 +107,9 @@ void load_nhwc(const T* x, int64_t stride, int channels, int count, Vec* pixels)
 }
 
 template <class T>
-void store_nhwc(const Vec* pixels, Vec scale, Vec bias, bool with_relu, int64_t stride, int channels,
-                int count, T* y) {
+void store_nhwc(const Vec* pixels, const Finish& finish, int64_t stride, int channels, int count, T* y) {
   for (int i = 0; i < count; ++i) {
-    Vec v = pixels[i] * scale + bias;
-    if (with_relu) v = relu(v);
+    const Vec v = finish(pixels[i]);
     if (channels == kLanes) {
       store(y + i * stride, v);
     } else {
@@ -139,18 +145,16 @@ inline void load_run(const Source& x, int row, int column, int count, Vec* pixel
 inline void store_run(const Vec* pixels, const Epilogue& epilogue, int row, int column, int count,
                       const Target& y) {
   const int64_t first = static_cast<int64_t>(row) * y.width + column;
-  const Vec scale = broadcast(epilogue.scale);
-  Vec bias{};
+  Finish finish{broadcast(epilogue.scale), Vec{}, epilogue.relu};
   if (epilogue.bias) {
-    bias = y.channels == kLanes ? load(epilogue.bias) : load_partial(epilogue.bias, y.channels);
+    finish.bias = y.channels == kLanes ? load(epilogue.bias) : load_partial(epilogue.bias, y.channels);
   }
   with_type(y.dtype, [&](auto type) {
     auto* data = static_cast<decltype(type)*>(y.data);
     if (y.layout == Layout::nchw) {
-      store_nchw(pixels, scale, bias, epilogue.relu, y.stride, y.channels, count, data + first);
+      store_nchw(pixels, finish, y.stride, y.channels, count, data + first);
     } else {
-      store_nhwc(pixels, scale, bias, epilogue.relu, y.stride, y.channels, count,
-                 data + first * y.stride);
+      store_nhwc(pixels, finish, y.stride, y.channels, count, data + first * y.stride);
     }
   });
 }
