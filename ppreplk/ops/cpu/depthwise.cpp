@@ -131,6 +131,7 @@ Axis plan_axis(int64_t extent, int64_t kernel) {
       least = cost;
       best = axis;
     }
+    if (axis.tiles == 1) break;  // longer transforms only cost more
   }
   return best;
 }

@@ -1,50 +1,101 @@
 // Between tensors in memory and pixels in lanes: one vector per pixel, one channel per lane.
 // Included inside a namespace.
 
-// NCHW: a channel is contiguous, so kLanes pixels of kLanes channels are transposed at a time.
+// What an Epilogue does to a pixel. Functions that are not inlined take it by reference: with
+// vectors among its arguments a function would return without vzeroupper, and the dispatcher,
+// which is not compiled for AVX, would wait a hundred cycles or more at its first SSE instruction.
+struct Finish {
+  Vec scale, bias;
+  bool with_relu;
+  PPREPLK_INLINE Vec operator()(Vec v) const {
+    v = v * scale + bias;
+    return with_relu ? relu(v) : v;
+  }
+};
+
+// NCHW: a channel is contiguous, so up to kLanes pixels of up to kLanes channels are transposed
+// at a time. Always inlined: whole tiles, which are by far the most, then have no conditions.
 template <class T>
-[[gnu::noinline]] void load_nchw(const T* x, int64_t stride, int channels, int count, Vec* pixels) {
-  for (int i = 0; i < count; i += kLanes) {
-    const int n = std::min(count - i, kLanes);
-    Vec rows[kLanes];
-    PPREPLK_UNROLL
-    for (int c = 0; c < kLanes; ++c) {
-      const T* row = x + c * stride + i;
-      rows[c] = c >= channels ? Vec{} : n == kLanes ? load(row) : load_partial(row, n);
-    }
-    transpose(rows);
-    if (n == kLanes) {
-      PPREPLK_UNROLL
-      for (int p = 0; p < kLanes; ++p) pixels[i + p] = rows[p];
-    } else {
-      for (int p = 0; p < n; ++p) pixels[i + p] = rows[p];
-    }
+PPREPLK_INLINE void load_tile(const T* x, int64_t stride, int channels, int count, Vec* pixels) {
+  Vec rows[kLanes];
+  PPREPLK_UNROLL
+  for (int c = 0; c < kLanes; ++c) {
+    const T* row = x + c * stride;
+    rows[c] = c >= channels ? Vec{} : count == kLanes ? load(row) : load_partial(row, count);
+  }
+  transpose(rows);
+  PPREPLK_UNROLL
+  for (int p = 0; p < kLanes; ++p) {
+    if (p < count) pixels[p] = rows[p];
   }
 }
 
 template <class T>
-[[gnu::noinline]] void store_nchw(const Vec* pixels, Vec scale, Vec bias, bool with_relu, int64_t stride,
-                                  int channels, int count, T* y) {
-  for (int i = 0; i < count; i += kLanes) {
-    const int n = std::min(count - i, kLanes);
-    Vec rows[kLanes];
-    PPREPLK_UNROLL
-    for (int p = 0; p < kLanes; ++p) {
-      const Vec v = p < n ? pixels[i + p] * scale + bias : Vec{};
-      rows[p] = with_relu ? relu(v) : v;
-    }
-    transpose(rows);
-    PPREPLK_UNROLL
-    for (int c = 0; c < kLanes; ++c) {
-      if (c >= channels) break;
-      T* row = y + c * stride + i;
-      if (n == kLanes) {
-        store(row, rows[c]);
-      } else {
-        store_partial(row, rows[c], n);
-      }
+PPREPLK_INLINE void store_tile(const Vec* pixels, const Finish& finish, int64_t stride, int channels,
+                               int count, T* y) {
+  Vec rows[kLanes];
+  PPREPLK_UNROLL
+  for (int p = 0; p < kLanes; ++p) rows[p] = p < count ? finish(pixels[p]) : Vec{};
+  transpose(rows);
+  PPREPLK_UNROLL
+  for (int c = 0; c < kLanes; ++c) {
+    if (c >= channels) break;
+    T* row = y + c * stride;
+    if (count == kLanes) {
+      store(row, rows[c]);
+    } else {
+      store_partial(row, rows[c], count);
     }
   }
+}
+
+// A rest of so few pixels (7x7 has 49) goes number by number: a tile would be almost empty.
+constexpr int kShortRest = std::max(1, kLanes / 8);
+
+template <class T>
+PPREPLK_INLINE Vec load_pixel(const T* x, int64_t stride, int channels) {
+  T values[kLanes] = {};
+  if (channels == kLanes) {
+    PPREPLK_UNROLL
+    for (int c = 0; c < kLanes; ++c) values[c] = x[c * stride];
+  } else {
+    for (int c = 0; c < channels; ++c) values[c] = x[c * stride];
+  }
+  return load(values);
+}
+
+template <class T>
+PPREPLK_INLINE void store_pixel(Vec v, int64_t stride, int channels, T* y) {
+  T values[kLanes];
+  store(values, v);
+  for (int c = 0; c < channels; ++c) y[c * stride] = values[c];
+}
+
+template <class T>
+[[gnu::noinline]] void load_nchw(const T* x, int64_t stride, int channels, int count, Vec* pixels) {
+  int i = 0;
+  if (channels == kLanes) {
+    for (; i + kLanes <= count; i += kLanes) load_tile(x + i, stride, kLanes, kLanes, pixels + i);
+  }
+  for (; i + kShortRest < count; i += kLanes) {
+    load_tile(x + i, stride, channels, std::min(count - i, kLanes), pixels + i);
+  }
+  for (; i < count; ++i) pixels[i] = load_pixel(x + i, stride, channels);
+}
+
+template <class T>
+[[gnu::noinline]] void store_nchw(const Vec* pixels, const Finish& finish, int64_t stride, int channels,
+                                  int count, T* y) {
+  int i = 0;
+  if (channels == kLanes) {
+    for (; i + kLanes <= count; i += kLanes) {
+      store_tile(pixels + i, finish, stride, kLanes, kLanes, y + i);
+    }
+  }
+  for (; i + kShortRest < count; i += kLanes) {
+    store_tile(pixels + i, finish, stride, channels, std::min(count - i, kLanes), y + i);
+  }
+  for (; i < count; ++i) store_pixel(finish(pixels[i]), stride, channels, y + i);
 }
 
 // NHWC: the channels of a pixel are contiguous.
@@ -56,11 +107,9 @@ void load_nhwc(const T* x, int64_t stride, int channels, int count, Vec* pixels)
 }
 
 template <class T>
-void store_nhwc(const Vec* pixels, Vec scale, Vec bias, bool with_relu, int64_t stride, int channels,
-                int count, T* y) {
+void store_nhwc(const Vec* pixels, const Finish& finish, int64_t stride, int channels, int count, T* y) {
   for (int i = 0; i < count; ++i) {
-    Vec v = pixels[i] * scale + bias;
-    if (with_relu) v = relu(v);
+    const Vec v = finish(pixels[i]);
     if (channels == kLanes) {
       store(y + i * stride, v);
     } else {
@@ -69,9 +118,10 @@ void store_nhwc(const Vec* pixels, Vec scale, Vec bias, bool with_relu, int64_t 
   }
 }
 
-// Calls use(T{}) with the element type of a tensor.
+// Calls use(T{}) with the element type of a tensor. By reference and inlined: a copy of the
+// captures would be read in wider words than it was written, and wait for all earlier stores.
 template <class Use>
-void with_type(Dtype dtype, Use use) {
+PPREPLK_INLINE void with_type(Dtype dtype, const Use& use) {
   switch (dtype) {
     case Dtype::float32: return use(float{});
     case Dtype::float16: return use(Half{});
@@ -95,18 +145,16 @@ inline void load_run(const Source& x, int row, int column, int count, Vec* pixel
 inline void store_run(const Vec* pixels, const Epilogue& epilogue, int row, int column, int count,
                       const Target& y) {
   const int64_t first = static_cast<int64_t>(row) * y.width + column;
-  const Vec scale = broadcast(epilogue.scale);
-  Vec bias{};
+  Finish finish{broadcast(epilogue.scale), Vec{}, epilogue.relu};
   if (epilogue.bias) {
-    bias = y.channels == kLanes ? load(epilogue.bias) : load_partial(epilogue.bias, y.channels);
+    finish.bias = y.channels == kLanes ? load(epilogue.bias) : load_partial(epilogue.bias, y.channels);
   }
   with_type(y.dtype, [&](auto type) {
     auto* data = static_cast<decltype(type)*>(y.data);
     if (y.layout == Layout::nchw) {
-      store_nchw(pixels, scale, bias, epilogue.relu, y.stride, y.channels, count, data + first);
+      store_nchw(pixels, finish, y.stride, y.channels, count, data + first);
     } else {
-      store_nhwc(pixels, scale, bias, epilogue.relu, y.stride, y.channels, count,
-                 data + first * y.stride);
+      store_nhwc(pixels, finish, y.stride, y.channels, count, data + first * y.stride);
     }
   });
 }
