@@ -273,7 +273,7 @@ def test_what_the_compiled_operator_does_not_take():
 
 def test_an_implementation_that_cannot_run_says_why(monkeypatch):
     x, weight, *_ = (paddle.to_tensor(value) for value in operands(1, 2, 5, 5, 3))
-    monkeypatch.setattr("ppreplk.ops.compiled.available", lambda: False)
+    monkeypatch.setattr("ppreplk.ops.loading.available", lambda library: False)
     monkeypatch.setattr("ppreplk.ops.build.find_compiler", lambda: None)
     with pytest.raises(UserError, match="'compiled' cannot run: no C\\+\\+ compiler was found"):
         ppreplk.depthwise_conv2d(x, weight, impl="compiled")
