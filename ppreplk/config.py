@@ -278,7 +278,7 @@ class GlobalConfig:
     num_threads: Optional[int] = None
     builtin_dataset: Optional[typing.Literal["digits"]] = None
     export_tolerance: float = 1e-4
-    export_tolerance_bf16: float = 2e-2
+    export_tolerance_bf16: float = 5e-2
     export_runtime: typing.Literal["native", "fast"] = "native"
     export_depthwise: typing.Literal["native", "compiled"] = "native"
     global_batch: Optional[int] = None

@@ -465,36 +465,24 @@ def test_a_fast_program_through_the_tools(project):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [224, 384])
-def test_the_full_network_with_the_compiled_operator(tmp_path, size):
-    """python -m pytest -m slow tests/test_export.py (about two minutes)"""
-    require_compiled_operator()
-    paddle.seed(0)
-    model = build_model("RepLKNet31B", class_num=10)
-    randomise_batch_norms(model)
-    model.eval()
-    save_network(lower(model, depthwise="compiled")["fp32"], [3, size, size], tmp_path / "inference")
-    for batch in (1, 5):
-        images = np.random.default_rng(batch).standard_normal((batch, 3, size, size)).astype("float32")
-        with paddle.no_grad():
-            expected = model(paddle.to_tensor(images)).numpy()
-        for received in (Predictor(tmp_path)(images), predict_without_onednn(tmp_path, images)):
-            np.testing.assert_allclose(received, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("size", [224, 384])
-def test_the_full_network_with_the_fast_operators(tmp_path, size):
-    """python -m pytest -m slow tests/test_export.py (about two minutes)"""
+@pytest.mark.parametrize(
+    "arguments", [{"depthwise": "compiled"}, {"runtime": "fast", "precisions": list(BOUNDS)}], ids=str
+)
+def test_the_full_network(tmp_path, size, arguments):
+    """python -m pytest -m slow tests/test_export.py (about five minutes)"""
     require_fast_operators()
     paddle.seed(0)
     model = build_model("RepLKNet31B", class_num=10)
     randomise_batch_norms(model)
     model.eval()
-    for precision, form in lower(model, "fast", list(BOUNDS)).items():
+    forms = lower(model, **arguments)
+    for precision, form in forms.items():
         save_network(form, [3, size, size], tmp_path / precision / "inference")
     for batch in (1, 5):
         images = np.random.default_rng(batch).standard_normal((batch, 3, size, size)).astype("float32")
         with paddle.no_grad():
             expected = model(paddle.to_tensor(images)).numpy()
-        for precision, bound in BOUNDS.items():
-            assert relative_difference(Predictor(tmp_path / precision)(images), expected) < bound
+        for precision in forms:
+            folder = tmp_path / precision
+            for received in (Predictor(folder)(images), predict_without_onednn(folder, images)):
+                assert relative_difference(received, expected) < BOUNDS[precision]

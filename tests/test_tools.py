@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, run_tool
+from conftest import ROOT, require_fast_operators, run_tool
 
 DIGITS = ["-c", ROOT / "configs" / "digits.yaml"]
 
@@ -98,6 +98,14 @@ def test_the_digits_run(tmp_path):
     by_program = run_tool("infer", *DIGITS, *held_out, "--model-dir", "inference/digits", cwd=tmp_path)
     assert len(predictions(by_weights.stdout)) == 360
     assert predictions(by_weights.stdout) == predictions(by_program.stdout)
+    require_fast_operators()
+    fast = ["-o", "Global.export_runtime=fast", "--precision", "bf16"]
+    exported = run_tool("export", *DIGITS, *weights, *fast, cwd=tmp_path)
+    assert exported.returncode == 0, exported.stderr
+    same = [int(count) for count in re.findall(r"the same class comes first for (\d+) of 360", exported.stderr)]
+    assert same[0] == 360 and same[1] >= 0.99 * 360  # float32, bfloat16
+    fast_program = run_tool("infer", *DIGITS, *held_out, "--model-dir", "inference/digits", cwd=tmp_path)
+    assert len(predictions(fast_program.stdout)) == 360, fast_program.stderr
 
 
 def test_importing_the_package_pulls_in_little():
