@@ -33,10 +33,20 @@ class Convolution(nn.Layer):
 
 
 class LargeKernel(nn.Layer):
-    """A depthwise convolution of stride 1 with bias and ReLU, in float32 arithmetic. (N, H, W, C) -> (N, H, W, C)."""
+    """A depthwise convolution of stride 1 with bias and ReLU, in float32 arithmetic. (N, H, W, C) -> (N, H, W, C).
+
+    Raises:
+        UserError: a kernel that the compiled operator does not take.
+    """
 
     def __init__(self, conv: DepthwiseConv2D):
         super().__init__()
+        size, dilation = conv.hyperparameters["kernel_size"], conv.hyperparameters["dilation"]
+        if dilation != 1 or not compiled.serves(conv.weight.dtype, size):
+            raise UserError(
+                f"the fast operators take large kernels up to {compiled.LARGEST_KERNEL} without dilation, this one has "
+                f"{size}, dilation {dilation}; use -o Global.export_runtime=native"
+            )
         self.weight, self.bias = conv.weight, conv.bias
 
     def forward(self, x):
@@ -77,13 +87,16 @@ class ChannelsLastNetwork(nn.Layer):
         bfloat16: whether tensors are bfloat16 and products are of bfloat16 numbers; sums are float32 either way.
 
     Raises:
-        UserError: no RepLKNet, or a backbone.
+        UserError: no RepLKNet, or a backbone, or kernels that are too large.
     """
 
     def __init__(self, network: nn.Layer, bfloat16: bool):
         super().__init__()
         if not isinstance(network, RepLKNet) or network.out_indices is not None:
-            raise UserError("the fast operators serve RepLKNet classifiers only")
+            raise UserError(
+                f"the fast operators serve RepLKNet classifiers only, not this {type(network).__name__}; use "
+                "-o Global.export_runtime=native"
+            )
         assert network.is_fused, "fold the network first"
         self.bfloat16 = bfloat16
         self.parts = nn.LayerList(self._converted(layer) for layer in network.in_order())

@@ -13,6 +13,7 @@ import paddle
 from .config import Config, load_config
 from .errors import UserError
 from .log import log_to_terminal
+from .lowering import PRECISIONS
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -44,7 +45,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_precision_argument(parser: argparse.ArgumentParser, default: str | None, text: str) -> None:
     """Give a parser ``--precision``."""
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default=default, help=text)
+    parser.add_argument("--precision", choices=PRECISIONS, default=default, help=text)
 
 
 def positive(text: str) -> int:

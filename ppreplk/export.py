@@ -22,9 +22,8 @@ from .data import build_dataset, build_transforms
 from .data.datasets import load_image
 from .data.transforms import IMAGE, NORMALIZED_CHW
 from .errors import UserError
-from .lowering import BF16, FP32, lower, require
-from .ops import dense
-from .predict import INFERENCE_YAML, NO_BFLOAT16, PROGRAMS, Predictor, read_class_names
+from .lowering import FP32, lower, require
+from .predict import INFERENCE_YAML, PROGRAMS, Predictor, read_class_names
 from .runtime import set_up_device
 
 logger = logging.getLogger(__name__)
@@ -66,7 +65,7 @@ def export(config: Config, precision: str = FP32) -> Path:
     """
     logger.info("%s", set_up_device(config.Global))
     config.require("Infer")
-    require(config.Global.export_runtime, precision)
+    require(config.Global.export_runtime, precision, config.Global.export_depthwise)
     network = build_trained_network(config)
     precisions = [FP32] if precision == FP32 else [FP32, precision]
     target = Path(config.Global.save_inference_dir)
@@ -79,13 +78,12 @@ def export(config: Config, precision: str = FP32) -> Path:
     done = False
     try:
         save_programs(network, config, staging, precisions)
-        images = verification_images(config)
-        for each in precisions:
-            _check(verify(network, config, staging, each, images), each, config)
+        for each, result in verify(network, config, staging, precisions).items():
+            _check(result, each, config)
+        for left in set(PROGRAMS) - set(precisions):  # of an export before this one, whose weights go now
+            (target / f"{PROGRAMS[left]}.json").unlink(missing_ok=True)
         for path in sorted(staging.iterdir()):
             os.replace(path, target / path.name)
-        for left in set(PROGRAMS) - set(precisions):  # of an export before this one
-            (target / f"{PROGRAMS[left]}.json").unlink(missing_ok=True)
         done = True
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -102,8 +100,6 @@ def _check(result: Verification, precision: str, config: Config) -> None:
         *(precision, result.difference, result.scale),
     )
     logger.info("the same class comes first for %d of %d real images", result.same, result.real)
-    if precision == BF16 and not dense.has_bfloat16():
-        logger.info("%s: the bf16 program was verified with its rounding in float32 arithmetic", NO_BFLOAT16)
     key = "export_tolerance" if precision == FP32 else f"export_tolerance_{precision}"
     tolerance = getattr(config.Global, key)
     if not result.difference <= tolerance * max(result.scale, 1.0):
@@ -125,7 +121,8 @@ def save_programs(network: nn.Layer, config: Config, folder: Path, precisions: S
         save_network(model, settings.image_shape, path)
         if precision != FP32:
             weights = path.with_suffix(".pdiparams")
-            assert filecmp.cmp(weights, folder / f"{PROGRAMS[FP32]}.pdiparams", shallow=False)
+            if not filecmp.cmp(weights, folder / f"{PROGRAMS[FP32]}.pdiparams", shallow=False):
+                raise RuntimeError(f"the {precision} program was saved with other weights than the {FP32} one")
             weights.unlink()
     _write_inference_yaml(config, folder / INFERENCE_YAML, precisions[-1])
 
@@ -161,46 +158,53 @@ def _write_inference_yaml(config: Config, path: Path, precision: str) -> None:
 class Verification:
     """How far a program is from the network: logits, absolute, over all images; first classes, over real ones."""
 
-    difference: float = 0.0
-    scale: float = 0.0  # the largest logit
-    same: int = 0  # real images with the same class first
-    real: int = 0
-
-
-def verification_images(config: Config) -> list[np.ndarray]:
-    """Batches (N, 3, H, W) float32: random ones, and last real images."""
-    generator = np.random.default_rng(0)
-    shape = config.Global.image_shape
-    batches = [generator.standard_normal((size, *shape), np.float32) for size in RANDOM_BATCHES]
-    return [*batches, real_images(config)]
+    difference: float
+    scale: float  # the largest logit
+    same: int  # real images with the same class first
+    real: int
 
 
 @paddle.no_grad()
 def verify(
-    network: nn.Layer, config: Config, folder: Path, precision: str, batches: Sequence[np.ndarray]
-) -> Verification:
-    """Run the program in ``folder`` and ``network`` (train form, eval mode) on the same images.
+    network: nn.Layer, config: Config, folder: Path, precisions: Sequence[str] = (FP32,)
+) -> dict[str, Verification]:
+    """Run the programs in ``folder`` and ``network`` (train form, eval mode) on the same random and real images.
 
-    Where the program ends in a softmax, logarithms of probabilities are compared: they differ from the
+    Where a program ends in a softmax, logarithms of probabilities are compared: they differ from the
     logits by one constant per image.
+
+    Raises:
+        UserError: the network's own outputs are not finite, or there are no real images.
     """
     network.eval()
-    predictor = Predictor(folder, config.Global.device, config.Global.num_threads, precision)
-    result = Verification()
-    for batch in batches:
-        logits = network(paddle.to_tensor(batch)).numpy().astype(np.float64)
-        if not np.isfinite(logits).all():
-            raise UserError("export failed: the trained network itself gives NaN or infinite logits")
-        result.scale = max(result.scale, float(np.abs(logits).max()))
-        received = predictor(batch).astype(np.float64)
-        result.same, result.real = int((received.argmax(1) == logits.argmax(1)).sum()), len(batch)
-        if config.Arch.infer_add_softmax:
-            shifted = logits - logits.max(axis=1, keepdims=True)
-            logits = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-            with np.errstate(divide="ignore"):
-                received = np.where(logits > LEAST_LOG_PROBABILITY, np.log(received), logits)
-        result.difference = max(result.difference, float(np.nan_to_num(np.abs(received - logits), nan=np.inf).max()))
-    return result
+    generator = np.random.default_rng(0)
+    random = [generator.standard_normal((size, *config.Global.image_shape), np.float32) for size in RANDOM_BATCHES]
+    batches = [*random, real_images(config)]
+    logits = [network(paddle.to_tensor(images)).numpy().astype(np.float64) for images in batches]
+    if not all(np.isfinite(each).all() for each in logits):
+        raise UserError("export failed: the trained network itself gives NaN or infinite logits")
+    results = {}
+    for precision in precisions:
+        predictor = Predictor(folder, config.Global.device, config.Global.num_threads, precision)
+        outputs = [predictor(images).astype(np.float64) for images in batches]
+        differences = [_difference(*pair, config.Arch.infer_add_softmax) for pair in zip(outputs, logits)]
+        results[precision] = Verification(
+            difference=max(differences),
+            scale=max(float(np.abs(each).max()) for each in logits),
+            same=int((outputs[-1].argmax(1) == logits[-1].argmax(1)).sum()),
+            real=len(logits[-1]),
+        )
+    return results
+
+
+def _difference(outputs: np.ndarray, logits: np.ndarray, softmax: bool) -> float:
+    """The largest difference of a program's outputs from logits, infinite where one is no number."""
+    if softmax:
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        logits = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        with np.errstate(divide="ignore"):
+            outputs = np.where(logits > LEAST_LOG_PROBABILITY, np.log(outputs), logits)
+    return float(np.nan_to_num(np.abs(outputs - logits), nan=np.inf).max())
 
 
 def real_images(config: Config) -> np.ndarray:

@@ -16,6 +16,7 @@ from .reparam import fold, fuse_relu, reparameterize
 
 NATIVE, FAST = "native", "fast"
 FP32, BF16 = "fp32", "bf16"
+RUNTIMES, PRECISIONS = (NATIVE, FAST), (FP32, BF16)
 
 
 def lower(
@@ -36,7 +37,7 @@ def lower(
         UserError: what is asked for does not exist for this network, or cannot run here.
     """
     for precision in precisions:
-        require(runtime, precision)
+        require(runtime, precision, depthwise)
     folded = fold(network) if isinstance(network, RepLKNet) else reparameterize(network)
     folded.eval()
     if runtime == FAST:
@@ -47,16 +48,27 @@ def lower(
     return {precision: folded for precision in precisions}
 
 
-def require(runtime: str, precision: str) -> None:
+def require(runtime: str, precision: str, depthwise: str = NATIVE) -> None:
     """Check that programs of this kind exist and can be made here.
 
     Raises:
         UserError: says what is wrong.
     """
+    for value, known in ((runtime, RUNTIMES), (precision, PRECISIONS)):
+        if value not in known:
+            raise UserError(f"a program is one of {', '.join(known)}, not {value!r}")
     if runtime == NATIVE:
         if precision != FP32:
             raise UserError(f"precision {precision} needs the fast operators: -o Global.export_runtime=fast")
         return
+    if depthwise != NATIVE:
+        raise UserError(
+            f"Global.export_depthwise={depthwise} is for Global.export_runtime=native: the fast operators have a "
+            "depthwise convolution of their own; leave it out"
+        )
     if paddle.get_device() != "cpu":
-        raise UserError(f"the fast operators run on cpu, the device is {paddle.get_device()}")
+        raise UserError(
+            f"the fast operators run on cpu, the device is {paddle.get_device()}: -o Global.device=cpu, or "
+            "-o Global.export_runtime=native"
+        )
     load_ops(fast=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import importlib.util
 import json
 import logging
@@ -45,14 +46,36 @@ def program_files(folder: str | Path, precision: str = FP32) -> tuple[Path, Path
     """Program and weights in a folder that ``tools/export.py`` wrote.
 
     Raises:
-        UserError: there is no such program.
+        UserError: there is no such program, or precision.
     """
+    if precision not in PROGRAMS:
+        raise UserError(f"unknown precision {precision!r}; the precisions are {', '.join(PROGRAMS)}")
     program, weights = Path(folder) / f"{PROGRAMS[precision]}.json", Path(folder) / f"{PROGRAMS[FP32]}.pdiparams"
     missing = [str(path) for path in (program, weights) if not path.is_file()]
     if missing:
         how = "tools/export.py" + ("" if precision == FP32 else f" --precision {precision}")
         raise UserError(f"no exported program in {folder}: {' and '.join(missing)} missing; run {how}")
     return program, weights
+
+
+def _load_operators(program: Path, device: str) -> None:
+    """Make the operators of ours that a program contains usable.
+
+    Raises:
+        UserError: they are not for this device, or cannot be built or loaded.
+    """
+    content = program.read_text(encoding="utf-8", errors="replace")
+    fast = dense.OPERATOR_PREFIX in content
+    if fast or compiled.OPERATOR_PREFIX in content:
+        if device != "cpu":
+            raise UserError(f"{program}: holds operators for cpu, the device is {device}; export it without them")
+        load_ops(fast)
+
+
+@functools.cache
+def _announce_emulation() -> None:
+    """Once per process."""
+    logger.info("%s: the %s program rounds as there and multiplies in float32, no faster", NO_BFLOAT16, BF16)
 
 
 class Predictor:
@@ -71,11 +94,9 @@ class Predictor:
 
     def __init__(self, folder: str | Path, device: str = "cpu", threads: int | None = None, precision: str = FP32):
         program, weights = program_files(folder, precision)
-        content = program.read_text(encoding="utf-8", errors="replace")
-        if compiled.OPERATOR_PREFIX in content:
-            if device != "cpu":
-                raise UserError(f"{program}: holds operators for cpu, the device is {device}; export it without them")
-            load_ops(fast=dense.OPERATOR_PREFIX in content)
+        _load_operators(program, device)
+        if precision == BF16 and not dense.has_bfloat16():
+            _announce_emulation()
         config = paddle.inference.Config(str(program), str(weights))
         config.disable_glog_info()
         if device == "gpu":
@@ -91,6 +112,7 @@ class Predictor:
             raise UserError(f"{program}: cannot be loaded ({reason}); export it again") from error
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Outputs (N, K) for images (N, C, H, W) float32."""
         (outputs,) = self._predictor.run([paddle.to_tensor(np.ascontiguousarray(images))])
         return outputs.numpy()
 
@@ -214,7 +236,7 @@ def program_classifier(folder: str, config: Config, precision: str | None = None
     Raises:
         UserError: no such program, a broken one, or bfloat16 asked for where the processor has none.
     """
-    program_files(folder)
+    program_files(folder, precision or FP32)
     path = Path(folder) / INFERENCE_YAML
     content = read_yaml(path)
     try:
@@ -222,24 +244,24 @@ def program_classifier(folder: str, config: Config, precision: str | None = None
         exported = content.get("Global", {}).get("precision", FP32)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not written by tools/export.py, {error} is missing; export again") from error
-    chosen = choose_precision(exported, precision)
+    chosen = choose_precision(folder, config.Global.device, exported, precision)
     run = Predictor(folder, config.Global.device, config.Global.num_threads, chosen)
     transforms = build_transforms(read_ops(ops, f"{path}: PreProcess.transform_ops"), NORMALIZED_CHW)
     section = construct(TopkSection, topk, f"{path}: PostProcess.Topk")
     return Classifier(run, transforms, section.topk, section.label_list, section.add_softmax)
 
 
-def choose_precision(exported: str, requested: str | None) -> str:
+def choose_precision(folder: str, device: str, exported: str, requested: str | None) -> str:
     """The precision to predict in: the requested one, else what was exported for, if the processor has it.
 
     Raises:
-        UserError: bfloat16 was requested, and the processor does not multiply it.
+        UserError: there is no such program or it is not for this device; or bfloat16 was requested, and the processor
+            does not multiply it.
     """
     precision = requested or exported
-    if precision not in PROGRAMS:
-        raise UserError(f"unknown precision {precision!r}; the precisions are {', '.join(PROGRAMS)}")
+    program, _ = program_files(folder, precision)
     if precision == BF16:
-        load_ops(fast=True)
+        _load_operators(program, device)
         if not dense.has_bfloat16():
             if requested:
                 raise UserError(f"precision {BF16}: {NO_BFLOAT16}; use {FP32}")

@@ -1,19 +1,23 @@
 """The dense layers of fast programs, against float64."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import paddle
 import pytest
 from conftest import relative_difference, require_fast_operators
 
+from ppreplk.models.replknet import VARIANTS
 from ppreplk.ops import dense
-from ppreplk.runtime import set_threads
+from ppreplk.runtime import available_cores, set_threads
 
 
 @pytest.fixture(autouse=True)
 def operators():
     require_fast_operators()
+    yield
+    dense.choose_form("automatic")
+    set_threads(available_cores())
 
 
 def rounded(x):
@@ -82,6 +86,40 @@ def test_equals_float64(case, activation):
     np.testing.assert_allclose(received, expected, rtol=2**-8, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("form", ["convolution", "product"])
+@pytest.mark.parametrize("activation", ["none", "relu", "gelu"])
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_both_forms_of_a_pointwise_convolution(form, activation, bfloat16):
+    dense.choose_form(form)
+    assert dense.implementation(64, 256, 1, 1, 1, bfloat16, (2, 9, 6)).startswith(form)
+    assert dense.implementation(64, 64, 3, 1, 1, bfloat16, (2, 9, 6)).startswith("convolution")
+    for size, packed_for in (((9, 6), None), ((9, 6), (28, 28)), ((1, 1), (7, 7))):
+        x, weight, bias, residual = problem(2, size, (64, 256), residual=True)
+        x, weight, residual = rounded(x), rounded(weight), rounded(residual)
+        for added in (None, residual):
+            expected = reference(x, weight, bias, added, 1, 1, activation).numpy()
+            received = run(x, weight, bias, added, activation=activation, bfloat16=bfloat16, packed_for=packed_for)
+            rtol, atol = (2**-8, 1e-5) if bfloat16 else (0, 2e-6)
+            np.testing.assert_allclose(received, expected, rtol=rtol, atol=atol * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("name", ["RepLKNet31B", "RepLKNet31L", "RepLKNetXL", "RepLKNet13T"])
+def test_no_layer_runs_on_reference_code(name, bfloat16):
+    width, dw_ratio = VARIANTS[name]["channels"][0], VARIANTS[name].get("dw_ratio", 1)
+    layers = [(3, width, 3, 2, 1, 224), (width, width, 3, 1, width, 112), (width, width, 1, 1, 1, 112)]
+    layers += [(width, width, 3, 2, width, 112)]
+    for stage in range(4):
+        channels, size = width << stage, 56 >> stage
+        for inner in (int(channels * dw_ratio), 4 * channels):
+            layers += [(channels, inner, 1, 1, 1, size), (inner, channels, 1, 1, 1, size)]
+        layers += [(channels, 2 * channels, 1, 1, 1, size), (2 * channels, 2 * channels, 3, 2, 2 * channels, size)]
+    for *layer, size in layers:
+        for batch in (1, 3):
+            name = dense.implementation(*layer, bfloat16, (batch, size, size))
+            assert name.startswith(("convolution ", "product ")) and " ref" not in name, (layer, size, name)
+
+
 @pytest.mark.parametrize("bfloat16", [False, True])
 @pytest.mark.parametrize("channels", [(128, 512), (512, 128), (640, 1024), (7, 9)])
 def test_weights_packed_for_another_map_serve_too(channels, bfloat16):
@@ -115,19 +153,14 @@ def test_threads_of_python_do_not_disturb_each_other():
         )
     ]
     expected = [run(*case, activation="gelu") for case in cases]
-    failures = []
 
-    def repeat(number):
+    def repeat(case, result):
         for _ in range(20):
-            if not np.array_equal(run(*cases[number], activation="gelu"), expected[number]):
-                failures.append(number)
+            np.testing.assert_array_equal(run(*case, activation="gelu"), result)
 
-    workers = [threading.Thread(target=repeat, args=[number]) for number in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-    assert not failures
+    with ThreadPoolExecutor(len(cases)) as pool:
+        for done in [pool.submit(repeat, *pair) for pair in zip(cases, expected)]:
+            done.result(timeout=120)
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
@@ -146,31 +179,96 @@ def test_rounding_to_bfloat16_is_that_of_paddle():
     np.testing.assert_array_equal(y, rounded(values))
 
 
-def test_packed_weights_are_checked():
+# In the header of dense.cpp: 8-byte fields first, then 4-byte ones.
+FIELDS = {name: (8 * index, np.int64) for index, name in enumerate(
+    ["magic", "version", "bytes", "payload", "in", "out", "kernel", "stride", "groups"])}  # fmt: skip
+FIELDS |= {name: (72 + 4 * index, np.int32) for index, name in enumerate(["dtype", "type", "form", "description"])}
+DESCRIPTION = 88
+
+
+def conv(packed, x, bias):
+    return dense.conv(paddle.to_tensor(x), packed, paddle.to_tensor(bias), None, 1, 1, 1, "none")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("magic", 1, "no packed weights"),
+        ("version", 2007000, "another version of oneDNN"),
+        ("bytes", 64, "another size"),
+        ("in", 17, "another layer"),
+        ("out", 25, "another layer"),
+        ("kernel", 3, "another layer"),
+        ("stride", 2, "another layer"),
+        ("groups", 2, "another layer"),
+        ("dtype", 1, "another layer"),
+        ("type", 99, "another processor"),
+        ("form", 7, "unknown form"),
+        ("description", -8, "broken description"),
+        ("description", 2**31 - 1, "broken description"),
+        ("payload", 0, "broken description"),
+        ("payload", 1 << 40, "broken description"),
+    ],
+)
+def test_every_field_of_packed_weights_is_checked(field, value, message):
+    x, weight, bias, _ = problem()
+    good = dense.pack(paddle.to_tensor(weight), 9, 6, 1, 1, False).numpy()
+    conv(paddle.to_tensor(good), x, bias)
+    data = good.view(np.uint8).copy()
+    offset, dtype = FIELDS[field]
+    place = data[offset : offset + np.dtype(dtype).itemsize].view(dtype)
+    assert place[0] != value
+    place[0] = value
+    with pytest.raises(Exception, match=message):
+        conv(paddle.to_tensor(data.view(np.float32)), x, bias)
+
+
+def test_the_layout_of_packed_weights_is_checked():
+    x, weight, bias, _ = problem()
+    good = dense.pack(paddle.to_tensor(weight), 9, 6, 1, 1, False).numpy().view(np.uint8).copy()
+    other = dense.pack(paddle.rand([16, 48, 1, 1]), 9, 6, 1, 1, False).numpy().view(np.uint8)
+    length = good[FIELDS["description"][0] :][:4].view(np.int32)[0]
+    good[DESCRIPTION : DESCRIPTION + length] = other[DESCRIPTION : DESCRIPTION + length]
+    with pytest.raises(Exception, match="broken description"):
+        conv(paddle.to_tensor(good.view(np.float32)), x, bias)
+
+
+def test_bad_arguments():
     x, weight, bias, _ = problem()
     packed = dense.pack(paddle.to_tensor(weight), 9, 6, 1, 1, False)
-    tensors = paddle.to_tensor(x), paddle.to_tensor(bias)
-
-    def conv(packed, x=tensors[0]):
-        return dense.conv(x, packed, tensors[1], None, 1, 1, 1, "none")
-
-    conv(packed)
     other = dense.pack(paddle.to_tensor(weight[:, :8].copy()), 9, 6, 1, 1, False)
     for wrong, message in (
-        (other, "packed for another layer"),
-        (dense.pack(paddle.to_tensor(weight), 9, 6, 1, 1, True), "packed for another layer"),
-        (packed[:-16], "no packed weights"),
+        (other, "another layer"),
+        (packed[:-16], "another size"),
         (packed[:4], "too short"),
         (paddle.rand([4096]), "no packed weights"),
     ):
         with pytest.raises(Exception, match=message):
-            conv(wrong)
+            conv(wrong, x, bias)
     with pytest.raises(Exception, match="float32 or bfloat16"):
-        conv(packed, tensors[0].astype("float64"))
+        conv(packed, x.astype("float64"), bias)
+    with pytest.raises(Exception, match="X of a dense layer needs 4 dimensions, it has 3"):
+        conv(packed, x[0], bias)
+    with pytest.raises(Exception, match="bias of a dense layer must be float32"):
+        conv(packed, x, bias.astype("float64"))
+    tensors = paddle.to_tensor(x), paddle.to_tensor(bias)
     with pytest.raises(Exception, match="residual .* like its output"):
         dense.conv(tensors[0], packed, tensors[1], tensors[0], 1, 1, 1, "none")
-    with pytest.raises(Exception, match="the kernel must be odd"):
-        dense.pack(paddle.rand([4, 4, 2, 2]), 9, 6, 1, 1, False)
+    with pytest.raises(Exception, match="stride of a dense layer must be positive, not 0"):
+        dense.conv(tensors[0], packed, tensors[1], None, 1, 0, 1, "none")
+    with pytest.raises(Exception, match="unknown activation swish"):
+        dense.conv(tensors[0], packed, tensors[1], None, 1, 1, 1, "swish")
+    for shape, arguments, message in (
+        ([4, 4, 2, 2], [9, 6, 1, 1], "the kernel must be odd"),
+        ([4, 4, 3, 5], [9, 6, 1, 1], "must be square, not 3x5"),
+        ([4, 4, 3, 3], [9, 6, 0, 1], "stride must be positive"),
+        ([4, 4, 3, 3], [9, 6, 1, 0], "groups must be positive"),
+        ([4, 4, 3, 3], [9, 6, 1, 3], "groups must divide"),
+        ([4, 4, 3, 3], [0, 6, 1, 1], "map must not be empty"),
+        ([4, 4, 3], [9, 6, 1, 1], "Weight of a dense layer needs 4 dimensions, it has 3"),
+    ):
+        with pytest.raises(Exception, match=message):
+            dense.pack(paddle.rand(shape), *arguments, False)
 
 
 def test_an_empty_batch():

@@ -4,10 +4,9 @@ import sys
 
 from ppreplk.cli import add_precision_argument, config_parser, run
 from ppreplk.export import export
+from ppreplk.lowering import FP32
 
 if __name__ == "__main__":
     parser = config_parser("Merge, fold, save and verify a program.")
-    add_precision_argument(
-        parser, "fp32", "of the program; bf16, with Global.export_runtime=fast, adds one in bfloat16"
-    )
+    add_precision_argument(parser, FP32, "of the program; bf16, with Global.export_runtime=fast, adds one in bfloat16")
     sys.exit(run(lambda config, arguments: export(config, arguments.precision), parser))

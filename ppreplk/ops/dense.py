@@ -11,6 +11,7 @@ from .build import DENSE
 from .loading import call
 
 OPERATOR_PREFIX = "ppreplk_dense_"  # of the operators' names in programs
+FORMS = ("automatic", "convolution", "product")  # FormChoice in dense.h
 
 
 def has_bfloat16() -> bool:
@@ -18,6 +19,23 @@ def has_bfloat16() -> bool:
     function = loading.handle(DENSE).ppreplk_dense_has_bfloat16
     function.restype = ctypes.c_bool
     return function()
+
+
+def choose_form(form: str) -> None:
+    """Pack pointwise weights for oneDNN's ``"convolution"`` or its matrix ``"product"`` from now on, whatever suits
+    this processor; for tests and benchmarks. ``"automatic"`` goes back to the rule."""
+    loading.handle(DENSE).ppreplk_dense_choose_form(FORMS.index(form))
+
+
+def implementation(
+    channels: int, out: int, kernel: int, stride: int, groups: int, bfloat16: bool, shape: tuple[int, int, int]
+) -> str:
+    """What a layer runs as here on maps of ``shape`` (N, H, W): the form, oneDNN's name for its code, the type of the
+    arithmetic, as in ``"convolution jit_1x1:avx2 f32"``."""
+    function = loading.handle(DENSE).ppreplk_dense_implementation
+    function.restype = ctypes.c_char_p
+    function.argtypes = [ctypes.c_int64] * 5 + [ctypes.c_bool] + [ctypes.c_int64] * 3
+    return function(channels, out, kernel, stride, groups, bfloat16, *shape).decode("ascii")
 
 
 def images(x: paddle.Tensor, bfloat16: bool) -> paddle.Tensor:

@@ -13,7 +13,8 @@ from pathlib import Path
 from ..errors import UserError
 
 DISTRIBUTION = "onednn-devel"
-REQUIREMENT = f"{DISTRIBUTION}>=2025.0,<2025.1"  # oneDNN 3.6, as in Paddle 3.0 to 3.3; later 3.x understand it
+RELEASE = "2025.0"  # oneDNN 3.6, as in Paddle 3.0 to 3.3; later 3.x understand it
+REQUIREMENT = f"{DISTRIBUTION}=={RELEASE}.*"
 FOLDER = "oneapi/dnnl"
 CONFIGURATION = "dnnl_config.h"
 SECONDS = 120
@@ -27,7 +28,8 @@ SETTINGS = {
 
 
 def provide(folder: Path) -> None:
-    """Put the headers into ``folder``/oneapi/dnnl: from the installed package, else downloaded with pip.
+    """Put the headers into ``folder``/oneapi/dnnl: from the installed package if it is of the right release, else
+    downloaded with pip.
 
     Raises:
         UserError: they cannot be had; says why.
@@ -55,6 +57,8 @@ def _is_header(path: str) -> bool:
 
 def _installed() -> list[Path]:
     try:
+        if not f"{metadata.version(DISTRIBUTION)}.".startswith(f"{RELEASE}."):
+            return []
         files = metadata.files(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
         return []
@@ -72,8 +76,12 @@ def _downloaded(folder: Path) -> list[Path]:
         raise UserError(f"oneDNN's headers: no download within {SECONDS} s; {advice}") from error
     wheels = sorted(packages.glob("*.whl"))
     if process.returncode or not wheels:
-        lines = [line for line in process.stderr.splitlines() if line.startswith("ERROR")] or ["pip found nothing"]
-        raise UserError(f"oneDNN's headers cannot be downloaded ({lines[-1]}); {advice}")
-    with zipfile.ZipFile(wheels[0]) as archive:
-        archive.extractall(unpacked, [name for name in archive.namelist() if _is_header(name)])
+        errors = process.stderr.splitlines()
+        lines = [line for line in errors if line.startswith("ERROR")] or errors or ["pip found nothing"]
+        raise UserError(f"oneDNN's headers cannot be downloaded ({lines[-1].strip()}); {advice}")
+    try:
+        with zipfile.ZipFile(wheels[0]) as archive:
+            archive.extractall(unpacked, [name for name in archive.namelist() if _is_header(name)])
+    except zipfile.BadZipFile as error:
+        raise UserError(f"oneDNN's headers: {wheels[0].name} came broken ({error}); {advice}") from error
     return [path for path in unpacked.rglob("*") if path.is_file()]

@@ -38,7 +38,7 @@ def load(library: Library) -> None:
         if path is None or not _register(path):
             raise UserError(f"{library.contents} in {path} cannot be loaded; delete that folder and try again")
     if library is DENSE and (reason := _onednn_mismatch()):
-        raise UserError(f"{library.contents} cannot run: {reason}")
+        raise UserError(f"{library.contents} cannot run: {reason}; use another Paddle, or Global.export_runtime=native")
 
 
 @functools.cache
@@ -65,6 +65,7 @@ def _onednn_mismatch() -> str | None:
     return reason and reason.decode("ascii")
 
 
+@functools.cache
 def handle(library: Library) -> ctypes.CDLL:
     """The loaded library, for the functions in it that are no operators."""
     return ctypes.CDLL(str(find_library(library)))

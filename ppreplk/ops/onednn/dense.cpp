@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -35,9 +36,9 @@ dnnl::stream& stream() {
   return stream;
 }
 
-// What oneDNN computes in.
-Type arithmetic(Dtype dtype) {
-  return dtype == Dtype::bfloat16 && has_bfloat16() ? Type::bf16 : Type::f32;
+int64_t onednn_version() {
+  const dnnl_version_t* version = dnnl::version();
+  return (int64_t{version->major} * 1000 + version->minor) * 1000 + version->patch;
 }
 
 // ---------------------------------------------------------------- memory
@@ -108,6 +109,7 @@ enum class Form : int32_t { convolution, product };
 struct Problem {
   Layer layer;
   Map map;
+  Type type;  // of the arithmetic
   Form form;
   Activation activation;
   bool residual;
@@ -118,30 +120,22 @@ struct Problem {
   int64_t outputs() const { return map.batch * out_height() * out_width() * layer.out; }
   auto key() const {
     return std::make_tuple(layer.in, layer.out, layer.kernel, layer.stride, layer.groups, layer.dtype, map.batch,
-                           map.height, map.width, form, activation, residual);
+                           map.height, map.width, type, form, activation, residual);
   }
 };
 
-memory::desc plain_weights(const Problem& problem, Type type) {
-  const Layer& layer = problem.layer;
-  if (problem.form == Form::product) return {{layer.in, layer.out}, type, Tag::ba};
+memory::desc plain_weights(const Layer& layer, Form form, Type type) {
+  if (form == Form::product) return {{layer.in, layer.out}, type, Tag::ba};
   if (layer.groups == 1) return {{layer.out, layer.in, layer.kernel, layer.kernel}, type, Tag::oihw};
   return {{layer.groups, layer.out / layer.groups, layer.in / layer.groups, layer.kernel, layer.kernel},
           type,
           Tag::goihw};
 }
 
-// The description of the weights with a form of oneDNN's choice.
+// The description of the weights with a layout of oneDNN's choice.
 memory::desc any_weights(const Problem& problem) {
-  const Type type = arithmetic(problem.layer.dtype);
-  return {plain_weights(problem, type).get_dims(), type, Tag::any};
+  return {plain_weights(problem.layer, problem.form, problem.type).get_dims(), problem.type, Tag::any};
 }
-
-struct Primitive {
-  dnnl::primitive primitive;
-  memory::desc source, weights, bias, target, scratchpad;
-  std::string implementation;
-};
 
 dnnl::primitive_attr attributes(const Problem& problem, const memory::desc& target) {
   dnnl::post_ops post_ops;
@@ -155,86 +149,138 @@ dnnl::primitive_attr attributes(const Problem& problem, const memory::desc& targ
   return result;
 }
 
-template <class Kind>
-Primitive finish(const typename Kind::primitive_desc& desc) {
-  return {Kind(desc),          desc.src_desc(), desc.weights_desc(), desc.bias_desc(),
-          desc.dst_desc(), desc.scratchpad_desc(), desc.impl_info_str()};
-}
-
-Primitive create(const Problem& problem, const memory::desc& weights) {
+// What oneDNN would run; it generates code only for primitives.
+dnnl::primitive_desc plan(const Problem& problem, const memory::desc& weights) {
   const Layer& layer = problem.layer;
   const Map& map = problem.map;
-  const Type type = arithmetic(layer.dtype);
+  const Type type = problem.type;
   if (problem.form == Form::product) {
     const int64_t rows = map.batch * map.height * map.width;
     const memory::desc target({rows, layer.out}, type, Tag::ab);
-    return finish<dnnl::matmul>({cpu(), {{rows, layer.in}, type, Tag::ab}, weights,
-                                 {{1, layer.out}, Type::f32, Tag::ab}, target, attributes(problem, target)});
+    return dnnl::matmul::primitive_desc(cpu(), {{rows, layer.in}, type, Tag::ab}, weights,
+                                        {{1, layer.out}, Type::f32, Tag::ab}, target, attributes(problem, target));
   }
   const memory::desc target({map.batch, layer.out, problem.out_height(), problem.out_width()}, type, Tag::nhwc);
   const memory::dims stride{layer.stride, layer.stride}, pad{layer.kernel / 2, layer.kernel / 2};
   // The padding at the end that makes the strided output fit, which may be less than at the beginning.
   const memory::dims pad_end{(problem.out_height() - 1) * layer.stride + layer.kernel - map.height - pad[0],
                              (problem.out_width() - 1) * layer.stride + layer.kernel - map.width - pad[1]};
-  return finish<dnnl::convolution_forward>(
-      {cpu(), dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_direct,
-       {{map.batch, layer.in, map.height, map.width}, type, Tag::nhwc}, weights,
-       {{layer.out}, Type::f32, Tag::a}, target, stride, pad, pad_end, attributes(problem, target)});
+  return dnnl::convolution_forward::primitive_desc(
+      cpu(), dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_direct,
+      {{map.batch, layer.in, map.height, map.width}, type, Tag::nhwc}, weights, {{layer.out}, Type::f32, Tag::a},
+      target, stride, pad, pad_end, attributes(problem, target));
 }
 
-bool is_reference(const Primitive& primitive) { return primitive.implementation.rfind("ref", 0) == 0; }
+std::string implementation_of(const dnnl::primitive_desc& plan) { return plan.impl_info_str(); }
 
-// The primitive for weights of this description, or with a description of its own where that would
-// only be computed by oneDNN's reference code, or not at all.
-Primitive create_for(const Problem& problem, const memory::desc& weights) {
+bool starts_with(const std::string& text, const char* begin) { return text.rfind(begin, 0) == 0; }
+
+// oneDNN's reference code is slower than anything else by orders of magnitude.
+bool is_reference(const dnnl::primitive_desc& plan) { return starts_with(implementation_of(plan), "ref"); }
+
+struct Primitive {
+  Primitive(const dnnl::primitive_desc& plan, Type type)
+      : type(type),
+        source(plan.query_md(dnnl::query::src_md)),
+        weights(plan.query_md(dnnl::query::weights_md, 0)),
+        bias(plan.query_md(dnnl::query::weights_md, 1)),
+        target(plan.query_md(dnnl::query::dst_md)),
+        scratchpad(plan.query_md(dnnl::query::scratchpad_md)),
+        primitive(plan) {}
+
+  Type type;
+  memory::desc source, weights, bias, target, scratchpad;
+  dnnl::primitive primitive;
+};
+
+// What to compute in: bfloat16 where that is wanted and oneDNN has code for it.
+Type type_for(Problem problem) {
+  if (problem.layer.dtype == Dtype::float32 || !has_bfloat16()) return Type::f32;
+  problem.type = Type::bf16;
   try {
-    Primitive found = create(problem, weights);
-    if (!is_reference(found)) return found;
+    return is_reference(plan(problem, any_weights(problem))) ? Type::f32 : Type::bf16;
+  } catch (const dnnl::error& error) {
+    if (error.status != dnnl_unimplemented) throw;
+    return Type::f32;
+  }
+}
+
+// The primitive for weights of this description; where oneDNN would compute that by its reference code
+// or not at all, one with weights of its own choice; and where there is none in bfloat16 either, in float32.
+Primitive create(Problem problem, const memory::desc& weights) {
+  try {
+    const dnnl::primitive_desc found = plan(problem, weights);
+    if (!is_reference(found)) return {found, problem.type};
   } catch (const dnnl::error& error) {
     if (error.status != dnnl_unimplemented) throw;
   }
-  return create(problem, any_weights(problem));
+  problem.type = type_for(problem);
+  return {plan(problem, any_weights(problem)), problem.type};
 }
 
-Form choose_form(const Layer& layer, const Map& map) {
-  if (layer.kernel != 1 || layer.stride != 1 || layer.groups != 1) return Form::convolution;
-  const Problem product{layer, map, Form::product, Activation::none, false};
-  const std::string implementation = create(product, any_weights(product)).implementation;
-  return implementation.rfind("brg", 0) == 0 ? Form::product : Form::convolution;
+std::atomic<FormChoice> form_choice{FormChoice::automatic};
+
+// The problem of packing for a map, solved in the form and type that suit it.
+Problem choose(const Layer& layer, const Map& map) {
+  Problem problem{layer, map, Type::f32, Form::convolution, Activation::none, false};
+  if (layer.kernel == 1 && layer.stride == 1 && layer.groups == 1 && form_choice != FormChoice::convolution) {
+    problem.form = Form::product;
+    problem.type = type_for(problem);
+    if (form_choice == FormChoice::product) return problem;
+    if (starts_with(implementation_of(plan(problem, any_weights(problem))), "brg")) return problem;
+    problem.form = Form::convolution;
+  }
+  problem.type = type_for(problem);
+  return problem;
 }
 
 // ---------------------------------------------------------------- packed weights
 
-// At the head of packed weights. Everything from `magic` to `groups` must be as expected.
+// At the head of packed weights.
 struct Header {
   int64_t magic = 0x65736e65646b6c72;  // "rlkdense"
-  int64_t bytes, payload;              // of everything; where the weights begin
-  int64_t in, out, kernel, stride, groups;
-  Dtype dtype;
-  Type type;
-  Form form;
-  int32_t description_bytes;
+  int64_t version = onednn_version();  // the description of a layout is its own
+  int64_t bytes = 0, payload = 0;      // of everything; where the weights begin
+  int64_t in = 0, out = 0, kernel = 0, stride = 0, groups = 0;
+  Dtype dtype = Dtype::float32;
+  Type type = Type::undef;
+  Form form = Form::convolution;
+  int32_t description_bytes = 0;
+
+  auto layer() const { return std::tie(in, out, kernel, stride, groups, dtype); }
 };
 
 constexpr int64_t kLine = 64;
 int64_t in_lines(int64_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
 
+int64_t payload_after(int64_t description_bytes) {
+  return in_lines(static_cast<int64_t>(sizeof(Header)) + description_bytes);
+}
+
+int64_t payload_bytes(const memory::desc& desc) { return in_lines(static_cast<int64_t>(desc.get_size())); }
+
+Header header_for(const Layer& layer) {
+  Header header;
+  header.in = layer.in;
+  header.out = layer.out;
+  header.kernel = layer.kernel;
+  header.stride = layer.stride;
+  header.groups = layer.groups;
+  header.dtype = layer.dtype;
+  return header;
+}
+
 struct Packing {
   Packing(const Layer& layer, const Map& map)
-      : problem{layer, map, choose_form(layer, map), Activation::none, false},
-        desc(create(problem, any_weights(problem)).weights),
-        description(desc.get_blob()) {
-    header.payload = in_lines(static_cast<int64_t>(sizeof header + description.size()));
-    header.bytes = header.payload + in_lines(static_cast<int64_t>(desc.get_size()));
-    header.in = layer.in;
-    header.out = layer.out;
-    header.kernel = layer.kernel;
-    header.stride = layer.stride;
-    header.groups = layer.groups;
-    header.dtype = layer.dtype;
-    header.type = arithmetic(layer.dtype);
-    header.form = problem.form;
+      : problem(choose(layer, map)),
+        desc(plan(problem, any_weights(problem)).query_md(dnnl::query::weights_md, 0)),
+        description(desc.get_blob()),
+        header(header_for(layer)) {
     header.description_bytes = static_cast<int32_t>(description.size());
+    header.payload = payload_after(header.description_bytes);
+    header.bytes = header.payload + payload_bytes(desc);
+    header.type = problem.type;
+    header.form = problem.form;
   }
 
   Problem problem;
@@ -248,47 +294,61 @@ void check(bool condition, const char* message) {
 }
 
 void check(const Layer& layer, const Map& map) {
+  check(layer.groups > 0, "the number of groups must be positive");
   check(layer.in > 0 && layer.out > 0, "there must be channels");
-  check(layer.groups > 0 && layer.in % layer.groups == 0 && layer.out % layer.groups == 0,
-        "groups must divide the channels");
+  check(layer.in % layer.groups == 0 && layer.out % layer.groups == 0, "groups must divide the channels");
   check(layer.kernel > 0 && layer.kernel % 2 == 1, "the kernel must be odd");
   check(layer.stride > 0, "the stride must be positive");
   check(map.batch >= 0 && map.height > 0 && map.width > 0, "the map must not be empty");
 }
 
-Header checked_header(const Layer& layer, const void* packed, int64_t packed_bytes) {
+// Packed weights, of which everything but the numbers has been checked.
+struct Packed {
+  Packed(const Layer& layer, const void* data, int64_t bytes) {
+    const auto* begin = static_cast<const uint8_t*>(data);
+    check(bytes >= static_cast<int64_t>(sizeof header), "the packed weights are too short");
+    std::memcpy(&header, begin, sizeof header);
+    check(header.magic == Header().magic, "these are no packed weights");
+    check(header.version == onednn_version(), "the weights were packed by another version of oneDNN");
+    check(header.bytes == bytes, "packed weights of another size");
+    check(header.layer() == header_for(layer).layer(), "the weights were packed for another layer");
+    const bool pointwise = layer.kernel == 1 && layer.stride == 1 && layer.groups == 1;
+    check(header.form == Form::convolution || (header.form == Form::product && pointwise), "packed in an unknown form");
+    check(header.type == Type::f32 || (header.type == Type::bf16 && layer.dtype == Dtype::bfloat16 && has_bfloat16()),
+          "the weights were packed for another processor");
+    memory::desc plain = plain_weights(layer, header.form, header.type);
+    check(header.description_bytes == static_cast<int64_t>(plain.get_blob().size()) &&
+              header.payload == payload_after(header.description_bytes) && header.payload <= bytes,
+          "the packed weights have a broken description");
+    description.assign(begin + sizeof header, begin + sizeof header + header.description_bytes);
+    desc = memory::desc(description);
+    check(desc.get_dims() == plain.get_dims() && desc.get_data_type() == header.type &&
+              header.payload + payload_bytes(desc) == bytes,
+          "the packed weights have a broken description");
+    weights = begin + header.payload;
+  }
+
   Header header;
-  check(packed_bytes >= static_cast<int64_t>(sizeof header), "the packed weights are too short");
-  std::memcpy(&header, packed, sizeof header);
-  check(header.magic == Header().magic && header.bytes == packed_bytes, "these are no packed weights");
-  check(std::tie(header.in, header.out, header.kernel, header.stride, header.groups, header.dtype) ==
-            std::tie(layer.in, layer.out, layer.kernel, layer.stride, layer.groups, layer.dtype),
-        "the weights were packed for another layer");
-  check(header.type == arithmetic(layer.dtype), "the weights were packed for another processor");
-  return header;
-}
+  std::vector<uint8_t> description;
+  memory::desc desc;
+  const void* weights;
+};
 
-memory::desc description_of(const Header& header, const void* packed) {
-  const auto* begin = static_cast<const uint8_t*>(packed) + sizeof header;
-  return memory::desc(std::vector<uint8_t>(begin, begin + header.description_bytes));
-}
-
-// Primitives are created once for each problem, number of threads, and form of the weights.
+// Primitives are created once for each problem, number of threads, and layout of the weights.
 class Cache {
  public:
-  using Key = std::tuple<decltype(Problem().key()), int, std::vector<uint8_t>>;
-
-  std::shared_ptr<const Primitive> find(const Problem& problem, const Header& header, const void* packed) {
-    const auto* begin = static_cast<const uint8_t*>(packed) + sizeof header;
-    const Key key{problem.key(), omp_get_max_threads(), {begin, begin + header.description_bytes}};
+  std::shared_ptr<const Primitive> find(const Problem& problem, const Packed& packed) {
+    const Key key{problem.key(), omp_get_max_threads(), packed.description};
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto found = primitives_.find(key);
     if (found != primitives_.end()) return found->second;
     if (primitives_.size() >= kMost) primitives_.clear();
-    return primitives_[key] = std::make_shared<const Primitive>(create_for(problem, description_of(header, packed)));
+    return primitives_[key] = std::make_shared<const Primitive>(create(problem, packed.desc));
   }
 
  private:
+  using Key = std::tuple<decltype(Problem().key()), int, std::vector<uint8_t>>;
+
   static constexpr size_t kMost = 4096;
   std::mutex mutex_;
   std::map<Key, std::shared_ptr<const Primitive>> primitives_;
@@ -323,18 +383,12 @@ void execute(const Problem& problem, const Primitive& primitive, const void* x, 
 
 bool has_bfloat16() {
 #if defined(__x86_64__)
-  // What oneDNN will use, which an environment variable of its own can lower. Of these sets, each
-  // holds those before it except where AVX10 begins; all of them multiply bfloat16.
+  // What oneDNN will use, which an environment variable of its own can lower. A set contains another
+  // where its number has all the other's bits.
   static const bool found = [] {
-    switch (dnnl::get_effective_cpu_isa()) {
-      case dnnl::cpu_isa::avx512_core_bf16:
-      case dnnl::cpu_isa::avx10_1_512:
-      case dnnl::cpu_isa::avx10_1_512_amx:
-      case dnnl::cpu_isa::avx10_1_512_amx_fp16:
-        return true;
-      default:
-        return false;
-    }
+    const int set = static_cast<int>(dnnl::get_effective_cpu_isa());
+    const int needed = static_cast<int>(dnnl::cpu_isa::avx512_core_bf16);
+    return (set & needed) == needed;
   }();
   return found;
 #else
@@ -345,12 +399,23 @@ bool has_bfloat16() {
 const char* mismatch() {
   static const std::string reason = [] {
     const dnnl_version_t* loaded = dnnl::version();
+    if (loaded->cpu_runtime != DNNL_RUNTIME_OMP) return std::string("Paddle's oneDNN is not built for OpenMP");
     if (loaded->major == DNNL_VERSION_MAJOR && loaded->minor >= DNNL_VERSION_MINOR) return std::string();
     return "Paddle's oneDNN is " + std::to_string(loaded->major) + "." + std::to_string(loaded->minor) +
-           ", the headers are those of " + std::to_string(DNNL_VERSION_MAJOR) + "." +
-           std::to_string(DNNL_VERSION_MINOR);
+           ", needed is " + std::to_string(DNNL_VERSION_MAJOR) + "." + std::to_string(DNNL_VERSION_MINOR) +
+           " or a later " + std::to_string(DNNL_VERSION_MAJOR) + ".x";
   }();
   return reason.empty() ? nullptr : reason.c_str();
+}
+
+void choose_form(FormChoice choice) { form_choice = choice; }
+
+std::string implementation(const Layer& layer, const Map& map) {
+  check(layer, map);
+  const Problem problem = choose(layer, map);
+  const char* type = problem.type == Type::bf16 ? " bf16" : " f32";
+  return (problem.form == Form::product ? "product " : "convolution ") +
+         implementation_of(plan(problem, any_weights(problem))) + type;
 }
 
 int64_t packed_bytes(const Layer& layer, const Map& map) {
@@ -371,24 +436,23 @@ void pack(const Layer& layer, const Map& map, const float* weight, void* packed)
     for (float& value : rounded) value = widen(narrow(value));
     weight = rounded.data();
   }
-  reorder(plain_weights(packing.problem, Type::f32), weight, packing.desc, out + packing.header.payload);
+  reorder(plain_weights(layer, packing.problem.form, Type::f32), weight, packing.desc, out + packing.header.payload);
 }
 
 void run(const Layer& layer, const Map& map, const void* x, const void* packed, int64_t packed_bytes,
          const float* bias, const void* residual, Activation activation, void* y) {
   check(layer, map);
-  const Header header = checked_header(layer, packed, packed_bytes);
+  const Packed from(layer, packed, packed_bytes);
   if (map.batch == 0) return;
-  const Problem problem{layer, map, header.form, activation, residual != nullptr};
-  const std::shared_ptr<const Primitive> primitive = cache().find(problem, header, packed);
-  const void* weights = static_cast<const char*>(packed) + header.payload;
-  const memory::desc as_packed = description_of(header, packed);
-  if (primitive->weights != as_packed) {
+  const Problem problem{layer, map, from.header.type, from.header.form, activation, residual != nullptr};
+  const std::shared_ptr<const Primitive> primitive = cache().find(problem, from);
+  const void* weights = from.weights;
+  if (primitive->weights != from.desc) {
     void* repacked = thread_memory(kWeights, static_cast<int64_t>(primitive->weights.get_size()));
-    reorder(as_packed, weights, primitive->weights, repacked);
+    reorder(from.desc, weights, primitive->weights, repacked);
     weights = repacked;
   }
-  if (layer.dtype == Dtype::bfloat16 && header.type == Type::f32) {
+  if (layer.dtype == Dtype::bfloat16 && primitive->type == Type::f32) {
     x = widened(x, problem.inputs(), kInput);
     if (residual) residual = widened(residual, problem.outputs(), kResidual);
     auto* sums = static_cast<float*>(thread_memory(kOutput, problem.outputs() * int64_t{sizeof(float)}));

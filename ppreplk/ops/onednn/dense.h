@@ -13,6 +13,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 namespace ppreplk {
 namespace dense {
@@ -51,6 +52,13 @@ void pool(const void* x, const Map& map, int64_t channels, Dtype dtype, float* y
 
 // Whether the processor multiplies bfloat16 (AVX-512 BF16 or AMX).
 bool has_bfloat16();
+
+// How pointwise convolutions are packed from now on, for tests and benchmarks: as the rule says, or in one form.
+enum class FormChoice : int32_t { automatic, convolution, product };
+void choose_form(FormChoice choice);
+
+// What weights packed now for this map would run as: form, oneDNN's name for its code, type of the arithmetic.
+std::string implementation(const Layer& layer, const Map& map);
 
 // Why oneDNN as loaded does not fit what this was compiled for, or null.
 const char* mismatch();

@@ -7,7 +7,8 @@
 //   ppreplk_dense_pool     X                                                     -> Out (N, C), float32
 //
 // Packing is an operator of its own so that an inference program, which has constant weights, packs
-// once when it is loaded.
+// once when it is loaded. Packed weights are bytes in a float32 tensor: that is the type in which Paddle
+// passes constants on untouched, and its tensors are aligned to 64 bytes, as packed weights must be.
 
 #include <exception>
 #include <string>
@@ -45,8 +46,16 @@ Dtype dtype_of(const Tensor& x) {
   return Dtype::float32;
 }
 
-void check_rank(const Tensor& x, size_t rank, const char* name) {
-  if (x.shape().size() != rank) PD_THROW("ppreplk: ", name, " of a dense layer needs ", rank, " dimensions");
+using Shape = std::vector<int64_t>;
+
+void check_rank(const Shape& shape, size_t rank, const char* name) {
+  if (shape.size() != rank) {
+    PD_THROW("ppreplk: ", name, " of a dense layer needs ", rank, " dimensions, it has ", shape.size());
+  }
+}
+
+void check_stride(int stride) {
+  if (stride < 1) PD_THROW("ppreplk: the stride of a dense layer must be positive, not ", stride);
 }
 
 Activation activation_of(const std::string& name) {
@@ -57,7 +66,7 @@ Activation activation_of(const std::string& name) {
 }
 
 std::vector<Tensor> images(const Tensor& x, bool bfloat16) {
-  check_rank(x, 4, "X");
+  check_rank(x.shape(), 4, "X");
   if (x.dtype() != DataType::FLOAT32) PD_THROW("ppreplk: images must be float32");
   const auto shape = x.shape();
   const Dtype dtype = bfloat16 ? Dtype::bfloat16 : Dtype::float32;
@@ -67,9 +76,10 @@ std::vector<Tensor> images(const Tensor& x, bool bfloat16) {
 }
 
 std::vector<Tensor> pack(const Tensor& weight, int height, int width, int stride, int groups, bool bfloat16) {
-  check_rank(weight, 4, "Weight");
+  check_rank(weight.shape(), 4, "Weight");
   if (weight.dtype() != DataType::FLOAT32) PD_THROW("ppreplk: weights must be float32");
   const auto shape = weight.shape();
+  if (shape[2] != shape[3]) PD_THROW("ppreplk: the kernel of a dense layer must be square, not ", shape[2], "x", shape[3]);
   const Layer layer{shape[1] * groups, shape[0], shape[2], stride, groups,
                     bfloat16 ? Dtype::bfloat16 : Dtype::float32};
   const Map map{1, height, width};
@@ -81,7 +91,12 @@ std::vector<Tensor> pack(const Tensor& weight, int height, int width, int stride
 
 std::vector<Tensor> conv(const Tensor& x, const Tensor& packed, const Tensor& bias, const optional<Tensor>& residual,
                          int kernel, int stride, int groups, const std::string& activation) {
-  check_rank(x, 4, "X");
+  check_rank(x.shape(), 4, "X");
+  check_rank(bias.shape(), 1, "Bias");
+  check_stride(stride);
+  if (packed.dtype() != DataType::FLOAT32 || bias.dtype() != DataType::FLOAT32) {
+    PD_THROW("ppreplk: packed weights and bias of a dense layer must be float32");
+  }
   const auto shape = x.shape();
   const Layer layer{shape[3], bias.numel(), kernel, stride, groups, dtype_of(x)};
   const Map map{shape[0], shape[1], shape[2]};
@@ -99,18 +114,19 @@ std::vector<Tensor> conv(const Tensor& x, const Tensor& packed, const Tensor& bi
 }
 
 std::vector<Tensor> pool(const Tensor& x) {
-  check_rank(x, 4, "X");
+  check_rank(x.shape(), 4, "X");
   const auto shape = x.shape();
   Tensor out = paddle::empty({shape[0], shape[3]}, DataType::FLOAT32, x.place());
   ppreplk::dense::pool(x.data(), {shape[0], shape[1], shape[2]}, shape[3], dtype_of(x), out.data<float>());
   return {out};
 }
 
-using Shape = std::vector<int64_t>;
-
 int64_t strided_or_unknown(int64_t extent, int stride) { return extent < 0 ? -1 : strided(extent, stride); }
 
-std::vector<Shape> images_shape(const Shape& x, bool) { return {{x[0], x[2], x[3], x[1]}}; }
+std::vector<Shape> images_shape(const Shape& x, bool) {
+  check_rank(x, 4, "X");
+  return {{x[0], x[2], x[3], x[1]}};
+}
 std::vector<DataType> images_dtype(const DataType&, bool bfloat16) {
   return {bfloat16 ? DataType::BFLOAT16 : DataType::FLOAT32};
 }
@@ -119,12 +135,18 @@ std::vector<Shape> pack_shape(const Shape&, int, int, int, int, bool) { return {
 std::vector<DataType> pack_dtype(const DataType&) { return {DataType::FLOAT32}; }
 std::vector<Shape> conv_shape(const Shape& x, const Shape&, const Shape& bias, const optional<Shape>&, int, int stride,
                               int, const std::string&) {
+  check_rank(x, 4, "X");
+  check_rank(bias, 1, "Bias");
+  check_stride(stride);
   return {{x[0], strided_or_unknown(x[1], stride), strided_or_unknown(x[2], stride), bias[0]}};
 }
 std::vector<DataType> conv_dtype(const DataType& x, const DataType&, const DataType&, const optional<DataType>&) {
   return {x};
 }
-std::vector<Shape> pool_shape(const Shape& x) { return {{x[0], x[3]}}; }
+std::vector<Shape> pool_shape(const Shape& x) {
+  check_rank(x, 4, "X");
+  return {{x[0], x[3]}};
+}
 std::vector<DataType> pool_dtype(const DataType&) { return {DataType::FLOAT32}; }
 
 }  // namespace
@@ -163,3 +185,19 @@ PD_BUILD_OP(ppreplk_dense_pool)
 // For Python's ctypes.
 extern "C" bool ppreplk_dense_has_bfloat16() { return ppreplk::dense::has_bfloat16(); }
 extern "C" const char* ppreplk_dense_mismatch() { return ppreplk::dense::mismatch(); }
+extern "C" void ppreplk_dense_choose_form(int choice) {
+  ppreplk::dense::choose_form(static_cast<ppreplk::dense::FormChoice>(choice));
+}
+// The text is good until the thread's next call.
+extern "C" const char* ppreplk_dense_implementation(int64_t in, int64_t out, int64_t kernel, int64_t stride,
+                                                    int64_t groups, bool bfloat16, int64_t batch, int64_t height,
+                                                    int64_t width) {
+  thread_local std::string text;
+  const Layer layer{in, out, kernel, stride, groups, bfloat16 ? Dtype::bfloat16 : Dtype::float32};
+  try {
+    text = ppreplk::dense::implementation(layer, {batch, height, width});
+  } catch (const std::exception& error) {
+    text = error.what();
+  }
+  return text.c_str();
+}
