@@ -530,5 +530,6 @@ def test_the_full_network(tmp_path, size, arguments):
             expected = model(paddle.to_tensor(images)).numpy()
         for precision in forms:
             folder = tmp_path / precision
-            for received in (Predictor(folder)(images), predict_without_onednn(folder, images)):
+            together = at_once(*(partial(Predictor(folder), images) for _ in range(2)))
+            for received in (*together, Predictor(folder)(images), predict_without_onednn(folder, images)):
                 assert relative_difference(received, expected) < BOUNDS[precision]

@@ -1,4 +1,4 @@
-"""Operators: the depthwise convolution and its implementations."""
+"""Operators: the depthwise convolution and its implementations, and the other layers of fast programs."""
 
 from . import compiled, dense
 from .depthwise_conv import IMPLEMENTATIONS, depthwise_conv2d

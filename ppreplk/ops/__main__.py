@@ -1,4 +1,4 @@
-"""Build the compiled operators ahead of their first use: python -m ppreplk.ops"""
+"""Build the compiled operators ahead of their first use: python -m ppreplk.ops [--fast]"""
 
 import argparse
 import sys
