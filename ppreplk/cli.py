@@ -13,7 +13,6 @@ import paddle
 from .config import Config, load_config
 from .errors import UserError
 from .log import log_to_terminal
-from .lowering import PRECISIONS
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -41,11 +40,6 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY.SUB=VALUE",
         help="replace one value of the configuration; repeat -o for each further one",
     )
-
-
-def add_precision_argument(parser: argparse.ArgumentParser, default: str | None, text: str) -> None:
-    """Give a parser ``--precision``."""
-    parser.add_argument("--precision", choices=PRECISIONS, default=default, help=text)
 
 
 def positive(text: str) -> int:

@@ -23,7 +23,8 @@ from .data.datasets import load_image
 from .data.transforms import IMAGE, NORMALIZED_CHW
 from .errors import UserError
 from .lowering import FP32, lower, require
-from .predict import INFERENCE_YAML, PROGRAMS, Predictor, read_class_names
+from .predict import read_class_names
+from .programs import INFERENCE_YAML, PROGRAMS, Predictor
 from .runtime import set_up_device
 
 logger = logging.getLogger(__name__)

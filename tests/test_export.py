@@ -30,7 +30,8 @@ from ppreplk.errors import UserError
 from ppreplk.export import export, save_network
 from ppreplk.lowering import lower
 from ppreplk.models import build_model
-from ppreplk.predict import Predictor, _announce_emulation, choose_precision, infer, write_predictions
+from ppreplk.predict import infer, write_predictions
+from ppreplk.programs import Predictor, _announce_emulation, choose_precision
 
 
 @pytest.fixture
@@ -438,7 +439,7 @@ def test_the_precision_of_predictions(project, monkeypatch, caplog):
 
 def test_the_precision_of_a_program_that_is_not_for_this_place(project, monkeypatch):
     """What is wrong is said before operators are built."""
-    monkeypatch.setattr("ppreplk.predict.load_ops", lambda fast: pytest.fail("built"))
+    monkeypatch.setattr("ppreplk.programs.load_ops", lambda fast: pytest.fail("built"))
     export(config())
     with pytest.raises(UserError, match="inference_bf16.json missing"):
         choose_precision("inference", "cpu", "fp32", "bf16")
@@ -453,7 +454,7 @@ def test_the_precision_of_a_program_that_is_not_for_this_place(project, monkeypa
 )
 def test_operators_are_loaded_for_the_programs_that_hold_them(project, monkeypatch, content, fast):
     loaded = []
-    monkeypatch.setattr("ppreplk.predict.load_ops", loaded.append)
+    monkeypatch.setattr("ppreplk.programs.load_ops", loaded.append)
     export(config())
     Path("inference/inference.json").write_text(content)
     with pytest.raises(UserError, match="cannot be loaded"):

@@ -2,11 +2,12 @@
 
 import sys
 
-from ppreplk.cli import add_precision_argument, config_parser, run
+from ppreplk.cli import config_parser, run
 from ppreplk.export import export
-from ppreplk.lowering import FP32
+from ppreplk.lowering import FP32, PRECISIONS
 
 if __name__ == "__main__":
     parser = config_parser("Merge, fold, save and verify a program.")
-    add_precision_argument(parser, FP32, "of the program; bf16, with Global.export_runtime=fast, adds one in bfloat16")
+    text = "of the program; bf16, with Global.export_runtime=fast, adds one in bfloat16"
+    parser.add_argument("--precision", choices=PRECISIONS, default=FP32, help=text)
     sys.exit(run(lambda config, arguments: export(config, arguments.precision), parser))

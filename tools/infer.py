@@ -2,7 +2,8 @@
 
 import sys
 
-from ppreplk.cli import add_precision_argument, config_parser, run
+from ppreplk.cli import config_parser, run
+from ppreplk.lowering import PRECISIONS
 from ppreplk.predict import infer, write_predictions
 
 
@@ -18,6 +19,6 @@ def main(config, arguments):
 if __name__ == "__main__":
     parser = config_parser("Predict images with trained weights or with an exported program.")
     parser.add_argument("--model-dir", help="folder with an exported program; otherwise Global.pretrained_model")
-    add_precision_argument(parser, None, "of the program; default: what it was exported for")
+    parser.add_argument("--precision", choices=PRECISIONS, help="of the program; default: what it was exported for")
     parser.add_argument("--output", help="write predictions to this .json or .csv file instead of printing them")
     sys.exit(run(main, parser))

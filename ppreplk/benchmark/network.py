@@ -21,7 +21,7 @@ from ..layers import set_implementation
 from ..lowering import BF16, FAST, FP32, NATIVE, lower
 from ..models import build_model
 from ..ops import IMPLEMENTATIONS, dense
-from ..predict import PROGRAMS, Predictor
+from ..programs import PROGRAMS, Predictor
 from ..reparam import fold
 from ..runtime import set_threads, use_vector_units
 from . import peers
