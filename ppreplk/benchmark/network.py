@@ -17,7 +17,6 @@ from paddle import nn
 
 from ..errors import UserError
 from ..export import save_network
-from ..layers import set_implementation
 from ..lowering import BF16, FAST, FP32, NATIVE, lower
 from ..models import build_model
 from ..ops import IMPLEMENTATIONS, dense
@@ -179,8 +178,8 @@ def _eager(model: nn.Layer, images: paddle.Tensor) -> np.ndarray:
 
 
 def _eager_form(model: nn.Layer, impl: str, images: np.ndarray) -> Callable[[], np.ndarray]:
-    form = fold(model)
-    set_implementation(form, impl)
+    """The very form that is saved as a program, run as it is."""
+    form = lower(model, depthwise=impl)[FP32]
     return partial(_eager, form, paddle.to_tensor(images))
 
 
