@@ -14,7 +14,7 @@ from ppreplk.benchmark import network
 from ppreplk.benchmark.timing import take_turns
 
 EAGER = [f"Paddle, eager, {impl}" for impl in ("native", "fft", "compiled")]
-PROGRAMS = [f"Paddle Inference, {form}" for form in ("native", "compiled", "fast", "fast bf16")]
+PROGRAMS = [f"Paddle Inference, {form}" for form in ("native", "native bf16", "compiled", "fast", "fast bf16")]
 FRAMEWORKS = ("torch", "ONNX Runtime", "OpenVINO")
 
 
@@ -104,13 +104,34 @@ def test_a_network_with_paddle_alone(tmp_path, monkeypatch, caplog):
     measure("model", *options, "--output", tmp_path / "t.csv")
     assert "without torch channels-last: import of torch" in caplog.text
     rows = {row["what"]: row for row in csv.DictReader((tmp_path / "t.csv").open())}
-    assert rows.keys() == {*EAGER, *PROGRAMS}
+    in_float32 = "" if network.multiplies_bfloat16() else " (in float32)"
+    loaded = [f"{name}{in_float32}" if name.endswith("bf16") else name for name in PROGRAMS]
+    assert rows.keys() == {*EAGER, *loaded}
     for name, row in rows.items():
         assert (row["input"], row["batch"], row["threads"], row["times OpenVINO's"]) == ("32x32", "3", "1", "-")
         assert float(row["median ms"]) > 0
         assert 0 < float(row["difference"]) < (2e-2 if "bf16" in name else 1e-5), name
-    assert all(float(rows[name]["load s"]) > 0 and float(rows[name]["memory MB"]) > 0 for name in PROGRAMS)
+    assert float(rows[f"Paddle Inference, fast bf16{in_float32}"]["difference"]) > 1e-4, "bfloat16 rounds"
+    assert all(float(rows[name]["load s"]) > 0 and float(rows[name]["memory MB"]) > 0 for name in loaded)
     assert all(rows[name]["load s"] == rows[name]["memory MB"] == "-" for name in EAGER)
+
+
+def test_native_adds_what_is_slow(monkeypatch, tmp_path):
+    monkeypatch.setattr(network, "_usable", lambda: ["native", "fft"])
+    monkeypatch.setattr(network, "installed", lambda builders: builders)
+    for file, _ in network.LOADABLE.values():
+        (tmp_path / file).touch()
+    usual, everything = (network._inference(small_network(), None, 1, tmp_path, native) for native in (False, True))
+    assert everything.keys() == usual.keys() | set(network.SLOW) and not usual.keys() & set(network.SLOW)
+
+
+@pytest.mark.parametrize("multiplies", [True, False])
+def test_rows_say_where_bfloat16_is_not_the_processors(monkeypatch, multiplies):
+    monkeypatch.setattr(network, "multiplies_bfloat16", lambda: multiplies)
+    labels = {name: network._label(name) for name in [*network.LOADABLE, *network.SLOW]}
+    changed = {name for name, label in labels.items() if label == f"{name} (in float32)"}
+    assert changed == (set() if multiplies else {name for name in labels if name.endswith("bf16")})
+    assert all(label == name for name, label in labels.items() if name not in changed)
 
 
 def test_every_combination_is_measured(monkeypatch):
