@@ -1,14 +1,21 @@
 """What the measurements say, not how fast anything is."""
 
 import csv
+import itertools
+import json
+import runpy
+import sys
 
 import pytest
-from conftest import ROOT, require_fast_operators, run_tool
+from conftest import ROOT, require_compiled_operator, require_fast_operators, run_python, run_tool, small_network
 from PIL import Image
 
+from ppreplk.benchmark import network
 from ppreplk.benchmark.timing import take_turns
 
-PROGRAMS = [f"Paddle Inference, {form}" for form in ("native", "compiled", "fast", "fast bf16")]
+EAGER = [f"Paddle, eager, {impl}" for impl in ("native", "fft", "compiled")]
+PROGRAMS = [f"Paddle Inference, {form}" for form in ("native", "native bf16", "compiled", "fast", "fast bf16")]
+FRAMEWORKS = ("torch", "ONNX Runtime", "OpenVINO")
 
 
 def test_contestants_take_turns():
@@ -54,32 +61,120 @@ def test_the_figure(tmp_path):
         assert figure.size[0] > 500
 
 
+TWO_BLOCKS = {"large_kernel_sizes": (9, 5), "layers": (1, 1), "channels": (8, 16)}
+COMBINED = {"size": (32, 48), "batch": (1, 3), "threads": (1, 2)}
+LAYER = ["conv", "--kernel", "5", "--channels", "3", "--side", "6"]
+
+
 @pytest.mark.parametrize(
-    "arguments, rows",
+    "arguments, contestants",
     [
-        (["conv", "--kernel", "5", "--channels", "3", "--side", "6"], ["native", "fft", "compiled, packed"]),
-        (["conv", "--kernel", "5", "--channels", "3", "--side", "6", "--backward"], ["native", "fft", "compiled"]),
-        (
-            ["model", "--name", "RepLKNet13T", "--size", "32", "--batch", "1", "--batch", "3", "--native"],
-            ["Paddle, eager, native", *PROGRAMS],
-        ),
+        (LAYER, {"native", "fft", "compiled", "compiled, packed"}),
+        ([*LAYER, "--backward"], {"native", "fft", "compiled"}),
         (
             ["train", "--name", "RepLKNet13T", "--size", "32", "--batch", "2", "--native"],
-            ["Paddle, native", "Paddle, compiled"],
+            {"Paddle, native", "Paddle, fft", "Paddle, compiled"},
         ),
     ],
 )
-def test_ours_are_among_the_contestants(tmp_path, arguments, rows):
-    require_fast_operators()
+def test_ours_are_among_the_contestants(tmp_path, arguments, contestants):
+    require_compiled_operator()
     process = run_tool("benchmark", *arguments, "--rounds", "1", "--output", "t.csv", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
-    columns, *received = csv.reader((tmp_path / "t.csv").open())
-    names = [row[columns.index("what")] for row in received]
-    assert set(rows) <= set(names)
-    assert all(float(row[columns.index("median ms")]) >= 0 for row in received)
-    if arguments[0] == "model":
-        assert all(float(row[columns.index("difference")]) < 2e-2 for row in received)
-        loaded = [row for row in received if row[columns.index("what")] in PROGRAMS]
-        assert all(float(row[columns.index("memory MB")]) > 0 for row in loaded)
-        batches = {value for option, value in zip(arguments, arguments[1:]) if option == "--batch"}
-        assert {row[columns.index("batch")] for row in received} == (batches or {"1"})
+    rows = list(csv.DictReader((tmp_path / "t.csv").open()))
+    assert {row["what"] for row in rows if not row["what"].startswith(FRAMEWORKS)} == contestants
+    assert all(float(row["median ms"]) > 0 for row in rows)
+
+
+def measure(*arguments):
+    """What the tool does, in this process."""
+    tool = runpy.run_path(str(ROOT / "tools" / "benchmark.py"))
+    tool["main"](tool["parser"]().parse_args([*map(str, arguments)]))
+
+
+def test_a_network_with_paddle_alone(tmp_path, monkeypatch, caplog):
+    """Missing frameworks are left out; the others are right, and what has files is loaded in processes of its own."""
+    require_fast_operators()
+    caplog.set_level("INFO")
+    for module in ("torch", "onnx"):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(network, "build_model", lambda name: small_network(**TWO_BLOCKS))
+    monkeypatch.setattr(network, "PAUSE", 0.0)
+    options = ["--size", 32, "--batch", 3, "--threads", 1, "--rounds", 1, "--native"]
+    measure("model", *options, "--output", tmp_path / "t.csv")
+    assert "without torch channels-last: import of torch" in caplog.text
+    rows = {row["what"]: row for row in csv.DictReader((tmp_path / "t.csv").open())}
+    in_float32 = "" if network.multiplies_bfloat16() else " (in float32)"
+    loaded = [f"{name}{in_float32}" if name.endswith("bf16") else name for name in PROGRAMS]
+    assert rows.keys() == {*EAGER, *loaded}
+    for name, row in rows.items():
+        assert (row["input"], row["batch"], row["threads"], row["times OpenVINO's"]) == ("32x32", "3", "1", "-")
+        assert float(row["median ms"]) > 0
+        assert 0 < float(row["difference"]) < (2e-2 if "bf16" in name else 1e-5), name
+    assert float(rows[f"Paddle Inference, fast bf16{in_float32}"]["difference"]) > 1e-4, "bfloat16 rounds"
+    assert all(float(rows[name]["load s"]) > 0 and float(rows[name]["memory MB"]) > 0 for name in loaded)
+    assert all(rows[name]["load s"] == rows[name]["memory MB"] == "-" for name in EAGER)
+
+
+def test_native_adds_what_is_slow(monkeypatch, tmp_path):
+    monkeypatch.setattr(network, "_usable", lambda: ["native", "fft"])
+    monkeypatch.setattr(network, "installed", lambda builders: builders)
+    for file, _ in network.LOADABLE.values():
+        (tmp_path / file).touch()
+    usual, everything = (network._inference(small_network(), None, 1, tmp_path, native) for native in (False, True))
+    assert everything.keys() == usual.keys() | set(network.SLOW) and not usual.keys() & set(network.SLOW)
+
+
+@pytest.mark.parametrize("multiplies", [True, False])
+def test_rows_say_where_bfloat16_is_not_the_processors(monkeypatch, multiplies):
+    monkeypatch.setattr(network, "multiplies_bfloat16", lambda: multiplies)
+    labels = {name: network._label(name) for name in [*network.LOADABLE, *network.SLOW]}
+    changed = {name for name, label in labels.items() if label == f"{name} (in float32)"}
+    assert changed == (set() if multiplies else {name for name in labels if name.endswith("bf16")})
+    assert all(label == name for name, label in labels.items() if name not in changed)
+
+
+def test_every_combination_is_measured(monkeypatch):
+    measured = []
+
+    def turns(model, images, threads, *_):
+        measured.append((*images.shape, threads))
+        return []
+
+    monkeypatch.setattr(network, "_save", lambda *_: None)
+    monkeypatch.setattr(network, "_turns", turns)
+    options = [f"--{name}={value}" for name, values in COMBINED.items() for value in values]
+    measure("model", "--name", "RepLKNet13T", *options)
+    assert measured == [(n, 3, size, size, threads) for size, n, threads in itertools.product(*COMBINED.values())]
+
+
+DIFFERENCES = """
+import json
+from functools import partial
+
+from conftest import randomise_batch_norms, random_images, relative_difference, small_network
+from ppreplk.benchmark import peers
+from ppreplk.benchmark.layer import installed
+from ppreplk.reparam import fold
+
+model = small_network()
+randomise_batch_norms(model)
+model.eval()
+images = random_images(3, 3, 32, 32)
+expected, x, folded = model(images).numpy(), images.numpy(), fold(model)
+builders = {
+    "torch": partial(peers.torch_network, folded, x, 1, channels_last=False),
+    "torch, channels last": partial(peers.torch_network, folded, x, 1, channels_last=True),
+    "torch, not folded": partial(peers.torch_network, model, x, 1, channels_last=False),
+    "ONNX Runtime": lambda: peers.onnxruntime_session(peers.onnx_network(folded, 32), x, 1),
+    "OpenVINO": lambda: peers.openvino_session(peers.onnx_network(folded, 32), x, 1),
+}
+print(json.dumps({name: relative_difference(run(), expected) for name, run in installed(builders).items()}))
+"""
+
+
+def test_other_frameworks_run_the_same_network():
+    differences = json.loads(run_python(DIFFERENCES))
+    if not differences:
+        pytest.skip("no other framework is installed")
+    assert max(differences.values()) < 1e-5, differences

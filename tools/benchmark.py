@@ -72,7 +72,6 @@ def parser():
 
     network = argparse.ArgumentParser(add_help=False)
     network.add_argument("--name", default="RepLKNet31B", help="network; default: RepLKNet31B")
-    network.add_argument("--native", action="store_true", help="also stock Paddle in eager mode, which takes very long")
 
     subject = subjects.add_parser("model", parents=[common, network], help="a network in inference form")
     for option, text in {
@@ -81,11 +80,17 @@ def parser():
         "threads": "math threads; default: all",
     }.items():
         subject.add_argument(f"--{option}", type=positive, action="append", help=f"{text}; may be repeated")
+    subject.add_argument(
+        "--native",
+        action="store_true",
+        help="also what takes very long: stock Paddle in eager mode, Paddle's own bfloat16, PyTorch in NCHW",
+    )
     subject.set_defaults(measure=model)
 
     subject = subjects.add_parser("train", parents=[common, threads, network], help="one training step of a network")
     subject.add_argument("--size", type=positive, default=224, help="height and width of the images; default: 224")
     subject.add_argument("--batch", type=positive, default=1, help="images at once; default: 1")
+    subject.add_argument("--native", action="store_true", help="also stock Paddle, which takes very long")
     subject.set_defaults(measure=train)
 
     subject = subjects.add_parser("data", parents=[common], help="decoding and transforms, per core")

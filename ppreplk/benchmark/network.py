@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import paddle
 from paddle import nn
+from paddle.base import core
 
 from ..errors import UserError
 from ..export import save_network
-from ..layers import set_implementation
 from ..lowering import BF16, FAST, FP32, NATIVE, lower
 from ..models import build_model
-from ..ops import IMPLEMENTATIONS, dense
-from ..programs import PROGRAMS, Predictor
+from ..ops import IMPLEMENTATIONS
+from ..programs import NO_BFLOAT16, PROGRAMS, Predictor, program_files
 from ..reparam import fold
 from ..runtime import set_threads, use_vector_units
 from . import peers
@@ -34,9 +34,10 @@ logger = logging.getLogger(__name__)
 COLUMNS = ["input", "batch", "threads", "what", "minimum ms", "median ms", "times OpenVINO's", "difference"]
 LOADING = ["load s", "memory MB"]
 ONNX = "network.onnx"
-# What can be loaded from a file: for Paddle the folder and the precision of the program, for others the file.
+# What can be loaded: for Paddle the folder of the program, for others the file, and the precision to compute in.
 LOADABLE = {
     "Paddle Inference, native": (NATIVE, FP32),
+    "Paddle Inference, native bf16": (NATIVE, BF16),
     "Paddle Inference, compiled": ("compiled", FP32),
     "Paddle Inference, fast": (FAST, FP32),
     "Paddle Inference, fast bf16": (FAST, BF16),
@@ -51,6 +52,8 @@ PROGRAMS_SAVED = {
     FAST: {"runtime": FAST, "precisions": (FP32, BF16)},
 }
 HINTS = {FP32: "f32", BF16: "bf16"}  # what OpenVINO calls them
+PEERS = {FP32: "OpenVINO", BF16: "OpenVINO bf16"}  # what the others are compared with
+SLOW = ("Paddle, eager, native", "Paddle Inference, native bf16", "torch")  # several times the others' time
 
 
 def measure_network(
@@ -63,12 +66,14 @@ def measure_network(
     memory that this adds at its peak, are those of a process of its own, imports left out.
 
     Args:
-        native: also eager Paddle with its own depthwise operator and PyTorch in NCHW, which take very long.
+        native: also what is in :data:`SLOW`.
 
     Raises:
         UserError: unknown network.
     """
     use_vector_units()
+    if not multiplies_bfloat16():
+        logger.info("%s: what is called bf16 computes in float32", NO_BFLOAT16)
     paddle.seed(0)
     model = build_model(name)
     randomise_statistics(model)
@@ -120,11 +125,10 @@ def _turns(
     scale = np.abs(expected).max()
     differences = {name: np.abs(run() - expected).max() / scale for name, run in contestants.items()}
     times = take_turns(contestants, rounds, calls=3, pause=PAUSE)
-    reference = {precision: times.get(f"OpenVINO{suffix}") for precision, suffix in ((FP32, ""), (BF16, " bf16"))}
     rows = []
     for name, (minimum, median) in times.items():
-        peer = reference[BF16 if name.endswith(BF16) else FP32]
-        row = [f"{images.shape[2]}x{images.shape[3]}", str(len(images)), str(threads), name]
+        peer = times.get(PEERS[_precision(name)])
+        row = [f"{images.shape[2]}x{images.shape[3]}", str(len(images)), str(threads), _label(name)]
         row += [f"{minimum * 1e3:.1f}", f"{median * 1e3:.1f}", f"{median / peer.median:.2f}" if peer else "-"]
         rows.append([*row, f"{differences[name]:.1e}", *_loading(name, images.shape, threads, folder)])
     return rows
@@ -133,25 +137,37 @@ def _turns(
 def _inference(
     model: nn.Layer, images: np.ndarray, threads: int, folder: Path, native: bool
 ) -> dict[str, Callable[[], np.ndarray]]:
-    builders: dict[str, Callable] = {}
-    for impl in _usable():
-        if impl != NATIVE or native:
-            builders[f"Paddle, eager, {impl}"] = partial(_eager_form, model, impl, images)
+    builders: dict[str, Callable] = {
+        f"Paddle, eager, {impl}": partial(_eager_form, model, impl, images) for impl in _usable()
+    }
     folded = fold(model)
-    for channels_last in (False, True) if native else (True,):
-        name = "torch channels-last" if channels_last else "torch"
-        builders[name] = partial(peers.torch_network, folded, images, threads, channels_last)
-    for name, (file, precision) in LOADABLE.items():
+    builders["torch"] = partial(peers.torch_network, folded, images, threads, channels_last=False)
+    builders["torch channels-last"] = partial(peers.torch_network, folded, images, threads, channels_last=True)
+    for name, (file, _) in LOADABLE.items():
         if (folder / file).exists():
             builders[name] = partial(load, name, folder, images, threads)
-        if file == FAST and precision == BF16 and (folder / file).exists() and not dense.has_bfloat16():
-            logger.info("this processor has no bfloat16 arithmetic: %s computes in float32", name)
-    return installed(builders)
+    return installed({name: build for name, build in builders.items() if native or name not in SLOW})
+
+
+def _precision(name: str) -> str:
+    return LOADABLE[name][1] if name in LOADABLE else FP32
+
+
+def _label(name: str) -> str:
+    """A contestant as the table names it: bfloat16 that is none says so."""
+    return name if _precision(name) == FP32 or multiplies_bfloat16() else f"{name} (in float32)"
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this processor does. On others our program, Paddle's own and OpenVINO compute in float32 instead."""
+    return core.supports_bfloat16_fast_performance()
 
 
 def load(name: str, folder: Path, images: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
     """One of :data:`LOADABLE`, ready to run on ``images``."""
     file, precision = LOADABLE[name]
+    if (file, precision) == (NATIVE, BF16):
+        return peers.paddle_bfloat16_session(*program_files(folder / file), images, threads)
     if file != ONNX:
         return partial(Predictor(folder / file, threads=threads, precision=precision), images)
     if name == "ONNX Runtime":
@@ -179,8 +195,8 @@ def _eager(model: nn.Layer, images: paddle.Tensor) -> np.ndarray:
 
 
 def _eager_form(model: nn.Layer, impl: str, images: np.ndarray) -> Callable[[], np.ndarray]:
-    form = fold(model)
-    set_implementation(form, impl)
+    """The very form that is saved as a program, run as it is."""
+    form = lower(model, depthwise=impl)[FP32]
     return partial(_eager, form, paddle.to_tensor(images))
 
 

@@ -1,7 +1,8 @@
 """Our networks and layers in other frameworks, for timing only, where those are installed.
 
-Each ``..._conv`` gives a function without arguments that runs one depthwise layer, each ``..._network`` one that
-runs a whole network; both return an array. They raise ImportError where the framework is missing.
+Each ``..._conv`` gives a function without arguments that runs one depthwise layer, each ``..._network`` and
+``..._session`` one that runs a whole network; all return an array. They raise ImportError where the framework is
+missing.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paddle
+import paddle.inference
 from paddle import nn
 
 from ..layers import ConvBN, DenseConv2D, DepthwiseConv2D, DropPath, ReparamDepthwiseConv, to_numpy
@@ -282,3 +285,21 @@ def openvino_session(model: bytes | Path, images: np.ndarray, threads: int, prec
     network.reshape(list(images.shape))
     request = core.compile_model(network, "CPU", settings).create_infer_request()
     return lambda: request.infer({0: images})[0]
+
+
+# Paddle's own bfloat16, which no program of ours uses
+
+
+def paddle_bfloat16_session(program: Path, weights: Path, images: np.ndarray, threads: int) -> Call:
+    """A program of Paddle's operators, which Paddle converts to bfloat16 as it loads it.
+
+    It needs AVX-512 for that, and leaves the program in float32 without a word where there is none.
+    """
+    config = paddle.inference.Config(str(program), str(weights))
+    config.disable_glog_info()
+    config.disable_gpu()
+    config.enable_mkldnn()
+    config.enable_mkldnn_bfloat16()
+    config.set_cpu_math_library_num_threads(threads)
+    predictor = paddle.inference.create_predictor(config)
+    return lambda: to_numpy(predictor.run([paddle.to_tensor(images)])[0])
