@@ -1,5 +1,7 @@
 """The depthwise convolution and its gradients against float64, for every implementation."""
 
+import re
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -267,8 +269,72 @@ def test_what_the_compiled_operator_does_not_take():
             ppreplk.depthwise_conv2d(x, weight, impl="compiled")
         expected = ppreplk.depthwise_conv2d(x, weight, impl="native").numpy()
         np.testing.assert_allclose(ppreplk.depthwise_conv2d(x, weight).numpy(), expected, rtol=1e-4)
-    with pytest.raises((RuntimeError, ValueError, OSError), match="depthwise convolution: kernel"):
-        ppreplk.ops.compiled.pack(paddle.rand([2, 1, 4, 4]), 5, 5)
+
+
+@pytest.mark.parametrize(
+    "weight, size, message",
+    [
+        *(
+            (shape, (5, 5), rf"packs weight \(C, 1, K, K\) with odd K, got {re.escape(str(shape))} \(at [^\n]*\n$")
+            for shape in ([2, 1, 4, 4], [2, 1, 3, 5], [2, 2, 3, 3], [2, 1, 0, 0], [2, 3, 3], [2], [])
+        ),
+        ([2, 1, 129, 129], (5, 5), "kernel must be odd and at most 127, not 129"),
+        ([2, 1, 3, 3], (0, 5), "height must be 1 to 2\\^20, not 0"),
+    ],
+)
+def test_weights_that_cannot_be_packed(weight, size, message):
+    require_compiled_operator()
+    with pytest.raises(ValueError, match=f"ppreplk: depthwise convolution:? {message}"):
+        compiled.pack(paddle.zeros(weight), *size)
+
+
+@pytest.mark.parametrize(
+    "x, weight, bias",
+    [
+        ([2, 3, 4], [3, 1, 3, 3], None),
+        ([], [3, 1, 3, 3], [3]),
+        ([1, 4, 5, 4, 1], [4, 1, 3, 3], None),
+        ([1, 5, 6, 4], [5, 1, 3, 3], [4]),
+        ([1, 5, 6, 4], [6, 1, 3, 3], None),
+        ([1, 4, 5, 4], [4, 1, 3], None),
+        ([1, 4, 5, 4], [4], [4]),
+        ([1, 4, 5, 4], [4, 1, 2, 2], None),
+        ([1, 4, 5, 4], [4, 1, 3, 3], [3]),
+        ([1, 4, 5, 4], [4, 1, 3, 3], []),
+        ([1, 4, 5, 4], [4, 1, 3, 3], [1, 4]),
+    ],
+)
+def test_the_operators_check_shapes(x, weight, bias):
+    require_compiled_operator()
+    tensors = [None if shape is None else paddle.zeros(shape) for shape in (x, weight, bias)]
+    packed = compiled.pack(paddle.zeros([4, 1, 3, 3]), 5, 4)
+    for layout, run in (
+        ("(N, C, H, W)", compiled.compiled_conv2d),
+        ("(N, C, H, W)", lambda x, weight, bias: compiled.packed_conv2d(x, weight, packed, bias, relu=False)),
+        ("(N, H, W, C)", lambda x, weight, bias: compiled.packed_conv2d_nhwc(x, weight, packed, bias, relu=False)),
+    ):
+        needed = f"needs x {layout}, weight (C, 1, K, K) with odd K{'' if bias is None else ' and bias (C)'}"
+        received = f"got x {x}, weight {weight}{'' if bias is None else f', bias {bias}'}"
+        with pytest.raises(ValueError) as error:
+            run(*tensors)
+        assert f"ppreplk: depthwise convolution {needed}, {received} (at" in str(error.value)
+
+
+def test_a_program_says_which_shapes_do_not_fit():
+    """Weights that became other ones after the program was built: what an executor raises has the message too."""
+    require_compiled_operator()
+    paddle.enable_static()
+    try:
+        program = paddle.static.Program()
+        with paddle.static.program_guard(program):
+            weight = paddle.static.data("weight", [2, 1, -1, -1])
+            packed = compiled.pack(weight, 5, 5)
+        with pytest.raises(ValueError, match=r"packs weight \(C, 1, K, K\) with odd K, got \[2, 1, 4, 4\]"):
+            paddle.static.Executor().run(
+                program, feed={"weight": np.zeros((2, 1, 4, 4), np.float32)}, fetch_list=[packed]
+            )
+    finally:
+        paddle.disable_static()
 
 
 def test_an_implementation_that_cannot_run_says_why(monkeypatch):
