@@ -44,6 +44,20 @@ def sampled_shapes(count):
         )
 
 
+# For packed weights: what solves it, map, kernel. The transforms end at 256, and larger maps are cut in tiles.
+ALGORITHMS = {1: "spectral", 2: "toeplitz", 3: "direct"}  # as the header of packed weights says it
+PACKED = [
+    ("spectral", (17, 33), 13),
+    ("spectral", (9, 11), 31),
+    ("spectral", (5, 301), 31),
+    ("spectral", (263, 9), 7),
+    ("toeplitz", (1, 1), 3),
+    ("toeplitz", (7, 5), 13),
+    ("toeplitz", (15, 7), 3),
+    ("direct", (5, 9), 1),
+    ("direct", (15, 33), 3),
+    ("direct", (53, 149), 5),
+]
 SHAPES = CORNERS + [(*shape, kernel) for shape, kernel in sampled_shapes(31)]
 
 
@@ -67,13 +81,20 @@ def with_gradients(convolve, x, weight, bias, gradient):
     return [y.numpy(), *(None if tensor is None else tensor.grad.numpy() for tensor in tensors)]
 
 
-def reference(x, weight, bias, gradient):
-    """The same in float64, by scipy's convolution."""
-    x, weight, gradient = (value.astype(np.float64) for value in (x, weight, gradient))
-    reach, flipped = weight.shape[-1] // 2, weight[None, :, 0, ::-1, ::-1]
+def same_convolution(x, weight):
+    """y in float64, by scipy's convolution, which turns the weights."""
+    reach = weight.shape[-1] // 2
     crop = (..., slice(reach, reach + x.shape[2]), slice(reach, reach + x.shape[3]))
-    y = fftconvolve(x, flipped, axes=(2, 3))[crop]
-    dx = fftconvolve(gradient, weight[None, :, 0], axes=(2, 3))[crop]
+    flipped = weight[None, :, 0, ::-1, ::-1].astype(np.float64)
+    return fftconvolve(x.astype(np.float64), flipped, axes=(2, 3))[crop]
+
+
+def reference(x, weight, bias, gradient):
+    """The same in float64."""
+    x, weight, gradient = (value.astype(np.float64) for value in (x, weight, gradient))
+    reach = weight.shape[-1] // 2
+    y = same_convolution(x, weight)
+    dx = same_convolution(gradient, weight[:, :, ::-1, ::-1])
     padded = np.pad(x, ((0, 0), (0, 0), (reach, reach), (reach, reach)))
     dweight = fftconvolve(padded, gradient[:, :, ::-1, ::-1], "valid", axes=(2, 3)).sum(0)[:, None]
     if bias is None:
@@ -85,6 +106,45 @@ def channel_errors(received, expected, channel_axis):
     """Largest error of each channel, and each channel's largest value."""
     axes = tuple(axis for axis in range(expected.ndim) if axis != channel_axis)
     return np.abs(received - expected).max(axes), np.abs(expected).max(axes)
+
+
+def channels_last(x):
+    return np.ascontiguousarray(np.moveaxis(x, 1, -1))
+
+
+PACKED_LAYOUTS = {  # what convolves, and the way there and back
+    "NCHW": (compiled.packed_conv2d, lambda x: x, lambda y: y),
+    "NHWC": (compiled.packed_conv2d_nhwc, channels_last, lambda y: np.moveaxis(y, -1, 1)),
+}
+
+
+def packed_convolution(layout, x, weight, packed, bias=None, relu=False):
+    """y (N, C, H, W) in float32, by packed weights, for x in the dtype of ``weight``."""
+    convolve, arrange, back = PACKED_LAYOUTS[layout]
+    y = convolve(paddle.to_tensor(arrange(x)).astype(weight.dtype), weight, packed, bias, relu)
+    assert y.dtype == weight.dtype
+    return back(y.astype("float32").numpy())
+
+
+def check_packed(layout, algorithm, size, kernel, channels, dtype):
+    """All that a packed convolution can be asked for, against float64."""
+    x, weight, bias, _ = operands(2, channels, *size, kernel)
+    x, weight, bias = (paddle.to_tensor(value).astype(dtype) for value in (x, weight, bias))
+    packed = compiled.pack(weight, *size)
+    header = packed[:16].numpy().view(np.int32)
+    assert ALGORITHMS[header[2]] == algorithm
+    if max(size) > 256:
+        assert (header[8:10] < np.add(size, kernel // 2)).any(), "in tiles"
+    x32, weight32, bias32 = (value.astype("float32").numpy() for value in (x, weight, bias))
+    plain = same_convolution(x32, weight32)
+    scale = np.abs(plain).max((0, 2, 3)) + np.abs(bias32)
+    step = {"float32": 0.0, "float16": 2**-11, "bfloat16": 2**-8}[dtype]  # one rounding of the result
+    for batch, with_bias, relu in ((1, False, False), (1, True, True), (2, False, True), (2, True, False)):
+        expected = plain[:batch] + (bias32[:, None, None] if with_bias else 0)
+        expected = np.maximum(expected, 0) if relu else expected
+        y = packed_convolution(layout, x32[:batch], weight, packed, bias if with_bias else None, relu)
+        allowance = step * np.abs(expected) + 3e-6 * scale[:, None, None]
+        assert (np.abs(y - expected) <= allowance).all(), (batch, with_bias, relu)
 
 
 def native(x, weight, bias):
@@ -110,13 +170,19 @@ def test_other_instruction_sets(lesser, number):
     test_output_and_gradients("compiled", number)
 
 
-def test_weights_packed_for_another_instruction_set_are_not_used(lesser):
-    x, weight, bias, _ = operands(1, 20, 14, 14, 9)
-    weight = paddle.to_tensor(weight)
-    packed = compiled.pack(weight, 14, 14)
+@pytest.mark.parametrize("algorithm, size, kernel", PACKED)
+def test_packed_weights_on_other_instruction_sets(lesser, algorithm, size, kernel):
+    for dtype, channels, layout in (("float32", 3, "NCHW"), ("float32", 19, "NHWC"), ("bfloat16", 19, "NHWC")):
+        check_packed(layout, algorithm, size, kernel, channels, dtype)
+
+
+@pytest.mark.parametrize("layout", PACKED_LAYOUTS)
+def test_weights_packed_for_another_instruction_set_are_not_used(lesser, layout):
+    x, weight, *_ = operands(1, 20, 14, 14, 9)
+    packed = compiled.pack(paddle.to_tensor(weight), 14, 14)
     compiled.use_instruction_set("portable" if lesser == "avx2" else "avx2")
-    y = compiled.packed_conv2d(paddle.to_tensor(x), weight, packed, paddle.to_tensor(bias), relu=True).numpy()
-    np.testing.assert_allclose(y, np.maximum(reference(x, weight.numpy(), bias, x)[0], 0), atol=1e-4)
+    y = packed_convolution(layout, x, paddle.to_tensor(weight), packed)
+    np.testing.assert_allclose(y, same_convolution(x, weight), atol=1e-4)
 
 
 def test_an_unknown_instruction_set():
@@ -125,15 +191,38 @@ def test_an_unknown_instruction_set():
         compiled.use_instruction_set("sse9")
 
 
-def test_packed_weights_and_maps_of_another_size():
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize("algorithm, size, kernel", PACKED)
+@pytest.mark.parametrize("layout", PACKED_LAYOUTS)
+def test_packed_weights(layout, algorithm, size, kernel, channels, dtype):
+    require_compiled_operator()
+    check_packed(layout, algorithm, size, kernel, channels, dtype)
+
+
+@pytest.mark.parametrize("layout", PACKED_LAYOUTS)
+def test_packed_weights_of_another_problem(layout):
+    """Of another map, kernel or number of channels: the plain weights serve."""
     require_compiled_operator()
     x, weight, bias, _ = operands(2, 20, 17, 9, 13)
-    weight = paddle.to_tensor(weight)
-    expected = reference(x, weight.numpy(), bias, x)[0]
-    for size in ((17, 9), (9, 17), (30, 30)):
-        packed = compiled.pack(weight, *size)
-        y = compiled.packed_conv2d(paddle.to_tensor(x), weight, packed, paddle.to_tensor(bias), relu=False).numpy()
+    weight, bias = paddle.to_tensor(weight), paddle.to_tensor(bias)
+    expected = np.maximum(reference(x, weight.numpy(), bias.numpy(), x)[0], 0)
+    others = [(weight, size) for size in ((9, 17), (17, 7), (30, 30))]
+    for other, size in [*others, (weight[:, :, 1:-1, 1:-1], (17, 9)), (weight[:16], (17, 9))]:
+        packed = compiled.pack(other, *size)
+        y = packed_convolution(layout, x, weight, packed, bias, relu=True)
         np.testing.assert_allclose(y, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", PACKED_LAYOUTS)
+def test_packed_weights_and_a_map_that_is_a_view(layout):
+    require_compiled_operator()
+    x, weight, *_ = operands(2, 5, 12, 9, 7)
+    weight, turned = paddle.to_tensor(weight), paddle.to_tensor(np.ascontiguousarray(x.transpose(0, 3, 2, 1)))
+    view = turned.transpose([0, 3, 2, 1] if layout == "NCHW" else [0, 2, 1, 3])
+    convolve, _, back = PACKED_LAYOUTS[layout]
+    y = convolve(view, weight, compiled.pack(weight, 12, 9), None, False).numpy()
+    np.testing.assert_allclose(back(y), same_convolution(x, weight.numpy()), atol=1e-4)
 
 
 @pytest.mark.parametrize("number", range(len(SHAPES)))
