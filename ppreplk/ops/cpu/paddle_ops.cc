@@ -13,9 +13,12 @@
 #include <omp.h>
 
 #include <exception>
+#include <new>
+#include <string>
 #include <vector>
 
 #include "depthwise.h"
+#include "paddle/common/enforce.h"
 #include "paddle/phi/api/all.h"
 
 namespace {
@@ -26,9 +29,15 @@ using paddle::Tensor;
 using ppreplk::Dtype;
 using ppreplk::Layout;
 using ppreplk::Problem;
+using Shape = std::vector<int64_t>;
 
 // Paddle's number of math threads.
 int threads() { return omp_get_max_threads(); }
+
+// Of exceptions of other types a running program does not pass on the message.
+[[noreturn]] void fail(const std::string& message) {
+  PADDLE_THROW(common::errors::InvalidArgument("ppreplk: %s", message));
+}
 
 Dtype dtype_of(const Tensor& x) {
   switch (x.dtype()) {
@@ -39,17 +48,30 @@ Dtype dtype_of(const Tensor& x) {
     case DataType::BFLOAT16:
       return Dtype::bfloat16;
     default:
-      PD_THROW("ppreplk: depthwise convolution of a dtype that is none of float32, float16, bfloat16");
+      fail("depthwise convolution of a dtype that is none of float32, float16, bfloat16");
   }
 }
 
-// The layout that X is said to have: Paddle's tensors do not know it.
-Problem problem_of(const Tensor& x, const Tensor& weight, Layout layout) {
-  const auto shape = x.shape(), kernel = weight.shape();
+std::string text_of(const Shape& shape) {
+  std::string text;
+  for (const int64_t extent : shape) text += (text.empty() ? "" : ", ") + std::to_string(extent);
+  return "[" + text + "]";
+}
+
+bool is_weight(const Shape& shape) {
+  return shape.size() == 4 && shape[1] == 1 && shape[2] == shape[3] && shape[2] % 2 == 1;
+}
+
+// The layout that X is said to have: Paddle's tensors do not know it. The bias may be absent.
+Problem problem_of(const Tensor& x, const Tensor& weight, const Tensor& bias, Layout layout) {
+  const Shape shape = x.shape(), kernel = weight.shape();
   const size_t channels = layout == Layout::nchw ? 1 : 3, height = layout == Layout::nchw ? 2 : 1;
-  if (shape.size() != 4 || kernel.size() != 4 || kernel[0] != shape[channels] || kernel[1] != 1 ||
-      kernel[2] != kernel[3] || kernel[2] % 2 == 0) {
-    PD_THROW("ppreplk: depthwise convolution needs x (N, C, H, W) and weight (C, 1, K, K) with odd K");
+  const bool right = shape.size() == 4 && is_weight(kernel) && kernel[0] == shape[channels] &&
+                     (!bias.defined() || bias.shape() == Shape{shape[channels]});
+  if (!right) {
+    fail(std::string("depthwise convolution needs x ") + (layout == Layout::nchw ? "(N, C, H, W)" : "(N, H, W, C)") +
+         ", weight (C, 1, K, K) with odd K" + (bias.defined() ? " and bias (C)" : "") + ", got x " + text_of(shape) +
+         ", weight " + text_of(kernel) + (bias.defined() ? ", bias " + text_of(bias.shape()) : ""));
   }
   return {shape[0], shape[channels], shape[height], shape[height + 1], kernel[2]};
 }
@@ -63,36 +85,44 @@ template <class Call>
 void checked(Call call) {
   try {
     call();
+  } catch (const std::bad_alloc&) {
+    PADDLE_THROW(common::errors::ResourceExhausted("ppreplk: depthwise convolution: out of memory"));
   } catch (const std::exception& error) {
-    PD_THROW("ppreplk: ", error.what());
+    fail(error.what());
   }
 }
 
 const float* data_or_null(const Tensor& t) { return t.initialized() ? t.data<float>() : nullptr; }
 
 Tensor forward(const Tensor& x, const Tensor& weight, const Tensor& bias32, bool relu, Layout layout) {
+  const Problem problem = problem_of(x, weight, bias32, layout);
+  const Dtype dtype = dtype_of(x);
   const Tensor weight32 = float32(weight);
   Tensor out = paddle::empty_like(x);
   checked([&] {
-    ppreplk::forward(problem_of(x, weight, layout), dtype_of(x), layout, x.data(), weight32.data<float>(),
-                     data_or_null(bias32), relu, out.data(), threads());
+    ppreplk::forward(problem, dtype, layout, x.data(), weight32.data<float>(), data_or_null(bias32), relu, out.data(),
+                     threads());
   });
   return out;
 }
 
-std::vector<Tensor> conv(const Tensor& x, const Tensor& weight) { return {forward(x, weight, Tensor(), false, Layout::nchw)}; }
+std::vector<Tensor> conv(const Tensor& x, const Tensor& weight) {
+  return {forward(x, weight, Tensor(), false, Layout::nchw)};
+}
 
 std::vector<Tensor> conv_bias(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   return {forward(x, weight, float32(bias), false, Layout::nchw)};
 }
 
 std::vector<Tensor> conv_grad(const Tensor& x, const Tensor& weight, const Tensor& out_grad) {
+  const Problem problem = problem_of(x, weight, Tensor(), Layout::nchw);
+  const Dtype dtype = dtype_of(x);
   const Tensor weight32 = float32(weight);
   Tensor x_grad = paddle::empty_like(x);
   Tensor weight_grad = paddle::empty(weight.shape(), DataType::FLOAT32, x.place());
   checked([&] {
-    ppreplk::backward(problem_of(x, weight, Layout::nchw), dtype_of(x), x.data(), weight32.data<float>(), out_grad.data(),
-                      x_grad.data(), weight_grad.data<float>(), threads());
+    ppreplk::backward(problem, dtype, x.data(), weight32.data<float>(), out_grad.data(), x_grad.data(),
+                      weight_grad.data<float>(), threads());
   });
   return {x_grad, as(weight_grad, weight.dtype())};
 }
@@ -105,7 +135,8 @@ std::vector<Tensor> conv_bias_grad(const Tensor& x, const Tensor& weight, const 
 }
 
 std::vector<Tensor> pack(const Tensor& weight, int height, int width) {
-  const auto shape = weight.shape();
+  const Shape shape = weight.shape();
+  if (!is_weight(shape)) fail("depthwise convolution packs weight (C, 1, K, K) with odd K, got " + text_of(shape));
   const Problem problem{1, shape[0], height, width, shape[2]};
   const Tensor weight32 = float32(weight);
   Tensor packed;
@@ -118,14 +149,15 @@ std::vector<Tensor> pack(const Tensor& weight, int height, int width) {
 
 std::vector<Tensor> conv_packed_in(Layout layout, const Tensor& x, const Tensor& weight, const Tensor& packed,
                                    const optional<Tensor>& bias, bool relu) {
-  const Problem problem = problem_of(x, weight, layout);
   const Tensor bias32 = bias ? float32(*bias) : Tensor();
+  const Problem problem = problem_of(x, weight, bias32, layout);
+  const Dtype dtype = dtype_of(x);
   if (!ppreplk::packed_fits(problem, packed.data<float>(), packed.numel())) {
     return {forward(x, weight, bias32, relu, layout)};
   }
   Tensor out = paddle::empty_like(x);
   checked([&] {
-    ppreplk::forward_packed(problem, dtype_of(x), layout, x.data(), packed.data<float>(), data_or_null(bias32), relu,
+    ppreplk::forward_packed(problem, dtype, layout, x.data(), packed.data<float>(), data_or_null(bias32), relu,
                             out.data(), threads());
   });
   return {out};
@@ -141,8 +173,7 @@ std::vector<Tensor> conv_packed_nhwc(const Tensor& x, const Tensor& weight, cons
   return conv_packed_in(Layout::nhwc, x, weight, packed, bias, relu);
 }
 
-using Shape = std::vector<int64_t>;
-
+// Shapes are checked where the kernels run: Paddle ends the process when one of these throws in a static graph.
 std::vector<Shape> conv_shape(const Shape& x, const Shape&) { return {x}; }
 std::vector<DataType> conv_dtype(const DataType& x, const DataType&) { return {x}; }
 std::vector<Shape> conv_bias_shape(const Shape& x, const Shape&, const Shape&) { return {x}; }
@@ -150,7 +181,9 @@ std::vector<DataType> conv_bias_dtype(const DataType& x, const DataType&, const 
 // The size of the packed weights is the processor's affair, and a program moves from one to another.
 std::vector<Shape> pack_shape(const Shape&, int, int) { return {{-1}}; }
 std::vector<DataType> pack_dtype(const DataType&) { return {DataType::FLOAT32}; }
-std::vector<Shape> packed_shape(const Shape& x, const Shape&, const Shape&, const optional<Shape>&, bool) { return {x}; }
+std::vector<Shape> packed_shape(const Shape& x, const Shape&, const Shape&, const optional<Shape>&, bool) {
+  return {x};
+}
 std::vector<DataType> packed_dtype(const DataType& x, const DataType&, const DataType&, const optional<DataType>&) {
   return {x};
 }
