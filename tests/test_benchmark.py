@@ -43,6 +43,7 @@ def test_input_speed(tmp_path, name, source):
         (["data", "-c", "none.yaml", "--output", "t.txt"], "written to a .md or .csv file, got t.txt"),
         (["conv", "--output", "missing/t.md"], "the folder of missing/t.md does not exist"),
         (["conv", "--kernel", "5", "--figure", "f.bmp"], "written to a .png or .svg file, got f.bmp"),
+        (["conv", "--figure", "f.png"], "give those with --kernel"),
         (["conv", "--kernel", "4"], "odd K"),
         (["model", "--name", "RepLKNet31"], "unknown model 'RepLKNet31'"),
         (["model", "--name", "MobileNetV2LK"], "only RepLKNets are known"),
