@@ -4,19 +4,21 @@ import argparse
 import sys
 
 from ppreplk.benchmark.data import measure_data
-from ppreplk.benchmark.figures import plot_kernel_sizes
+from ppreplk.benchmark.figures import check_figure, plot_kernel_sizes
 from ppreplk.benchmark.layer import SHAPES, measure_layers
 from ppreplk.benchmark.network import measure_network, measure_training
 from ppreplk.benchmark.tables import check_destination, write_table
 from ppreplk.cli import add_config_arguments, positive, run_without_config
 from ppreplk.config import load_config
+from ppreplk.errors import UserError
 from ppreplk.runtime import available_cores
 
 
 def conv(arguments):
-    figure = arguments.figure and check_destination(arguments.figure, "figure", (".png", ".svg"))
-    shapes = [shape for shape in SHAPES if not arguments.kernel]
-    shapes += [(arguments.channels, arguments.side, kernel) for kernel in arguments.kernel]
+    if arguments.figure and not arguments.kernel:
+        raise UserError("--figure shows times against kernel sizes: give those with --kernel")
+    figure = arguments.figure and check_figure(arguments.figure)
+    shapes = [(arguments.channels, arguments.side, kernel) for kernel in arguments.kernel] or SHAPES
     table = measure_layers(shapes, arguments.batch or [1], arguments.threads, arguments.backward, arguments.rounds)
     if figure:
         plot_kernel_sizes(table, figure)

@@ -5,8 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..atomic import replacing
-from ..errors import UserError
-from .tables import Table
+from ..figures import DPI, new_figure, require
+from .tables import Table, check_destination
+
+
+def check_figure(path: str) -> Path:
+    """``path`` as one that a figure can be written to.
+
+    Raises:
+        UserError: another suffix, its folder does not exist, or no figure can be drawn here.
+    """
+    checked = check_destination(path, "figure", (".png", ".svg"))
+    require()
+    return checked
 
 
 def plot_kernel_sizes(table: Table, path: Path) -> None:
@@ -16,17 +27,13 @@ def plot_kernel_sizes(table: Table, path: Path) -> None:
         table: what :func:`ppreplk.benchmark.layer.measure_layers` returned for layers that differ in kernel size.
 
     Raises:
-        UserError: matplotlib is missing, or the file cannot be written.
+        UserError: the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError(f"figures need matplotlib ({error}); pip install matplotlib") from error
     layer, name, median = (table.columns.index(column) for column in ("C, H=W, K", "what", "median ms"))
     lines: dict[str, list[tuple[int, float]]] = {}
     for row in table.rows:
         lines.setdefault(row[name], []).append((int(row[layer].rsplit(", ", 1)[1]), float(row[median])))
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = new_figure(8, 5)
     axes = figure.add_subplot(xscale="log", yscale="log", xlabel="kernel size", ylabel="milliseconds (median)")
     for contestant, points in lines.items():
         ours = contestant in ("fft", "compiled", "compiled, packed")
@@ -38,4 +45,4 @@ def plot_kernel_sizes(table: Table, path: Path) -> None:
     axes.legend(fontsize=8)
     axes.set_title(table.title, fontsize=9)
     with replacing(path) as [partial]:
-        figure.savefig(partial, format=path.suffix[1:], dpi=110)
+        figure.savefig(partial, format=path.suffix[1:], dpi=DPI)

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 SHAPES = ((128, 56, 31), (256, 28, 29), (512, 14, 27), (1024, 7, 13))  # channels, side, kernel: RepLKNet-31B at 224
 COLUMNS = ["C, H=W, K", "batch", "what", "minimum ms", "median ms", "times as fast as native", "and as the best peer"]
-PEER = {
+TORCH = {
     "torch": partial(peers.torch_conv, channels_last=False),
     "torch channels-last": partial(peers.torch_conv, channels_last=True),
 }
@@ -56,19 +56,24 @@ def time_layer(
     return take_turns(contestants, rounds, calls=5, pause=PAUSE)
 
 
-def _ours(x: np.ndarray, weight: np.ndarray, backward: bool) -> dict[str, Callable]:
-    contestants: dict[str, Callable] = {}
+def usable() -> list[str]:
+    """Implementations that run here; why the others do not is logged."""
+    names = []
     for name, implementation in IMPLEMENTATIONS.items():
         try:
             implementation.require()
+            names.append(name)
         except UserError as error:
             logger.info("%s", error)
-            continue
-        contestants[name] = (_backward if backward else _forward)(x, weight, name)
+    return names
+
+
+def _ours(x: np.ndarray, weight: np.ndarray, backward: bool) -> dict[str, Callable]:
+    contestants = {impl: (_backward if backward else _forward)(x, weight, impl) for impl in usable()}
     if "compiled" in contestants and not backward:
-        tensor, kernel = paddle.to_tensor(x), paddle.to_tensor(weight)
-        packed = compiled.pack(kernel, *x.shape[2:])
-        contestants["compiled, packed"] = lambda: compiled.packed_conv2d(tensor, kernel, packed, None, relu=False)
+        image, kernels = paddle.to_tensor(x), paddle.to_tensor(weight)
+        packed = compiled.pack(kernels, *x.shape[2:])
+        contestants["compiled, packed"] = lambda: compiled.packed_conv2d(image, kernels, packed, None, relu=False)
     return contestants
 
 
@@ -87,7 +92,7 @@ def _backward(x: np.ndarray, weight: np.ndarray, impl: str) -> Callable:
 
 def _others(x: np.ndarray, weight: np.ndarray, threads: int, backward: bool) -> dict[str, Callable]:
     builders: dict[str, Callable[[], Callable]] = {
-        name: lambda build=build: build(x, weight, threads)[1 if backward else 0] for name, build in PEER.items()
+        name: lambda build=build: build(x, weight, threads)[1 if backward else 0] for name, build in TORCH.items()
     }
     if not backward:
         builders["ONNX Runtime"] = lambda: peers.onnxruntime_session(peers.onnx_conv(x, weight), x, threads)

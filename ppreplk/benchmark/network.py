@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -19,13 +20,13 @@ from paddle.base import core
 from ..errors import UserError
 from ..export import save_network
 from ..lowering import BF16, FAST, FP32, NATIVE, lower
-from ..models import build_model
-from ..ops import IMPLEMENTATIONS
+from ..models import RepLKNet, build_model
+from ..models.registry import find_model
 from ..programs import NO_BFLOAT16, PROGRAMS, Predictor, program_files
 from ..reparam import fold
 from ..runtime import set_threads, use_vector_units
 from . import peers
-from .layer import installed
+from .layer import installed, usable
 from .tables import Table
 from .timing import PAUSE, take_turns
 
@@ -45,8 +46,8 @@ LOADABLE = {
     "OpenVINO": (ONNX, FP32),
     "OpenVINO bf16": (ONNX, BF16),
 }
-# Arguments of :func:`ppreplk.lowering.lower` by folder.
-PROGRAMS_SAVED = {
+# The programs to save: arguments of :func:`ppreplk.lowering.lower` by folder.
+FORMS = {
     NATIVE: {},
     "compiled": {"depthwise": "compiled"},
     FAST: {"runtime": FAST, "precisions": (FP32, BF16)},
@@ -54,6 +55,7 @@ PROGRAMS_SAVED = {
 HINTS = {FP32: "f32", BF16: "bf16"}  # what OpenVINO calls them
 PEERS = {FP32: "OpenVINO", BF16: "OpenVINO bf16"}  # what the others are compared with
 SLOW = ("Paddle, eager, native", "Paddle Inference, native bf16", "torch")  # several times the others' time
+DROP_PATH = 0.5  # in training, of the ImageNet-1K recipe
 
 
 def measure_network(
@@ -69,13 +71,13 @@ def measure_network(
         native: also what is in :data:`SLOW`.
 
     Raises:
-        UserError: unknown network.
+        UserError: unknown network, or no RepLKNet.
     """
     use_vector_units()
     if not multiplies_bfloat16():
         logger.info("%s: what is called bf16 computes in float32", NO_BFLOAT16)
     paddle.seed(0)
-    model = build_model(name)
+    model = _network(name)
     randomise_statistics(model)
     model.eval()
     rows = []
@@ -87,6 +89,12 @@ def measure_network(
                 for count in threads:
                     rows += _turns(model, images, count, rounds, Path(folder), native)
     return Table(f"{name}, inference, {rounds} rounds", COLUMNS + LOADING, rows)
+
+
+def _network(name: str, **kwargs: Any) -> RepLKNet:
+    if find_model(name).architecture is not RepLKNet:
+        raise UserError(f"only RepLKNets are known in the other frameworks, got {name!r}; choose another --name")
+    return build_model(name, **kwargs)
 
 
 def randomise_statistics(model: nn.Layer) -> None:
@@ -102,7 +110,7 @@ def randomise_statistics(model: nn.Layer) -> None:
 
 def _save(model: nn.Layer, size: int, folder: Path) -> None:
     """Programs and the ONNX file for images of this size, those that can be made here."""
-    for directory, arguments in PROGRAMS_SAVED.items():
+    for directory, arguments in FORMS.items():
         try:
             forms = lower(model, **arguments)
         except UserError as error:
@@ -138,7 +146,7 @@ def _inference(
     model: nn.Layer, images: np.ndarray, threads: int, folder: Path, native: bool
 ) -> dict[str, Callable[[], np.ndarray]]:
     builders: dict[str, Callable] = {
-        f"Paddle, eager, {impl}": partial(_eager_form, model, impl, images) for impl in _usable()
+        f"Paddle, eager, {impl}": partial(_eager_form, model, impl, images) for impl in usable()
     }
     folded = fold(model)
     builders["torch"] = partial(peers.torch_network, folded, images, threads, channels_last=False)
@@ -183,7 +191,8 @@ def _loading(name: str, shape: Sequence[int], threads: int, folder: Path) -> lis
     command += [name, str(folder), json.dumps(list(shape)), str(threads)]
     process = subprocess.run(command, capture_output=True, text=True)
     if process.returncode:
-        logger.info("%s: not loaded in a process of its own: %s", name, process.stderr.strip().splitlines()[-1:])
+        reason = (process.stderr.strip().splitlines() or [f"exit status {process.returncode}"])[-1]
+        logger.info("%s: not loaded in a process of its own: %s", name, reason)
         return ["-", "-"]
     seconds, peak = json.loads(process.stdout.splitlines()[-1])
     return [f"{seconds:.1f}", f"{peak / 1e6:.0f}"]
@@ -207,7 +216,7 @@ def measure_training(name: str, size: int, batch: int, threads: int, rounds: int
         native: also measure Paddle's own depthwise operator, which takes very long.
 
     Raises:
-        UserError: unknown network.
+        UserError: unknown network, or no RepLKNet.
     """
     use_vector_units()
     set_threads(threads)
@@ -215,10 +224,10 @@ def measure_training(name: str, size: int, batch: int, threads: int, rounds: int
     images = rng.standard_normal((batch, 3, size, size), np.float32)
     labels = rng.integers(0, 1000, batch)
     contestants: dict[str, Callable] = {}
-    for impl in _usable():
-        if impl != "native" or native:
+    for impl in usable():
+        if impl != NATIVE or native:
             contestants[f"Paddle, {impl}"] = _training_step(name, impl, images, labels)
-    model = build_model(name, drop_path_rate=DROP_PATH)
+    model = _network(name, drop_path_rate=DROP_PATH)
     step = partial(peers.torch_training_step, model, images, labels, threads)
     contestants |= installed(
         {
@@ -234,12 +243,9 @@ def measure_training(name: str, size: int, batch: int, threads: int, rounds: int
     return Table(title, ["what", "minimum ms", "median ms"], rows)
 
 
-DROP_PATH = 0.5  # of the ImageNet-1K recipe
-
-
 def _training_step(name: str, impl: str, images: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
     paddle.seed(0)
-    model = build_model(name, drop_path_rate=DROP_PATH, depthwise_impl=impl)
+    model = _network(name, drop_path_rate=DROP_PATH, depthwise_impl=impl)
     parameters = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
     optimizer = paddle.optimizer.AdamW(1e-4, parameters=parameters, weight_decay=0.05)
     tensor, target = paddle.to_tensor(images), paddle.to_tensor(labels)
@@ -250,15 +256,3 @@ def _training_step(name: str, impl: str, images: np.ndarray, labels: np.ndarray)
         optimizer.clear_grad()
 
     return step
-
-
-def _usable() -> list[str]:
-    """Implementations that run here."""
-    usable = []
-    for name, implementation in IMPLEMENTATIONS.items():
-        try:
-            implementation.require()
-            usable.append(name)
-        except UserError as error:
-            logger.info("%s", error)
-    return usable
