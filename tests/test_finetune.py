@@ -26,8 +26,9 @@ def task(name: str, class_num: int, epochs: int, lr: float) -> dict:
             "sampler": {"batch_size": batch, "shuffle": training, "drop_last": training},
         }
 
+    intervals = {"save_interval": 0, "eval_interval": epochs}
     return {
-        "Global": {"device": "cpu", "epochs": epochs, "seed": 0, "output_dir": f"output/{name}", "save_interval": 0},
+        "Global": {"device": "cpu", "epochs": epochs, "seed": 0, "output_dir": f"output/{name}", **intervals},
         "Arch": {
             "name": "RepLKNet13T",
             "class_num": class_num,

@@ -59,7 +59,8 @@ def test_contribution_map(golden_classifier):
 
 def test_layer_ids():
     expected = json.loads((GOLDEN / "replknet31b_layer_ids.json").read_text())
-    assert ppreplk.optim.layer_ids(ppreplk.build_model("RepLKNet31B")) == expected
+    with paddle.LazyGuard():  # names, no values
+        assert ppreplk.optim.layer_ids(ppreplk.build_model("RepLKNet31B")) == expected
 
 
 def test_state_dict_names_and_shapes_of_the_published_variants():
@@ -70,7 +71,8 @@ def test_state_dict_names_and_shapes_of_the_published_variants():
                 continue
             ours = key.replace("running_mean", "_mean").replace("running_var", "_variance")
             expected[ours] = shape[::-1] if key == "head.weight" else shape
-        received = {key: value.shape for key, value in ppreplk.build_model(name).state_dict().items()}
+        with paddle.LazyGuard():  # names and shapes, no values
+            received = {key: value.shape for key, value in ppreplk.build_model(name).state_dict().items()}
         assert received == expected, name
 
 

@@ -74,15 +74,17 @@ def test_a_folder_that_cannot_be_written(colour_project):
     assert_one_line_and_exit_2(process, "output cannot be written to")
 
 
-def test_two_epochs_on_the_digits_learn_the_same_twice(tmp_path):
-    accuracies = []
-    for _ in range(2):
-        options = ["-o", "Global.epochs=2", "-o", "Optimizer.lr.learning_rate=2e-3"]
+def test_the_digits_are_learnt_the_same_way_twice(tmp_path):
+    """The first epoch: it is all warm-up, whatever number of epochs follow."""
+    results = []
+    for epochs in (1, 2):
+        options = ["-o", f"Global.epochs={epochs}", "-o", "Optimizer.lr.learning_rate=2e-3"]
         process = run_tool("train", *DIGITS, *options, cwd=tmp_path)
         assert process.returncode == 0, process.stderr
-        accuracies.append(re.findall(r"\[Eval\]\[Epoch 2\]\[Avg\].*", process.stderr))
-    assert accuracies[0] == accuracies[1]
-    assert float(re.search(r"top1: ([\d.]+)", accuracies[0][0])[1]) > 0.15
+        results.append(re.findall(r"\[Eval\]\[Epoch \d\]\[Avg\].*", process.stderr))
+    (first,), (again, second) = results
+    assert first == again
+    assert float(re.search(r"top1: ([\d.]+)", second)[1]) > 0.25
 
 
 @pytest.mark.slow
