@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import logging
 import os
@@ -29,6 +30,7 @@ from .runtime import set_up_device
 
 logger = logging.getLogger(__name__)
 
+STAGING = ".partial-"
 LEAST_LOG_PROBABILITY = -80.0  # below, a float32 probability has no digits left to compare
 REAL_PIXELS = 8 * 224 * 224  # in all, at least eight images
 LEAST_REAL_IMAGES = 8
@@ -73,7 +75,9 @@ def export(config: Config, precision: str = FP32) -> Path:
     is_new = not target.exists()
     try:
         target.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=target))
+        for left in target.glob(f"{STAGING}*"):  # of an export that was cut off
+            shutil.rmtree(left, ignore_errors=True)
+        staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=target))
     except OSError as error:
         raise UserError(f"Global.save_inference_dir: cannot write to {target} ({error.strerror})") from error
     done = False
@@ -81,18 +85,30 @@ def export(config: Config, precision: str = FP32) -> Path:
         save_programs(network, config, staging, precisions)
         for each, result in verify(network, config, staging, precisions).items():
             _check(result, each, config)
-        for left in set(PROGRAMS) - set(precisions):  # of an export before this one, whose weights go now
+        _move(staging, target)
+        for left in set(PROGRAMS) - set(precisions):  # of an export before this one
             (target / f"{PROGRAMS[left]}.json").unlink(missing_ok=True)
-        for path in sorted(staging.iterdir()):
-            os.replace(path, target / path.name)
         done = True
+    except OSError as error:
+        raise UserError(f"Global.save_inference_dir: cannot write to {target} ({error.strerror or error})") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         if is_new and not done:
-            target.rmdir()
+            with contextlib.suppress(OSError):
+                target.rmdir()
     programs = " and ".join(str(target / f"{PROGRAMS[each]}.json") for each in precisions)
     logger.info("saved %s with %s.pdiparams, and %s beside them", programs, PROGRAMS[FP32], INFERENCE_YAML)
     return target
+
+
+def _move(staging: Path, target: Path) -> None:
+    """Put the files of one folder in the place of those in another: all of them, or none where that can be told."""
+    names = sorted(path.name for path in staging.iterdir())
+    for name in names:
+        if (target / name).is_dir():
+            raise UserError(f"{target / name} is a folder, in the place of a file to write; remove it")
+    for name in names:
+        os.replace(staging / name, target / name)
 
 
 def _check(result: Verification, precision: str, config: Config) -> None:

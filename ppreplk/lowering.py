@@ -12,6 +12,7 @@ from .errors import UserError
 from .layers import set_implementation
 from .models import RepLKNet
 from .ops import load_ops
+from .ops.depthwise_conv import check_implementation
 from .reparam import fold, fuse_relu, reparameterize
 
 NATIVE, FAST = "native", "fast"
@@ -60,6 +61,7 @@ def require(runtime: str, precision: str, depthwise: str = NATIVE) -> None:
     if runtime == NATIVE:
         if precision != FP32:
             raise UserError(f"precision {precision} needs the fast operators: -o Global.export_runtime=fast")
+        check_implementation(depthwise)
         return
     if depthwise != NATIVE:
         raise UserError(

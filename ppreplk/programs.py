@@ -38,8 +38,8 @@ def program_files(folder: str | Path, precision: str = FP32) -> tuple[Path, Path
     return program, weights
 
 
-def _load_operators(program: Path, device: str) -> None:
-    """Make the operators of ours that a program contains usable.
+def _load_operators(program: Path, device: str) -> bool:
+    """Make the operators of ours that a program contains usable; whether it is a fast one.
 
     Raises:
         UserError: they are not for this device, or cannot be built or loaded.
@@ -50,6 +50,7 @@ def _load_operators(program: Path, device: str) -> None:
         if device != "cpu":
             raise UserError(f"{program}: holds operators for cpu, the device is {device}; export it without them")
         load_ops(fast)
+    return fast
 
 
 @functools.cache
@@ -74,8 +75,8 @@ class Predictor:
 
     def __init__(self, folder: str | Path, device: str = "cpu", threads: int | None = None, precision: str = FP32):
         program, weights = program_files(folder, precision)
-        _load_operators(program, device)
-        if precision == BF16 and not dense.has_bfloat16():
+        fast = _load_operators(program, device)
+        if precision == BF16 and fast and not dense.has_bfloat16():
             _announce_emulation()
         config = paddle.inference.Config(str(program), str(weights))
         config.disable_glog_info()
@@ -106,11 +107,9 @@ def choose_precision(folder: str, device: str, exported: str, requested: str | N
     """
     precision = requested or exported
     program, _ = program_files(folder, precision)
-    if precision == BF16:
-        _load_operators(program, device)
-        if not dense.has_bfloat16():
-            if requested:
-                raise UserError(f"precision {BF16}: {NO_BFLOAT16}; use {FP32}")
-            logger.info("%s: predicting in %s", NO_BFLOAT16, FP32)
-            return FP32
+    if precision == BF16 and _load_operators(program, device) and not dense.has_bfloat16():
+        if requested:
+            raise UserError(f"precision {BF16}: {NO_BFLOAT16}; use {FP32}")
+        logger.info("%s: predicting in %s", NO_BFLOAT16, FP32)
+        return FP32
     return precision

@@ -53,6 +53,7 @@ def relative_difference(received, expected) -> float:
     """Largest absolute difference over the largest absolute expected value."""
     received, expected = np.asarray(received, np.float64), np.asarray(expected, np.float64)
     assert received.shape == expected.shape
+    assert np.isfinite(received).all()
     return float(np.abs(received - expected).max() / np.abs(expected).max())
 
 

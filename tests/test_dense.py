@@ -1,15 +1,19 @@
 """The dense layers of fast programs, against float64."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import paddle
 import pytest
 from conftest import relative_difference, require_fast_operators
 
+from ppreplk.errors import UserError
 from ppreplk.models.replknet import VARIANTS
 from ppreplk.ops import dense
 from ppreplk.runtime import available_cores, set_threads
+
+OPENMP = 2  # oneDNN's number of that threading runtime
 
 
 @pytest.fixture(autouse=True)
@@ -91,8 +95,8 @@ def test_equals_float64(case, activation):
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_both_forms_of_a_pointwise_convolution(form, activation, bfloat16):
     dense.choose_form(form)
-    assert dense.implementation(64, 256, 1, 1, 1, bfloat16, (2, 9, 6)).startswith(form)
-    assert dense.implementation(64, 64, 3, 1, 1, bfloat16, (2, 9, 6)).startswith("convolution")
+    assert dense.implementation((64, 256, 1, 1, 1), bfloat16, (2, 9, 6)).startswith(f"{form} ")
+    assert dense.implementation((64, 64, 3, 1, 1), bfloat16, (2, 9, 6)).startswith("convolution ")
     for size, packed_for in (((9, 6), None), ((9, 6), (28, 28)), ((1, 1), (7, 7))):
         x, weight, bias, residual = problem(2, size, (64, 256), residual=True)
         x, weight, residual = rounded(x), rounded(weight), rounded(residual)
@@ -106,18 +110,22 @@ def test_both_forms_of_a_pointwise_convolution(form, activation, bfloat16):
 @pytest.mark.parametrize("bfloat16", [False, True])
 @pytest.mark.parametrize("name", ["RepLKNet31B", "RepLKNet31L", "RepLKNetXL", "RepLKNet13T"])
 def test_no_layer_runs_on_reference_code(name, bfloat16):
+    """With what follows it in the network, weights packed for one image."""
     width, dw_ratio = VARIANTS[name]["channels"][0], VARIANTS[name].get("dw_ratio", 1)
-    layers = [(3, width, 3, 2, 1, 224), (width, width, 3, 1, width, 112), (width, width, 1, 1, 1, 112)]
-    layers += [(width, width, 3, 2, width, 112)]
+    layers = [((3, width, 3, 2, 1), 224, "relu", False), ((width, width, 3, 1, width), 112, "relu", False)]
+    layers += [((width, width, 1, 1, 1), 112, "relu", False), ((width, width, 3, 2, width), 112, "relu", False)]
     for stage in range(4):
         channels, size = width << stage, 56 >> stage
-        for inner in (int(channels * dw_ratio), 4 * channels):
-            layers += [(channels, inner, 1, 1, 1, size), (inner, channels, 1, 1, 1, size)]
-        layers += [(channels, 2 * channels, 1, 1, 1, size), (2 * channels, 2 * channels, 3, 2, 2 * channels, size)]
-    for *layer, size in layers:
-        for batch in (1, 3):
-            name = dense.implementation(*layer, bfloat16, (batch, size, size))
-            assert name.startswith(("convolution ", "product ")) and " ref" not in name, (layer, size, name)
+        for inner, activation in ((int(channels * dw_ratio), "relu"), (4 * channels, "gelu")):
+            layers.append(((channels, inner, 1, 1, 1), size, activation, False))
+            layers.append(((inner, channels, 1, 1, 1), size, "none", True))
+        layers.append(((channels, 2 * channels, 1, 1, 1), size, "relu", False))
+        layers.append(((2 * channels, 2 * channels, 3, 2, 2 * channels), size, "relu", False))
+    for layer, size, activation, residual in layers:
+        for batch in (1, 3, 8):
+            size_of = (batch, size, size)
+            name = dense.implementation(layer, bfloat16, size_of, (1, size, size), activation, residual)
+            assert name.startswith(("convolution ", "product ")) and " ref" not in name, (layer, size_of, name)
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
@@ -180,10 +188,11 @@ def test_rounding_to_bfloat16_is_that_of_paddle():
 
 
 # In the header of dense.cpp: 8-byte fields first, then 4-byte ones.
-FIELDS = {name: (8 * index, np.int64) for index, name in enumerate(
-    ["magic", "version", "bytes", "payload", "in", "out", "kernel", "stride", "groups"])}  # fmt: skip
+WIDE = ["magic", "version", "bytes", "payload", "in", "out", "kernel", "stride", "groups"]
+FIELDS = {name: (8 * index, np.int64) for index, name in enumerate(WIDE)}
 FIELDS |= {name: (72 + 4 * index, np.int32) for index, name in enumerate(["dtype", "type", "form", "description"])}
-DESCRIPTION = 88
+FIELDS |= {"checksum": (88, np.int64)}
+DESCRIPTION = 96
 
 
 def conv(packed, x, bias):
@@ -204,10 +213,11 @@ def conv(packed, x, bias):
         ("dtype", 1, "another layer"),
         ("type", 99, "another processor"),
         ("form", 7, "unknown form"),
-        ("description", -8, "broken description"),
-        ("description", 2**31 - 1, "broken description"),
-        ("payload", 0, "broken description"),
-        ("payload", 1 << 40, "broken description"),
+        ("description", -8, "broken header"),
+        ("description", 2**31 - 1, "broken header"),
+        ("payload", 0, "broken header"),
+        ("payload", 1 << 40, "broken header"),
+        ("checksum", 0, "broken header"),
     ],
 )
 def test_every_field_of_packed_weights_is_checked(field, value, message):
@@ -219,18 +229,21 @@ def test_every_field_of_packed_weights_is_checked(field, value, message):
     place = data[offset : offset + np.dtype(dtype).itemsize].view(dtype)
     assert place[0] != value
     place[0] = value
-    with pytest.raises(Exception, match=message):
+    with pytest.raises(ValueError, match=message):
         conv(paddle.to_tensor(data.view(np.float32)), x, bias)
 
 
-def test_the_layout_of_packed_weights_is_checked():
+def test_every_word_of_the_layout_of_packed_weights_is_checked():
     x, weight, bias, _ = problem()
-    good = dense.pack(paddle.to_tensor(weight), 9, 6, 1, 1, False).numpy().view(np.uint8).copy()
-    other = dense.pack(paddle.rand([16, 48, 1, 1]), 9, 6, 1, 1, False).numpy().view(np.uint8)
-    length = good[FIELDS["description"][0] :][:4].view(np.int32)[0]
-    good[DESCRIPTION : DESCRIPTION + length] = other[DESCRIPTION : DESCRIPTION + length]
-    with pytest.raises(Exception, match="broken description"):
-        conv(paddle.to_tensor(good.view(np.float32)), x, bias)
+    good = dense.pack(paddle.to_tensor(weight), 9, 6, 1, 1, False).numpy().view(np.uint8)
+    offset, dtype = FIELDS["description"]
+    length = good[offset : offset + 4].view(dtype)[0]
+    assert length >= 64
+    for place in range(DESCRIPTION, DESCRIPTION + length, 4):
+        broken = good.copy()
+        broken[place] ^= 1
+        with pytest.raises(ValueError, match="broken header"):
+            conv(paddle.to_tensor(broken.view(np.float32)), x, bias)
 
 
 def test_bad_arguments():
@@ -243,34 +256,88 @@ def test_bad_arguments():
         (packed[:4], "too short"),
         (paddle.rand([4096]), "no packed weights"),
     ):
-        with pytest.raises(Exception, match=message):
+        with pytest.raises(ValueError, match=message):
             conv(wrong, x, bias)
-    with pytest.raises(Exception, match="float32 or bfloat16"):
+    with pytest.raises(ValueError, match="float32 or bfloat16"):
         conv(packed, x.astype("float64"), bias)
-    with pytest.raises(Exception, match="X of a dense layer needs 4 dimensions, it has 3"):
+    with pytest.raises(ValueError, match=r"X of a dense layer needs 4 dimensions, got \[9, 6, 16\]"):
         conv(packed, x[0], bias)
-    with pytest.raises(Exception, match="bias of a dense layer must be float32"):
+    with pytest.raises(ValueError, match="Bias of a dense layer must be float32"):
         conv(packed, x, bias.astype("float64"))
     tensors = paddle.to_tensor(x), paddle.to_tensor(bias)
-    with pytest.raises(Exception, match="residual .* like its output"):
+    with pytest.raises(ValueError, match=r"residual .* like its output \[2, 9, 6, 24\], got \[2, 9, 6, 16\]"):
         dense.conv(tensors[0], packed, tensors[1], tensors[0], 1, 1, 1, "none")
-    with pytest.raises(Exception, match="stride of a dense layer must be positive, not 0"):
+    with pytest.raises(ValueError, match="stride of a dense layer must be positive, got 0"):
         dense.conv(tensors[0], packed, tensors[1], None, 1, 0, 1, "none")
-    with pytest.raises(Exception, match="unknown activation swish"):
+    with pytest.raises(ValueError, match="unknown activation swish"):
         dense.conv(tensors[0], packed, tensors[1], None, 1, 1, 1, "swish")
     for shape, arguments, message in (
         ([4, 4, 2, 2], [9, 6, 1, 1], "the kernel must be odd"),
-        ([4, 4, 3, 5], [9, 6, 1, 1], "must be square, not 3x5"),
+        ([4, 4, 3, 5], [9, 6, 1, 1], r"must be square, got weight \[4, 4, 3, 5\]"),
         ([4, 4, 3, 3], [9, 6, 0, 1], "stride must be positive"),
         ([4, 4, 3, 3], [9, 6, 1, 0], "groups must be positive"),
         ([4, 4, 3, 3], [9, 6, 1, 3], "groups must divide"),
         ([4, 4, 3, 3], [0, 6, 1, 1], "map must not be empty"),
-        ([4, 4, 3], [9, 6, 1, 1], "Weight of a dense layer needs 4 dimensions, it has 3"),
+        ([4, 4, 3], [9, 6, 1, 1], r"Weight of a dense layer needs 4 dimensions, got \[4, 4, 3\]"),
     ):
-        with pytest.raises(Exception, match=message):
+        with pytest.raises(ValueError, match=message):
             dense.pack(paddle.rand(shape), *arguments, False)
 
 
 def test_an_empty_batch():
     x, weight, bias, _ = problem(batch=1)
     assert run(x[:0], weight, bias, None).shape == (0, 9, 6, 24)
+
+
+def test_a_layer_that_does_not_exist_has_no_implementation():
+    with pytest.raises(UserError, match=r"no such layer: \(4, 4, 2, 1, 1\)"):
+        dense.implementation((4, 4, 2, 1, 1), False, (1, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("version", "runtime", "reason"),
+    [
+        ((3, 6), OPENMP, None),
+        ((3, 9), OPENMP, None),
+        ((3, 5), OPENMP, "Paddle's oneDNN is 3.5, needed is 3.6 or a later 3.x"),
+        ((2, 7), OPENMP, "Paddle's oneDNN is 2.7, needed is 3.6 or a later 3.x"),
+        ((4, 0), OPENMP, "Paddle's oneDNN is 4.0, needed is 3.6 or a later 3.x"),
+        ((3, 6), 1, "Paddle's oneDNN is not built for OpenMP"),
+    ],
+)
+def test_which_versions_of_onednn_fit(version, runtime, reason):
+    assert dense.mismatch(*version, runtime) == reason
+
+
+def in_a_program(build, **feed):
+    """What an executor returns for ``build(**tensors)``, each tensor of unknown shape and the rank of its array."""
+    paddle.enable_static()
+    try:
+        program = paddle.static.Program()
+        with paddle.static.program_guard(program):
+            result = build(**{name: paddle.static.data(name, [-1] * value.ndim) for name, value in feed.items()})
+        return paddle.static.Executor().run(program, feed=feed, fetch_list=[result])[0]
+    finally:
+        paddle.disable_static()
+
+
+def test_a_program_says_what_does_not_fit():
+    x, weight, bias, _ = problem()
+    packed = dense.pack(paddle.to_tensor(weight), 9, 6, 1, 1, False).numpy()
+
+    def layer(x, packed, bias, stride=1):
+        return dense.conv(x, packed, bias, None, 1, stride, 1, "relu")
+
+    expected = reference(x, weight, bias, None, 1, 1, "relu").numpy()
+    assert relative_difference(in_a_program(layer, x=x, packed=packed, bias=bias), expected) < 2e-6
+    with pytest.raises(ValueError, match=r"ppreplk: X of a dense layer needs 4 dimensions, got \[9, 6, 16\]"):
+        in_a_program(layer, x=x[0], packed=packed, bias=bias)
+    with pytest.raises(ValueError, match="ppreplk: convolution: the weights were packed for another layer"):
+        in_a_program(layer, x=x[..., :8].copy(), packed=packed, bias=bias)
+    with pytest.raises(ValueError, match="ppreplk: the stride of a dense layer must be positive, got 0"):
+        in_a_program(partial(layer, stride=0), x=x, packed=packed, bias=bias)
+    for build in (dense.pool, partial(dense.images, bfloat16=False)):
+        with pytest.raises(ValueError, match="ppreplk: X of a dense layer needs 4 dimensions"):
+            in_a_program(build, x=x[0])
+    with pytest.raises(ValueError, match="ppreplk: convolution: the kernel must be odd"):
+        in_a_program(lambda weight: dense.pack(weight, 9, 6, 1, 1, False), weight=np.zeros((4, 4, 2, 2), np.float32))

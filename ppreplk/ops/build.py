@@ -44,6 +44,7 @@ class Library(NamedTuple):
     onednn: bool = False
 
 
+COMMON = Path(__file__).parent / "common"  # sources of both
 DEPTHWISE = Library("the compiled operators", Path(__file__).parent / "cpu")
 DENSE = Library("the operators of fast programs", Path(__file__).parent / "onednn", onednn=True)
 ONEDNN = "libdnnl.so.3"
@@ -101,7 +102,7 @@ def build_library(library: Library = DEPTHWISE) -> Path:
 def _build(library: Library, compiler: str, target: Path) -> None:
     units = sorted(path for path in library.sources.iterdir() if path.suffix in (".cc", ".cpp"))
     include = paddle.sysconfig.get_include()
-    includes = [f"-I{include}", f"-I{include}/third_party"]
+    includes = [f"-I{include}", f"-I{include}/third_party", f"-I{COMMON}"]
     link_arguments = _link_arguments(library)
     for left in target.parent.glob(f"{STAGING}*"):  # of a build that was cut off
         shutil.rmtree(left, ignore_errors=True)
@@ -144,7 +145,7 @@ def _source_key(library: Library) -> str:
     parts = [paddle.__version__, paddle.version.commit, platform.machine(), *COMPILE]
     if library.onednn:
         parts += [headers.REQUIREMENT, *map(str, headers.SETTINGS.items())]
-    for path in sorted(library.sources.iterdir()):
+    for path in sorted([*COMMON.iterdir(), *library.sources.iterdir()]):
         parts += [path.name, path.read_text(encoding="utf-8")]
     return _digest(parts)
 

@@ -6,11 +6,13 @@ import ctypes
 
 import paddle
 
+from ..errors import UserError
 from . import loading
 from .build import DENSE
 from .loading import call
 
 OPERATOR_PREFIX = "ppreplk_dense_"  # of the operators' names in programs
+ACTIVATIONS = ("none", "relu", "gelu")  # Activation in dense.h
 FORMS = ("automatic", "convolution", "product")  # FormChoice in dense.h
 
 
@@ -28,14 +30,40 @@ def choose_form(form: str) -> None:
 
 
 def implementation(
-    channels: int, out: int, kernel: int, stride: int, groups: int, bfloat16: bool, shape: tuple[int, int, int]
+    layer: tuple[int, int, int, int, int],
+    bfloat16: bool,
+    map_size: tuple[int, int, int],
+    packed_for: tuple[int, int, int] | None = None,
+    activation: str = "none",
+    residual: bool = False,
 ) -> str:
-    """What a layer runs as here on maps of ``shape`` (N, H, W): the form, oneDNN's name for its code, the type of the
-    arithmetic, as in ``"convolution jit_1x1:avx2 f32"``."""
+    """What a layer runs as here: the form, oneDNN's name for its code, the type of the arithmetic.
+
+    For example ``"convolution brgconv_1x1:avx2 f32"``, and ``repacked`` behind that where every call packs the
+    weights again.
+
+    Args:
+        layer: channels in and out, kernel, stride, groups.
+        map_size: (N, H, W).
+        packed_for: the map the weights were packed for, if another.
+    """
     function = loading.handle(DENSE).ppreplk_dense_implementation
+    sizes = ctypes.c_int64 * 3
     function.restype = ctypes.c_char_p
-    function.argtypes = [ctypes.c_int64] * 5 + [ctypes.c_bool] + [ctypes.c_int64] * 3
-    return function(channels, out, kernel, stride, groups, bfloat16, *shape).decode("ascii")
+    function.argtypes = [ctypes.c_int64] * 5 + [ctypes.c_bool, sizes, sizes, ctypes.c_int, ctypes.c_bool]
+    what = ACTIVATIONS.index(activation)
+    found = function(*layer, bfloat16, sizes(*(packed_for or map_size)), sizes(*map_size), what, residual)
+    if found is None:
+        raise UserError(f"there is no such layer: {layer}")
+    return found.decode("ascii")
+
+
+def mismatch(major: int, minor: int, runtime: int) -> str | None:
+    """Why oneDNN of that version and threading runtime does not fit what the operators were compiled for."""
+    function = loading.handle(DENSE).ppreplk_dense_mismatch_of
+    function.restype = ctypes.c_char_p
+    reason = function(major, minor, runtime)
+    return reason and reason.decode("ascii")
 
 
 def images(x: paddle.Tensor, bfloat16: bool) -> paddle.Tensor:

@@ -12,13 +12,11 @@
 
 #include <omp.h>
 
-#include <exception>
-#include <new>
 #include <string>
 #include <vector>
 
 #include "depthwise.h"
-#include "paddle/common/enforce.h"
+#include "errors.h"
 #include "paddle/phi/api/all.h"
 
 namespace {
@@ -26,18 +24,16 @@ namespace {
 using paddle::DataType;
 using paddle::optional;
 using paddle::Tensor;
+using ppreplk::checked;
 using ppreplk::Dtype;
+using ppreplk::fail;
 using ppreplk::Layout;
 using ppreplk::Problem;
+using ppreplk::text_of;
 using Shape = std::vector<int64_t>;
 
 // Paddle's number of math threads.
 int threads() { return omp_get_max_threads(); }
-
-// Of exceptions of other types a running program does not pass on the message.
-[[noreturn]] void fail(const std::string& message) {
-  PADDLE_THROW(common::errors::InvalidArgument("ppreplk: %s", message));
-}
 
 Dtype dtype_of(const Tensor& x) {
   switch (x.dtype()) {
@@ -50,12 +46,6 @@ Dtype dtype_of(const Tensor& x) {
     default:
       fail("depthwise convolution of a dtype that is none of float32, float16, bfloat16");
   }
-}
-
-std::string text_of(const Shape& shape) {
-  std::string text;
-  for (const int64_t extent : shape) text += (text.empty() ? "" : ", ") + std::to_string(extent);
-  return "[" + text + "]";
 }
 
 bool is_weight(const Shape& shape) {
@@ -79,18 +69,6 @@ Problem problem_of(const Tensor& x, const Tensor& weight, const Tensor& bias, La
 Tensor as(const Tensor& t, DataType dtype) { return t.dtype() == dtype ? t : paddle::experimental::cast(t, dtype); }
 
 Tensor float32(const Tensor& t) { return as(t, DataType::FLOAT32); }
-
-// Paddle takes its own exceptions only; others would end the process.
-template <class Call>
-void checked(Call call) {
-  try {
-    call();
-  } catch (const std::bad_alloc&) {
-    PADDLE_THROW(common::errors::ResourceExhausted("ppreplk: depthwise convolution: out of memory"));
-  } catch (const std::exception& error) {
-    fail(error.what());
-  }
-}
 
 const float* data_or_null(const Tensor& t) { return t.initialized() ? t.data<float>() : nullptr; }
 
@@ -152,7 +130,7 @@ std::vector<Tensor> conv_packed_in(Layout layout, const Tensor& x, const Tensor&
   const Tensor bias32 = bias ? float32(*bias) : Tensor();
   const Problem problem = problem_of(x, weight, bias32, layout);
   const Dtype dtype = dtype_of(x);
-  if (!ppreplk::packed_fits(problem, packed.data<float>(), packed.numel())) {
+  if (!checked([&] { return ppreplk::packed_fits(problem, packed.data<float>(), packed.numel()); })) {
     return {forward(x, weight, bias32, relu, layout)};
   }
   Tensor out = paddle::empty_like(x);

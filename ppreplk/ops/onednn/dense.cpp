@@ -178,21 +178,6 @@ bool starts_with(const std::string& text, const char* begin) { return text.rfind
 // oneDNN's reference code is slower than anything else by orders of magnitude.
 bool is_reference(const dnnl::primitive_desc& plan) { return starts_with(implementation_of(plan), "ref"); }
 
-struct Primitive {
-  Primitive(const dnnl::primitive_desc& plan, Type type)
-      : type(type),
-        source(plan.query_md(dnnl::query::src_md)),
-        weights(plan.query_md(dnnl::query::weights_md, 0)),
-        bias(plan.query_md(dnnl::query::weights_md, 1)),
-        target(plan.query_md(dnnl::query::dst_md)),
-        scratchpad(plan.query_md(dnnl::query::scratchpad_md)),
-        primitive(plan) {}
-
-  Type type;
-  memory::desc source, weights, bias, target, scratchpad;
-  dnnl::primitive primitive;
-};
-
 // What to compute in: bfloat16 where that is wanted and oneDNN has code for it.
 Type type_for(Problem problem) {
   if (problem.layer.dtype == Dtype::float32 || !has_bfloat16()) return Type::f32;
@@ -205,9 +190,14 @@ Type type_for(Problem problem) {
   }
 }
 
-// The primitive for weights of this description; where oneDNN would compute that by its reference code
-// or not at all, one with weights of its own choice; and where there is none in bfloat16 either, in float32.
-Primitive create(Problem problem, const memory::desc& weights) {
+struct Planned {
+  dnnl::primitive_desc plan;
+  Type type;
+};
+
+// The plan for weights of this description; where oneDNN would compute that by its reference code or not
+// at all, for weights in a layout of its own choice; and where it has no code for bfloat16, in float32.
+Planned plan_for(Problem problem, const memory::desc& weights) {
   try {
     const dnnl::primitive_desc found = plan(problem, weights);
     if (!is_reference(found)) return {found, problem.type};
@@ -217,6 +207,23 @@ Primitive create(Problem problem, const memory::desc& weights) {
   problem.type = type_for(problem);
   return {plan(problem, any_weights(problem)), problem.type};
 }
+
+memory::desc weights_of(const dnnl::primitive_desc& plan) { return plan.query_md(dnnl::query::weights_md, 0); }
+
+struct Primitive {
+  explicit Primitive(const Planned& planned)
+      : type(planned.type),
+        source(planned.plan.query_md(dnnl::query::src_md)),
+        weights(weights_of(planned.plan)),
+        bias(planned.plan.query_md(dnnl::query::weights_md, 1)),
+        target(planned.plan.query_md(dnnl::query::dst_md)),
+        scratchpad(planned.plan.query_md(dnnl::query::scratchpad_md)),
+        primitive(planned.plan) {}
+
+  Type type;
+  memory::desc source, weights, bias, target, scratchpad;
+  dnnl::primitive primitive;
+};
 
 std::atomic<FormChoice> form_choice{FormChoice::automatic};
 
@@ -246,9 +253,22 @@ struct Header {
   Type type = Type::undef;
   Form form = Form::convolution;
   int32_t description_bytes = 0;
+  uint64_t checksum = 0;  // of the rest of the header and the description
 
   auto layer() const { return std::tie(in, out, kernel, stride, groups, dtype); }
 };
+
+// FNV-1a.
+uint64_t hash(uint64_t from, const void* data, size_t bytes) {
+  const auto* begin = static_cast<const uint8_t*>(data);
+  for (size_t i = 0; i < bytes; ++i) from = (from ^ begin[i]) * 0x100000001b3;
+  return from;
+}
+
+uint64_t checksum_of(Header header, const std::vector<uint8_t>& description) {
+  header.checksum = 0;
+  return hash(hash(0xcbf29ce484222325, &header, sizeof header), description.data(), description.size());
+}
 
 constexpr int64_t kLine = 64;
 int64_t in_lines(int64_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
@@ -273,7 +293,7 @@ Header header_for(const Layer& layer) {
 struct Packing {
   Packing(const Layer& layer, const Map& map)
       : problem(choose(layer, map)),
-        desc(plan(problem, any_weights(problem)).query_md(dnnl::query::weights_md, 0)),
+        desc(weights_of(plan(problem, any_weights(problem)))),
         description(desc.get_blob()),
         header(header_for(layer)) {
     header.description_bytes = static_cast<int32_t>(description.size());
@@ -281,6 +301,7 @@ struct Packing {
     header.bytes = header.payload + payload_bytes(desc);
     header.type = problem.type;
     header.form = problem.form;
+    header.checksum = checksum_of(header, description);
   }
 
   Problem problem;
@@ -319,12 +340,13 @@ struct Packed {
     memory::desc plain = plain_weights(layer, header.form, header.type);
     check(header.description_bytes == static_cast<int64_t>(plain.get_blob().size()) &&
               header.payload == payload_after(header.description_bytes) && header.payload <= bytes,
-          "the packed weights have a broken description");
+          "the packed weights have a broken header");
     description.assign(begin + sizeof header, begin + sizeof header + header.description_bytes);
+    check(header.checksum == checksum_of(header, description), "the packed weights have a broken header");
     desc = memory::desc(description);
     check(desc.get_dims() == plain.get_dims() && desc.get_data_type() == header.type &&
               header.payload + payload_bytes(desc) == bytes,
-          "the packed weights have a broken description");
+          "the packed weights have a broken header");
     weights = begin + header.payload;
   }
 
@@ -339,11 +361,16 @@ class Cache {
  public:
   std::shared_ptr<const Primitive> find(const Problem& problem, const Packed& packed) {
     const Key key{problem.key(), omp_get_max_threads(), packed.description};
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      const auto found = primitives_.find(key);
+      if (found != primitives_.end()) return found->second;
+    }
+    // Code is generated without the lock: others need not wait for it.
+    const auto created = std::make_shared<const Primitive>(plan_for(problem, packed.desc));
     const std::lock_guard<std::mutex> lock(mutex_);
-    const auto found = primitives_.find(key);
-    if (found != primitives_.end()) return found->second;
     if (primitives_.size() >= kMost) primitives_.clear();
-    return primitives_[key] = std::make_shared<const Primitive>(create(problem, packed.desc));
+    return primitives_.emplace(key, created).first->second;
   }
 
  private:
@@ -396,37 +423,37 @@ bool has_bfloat16() {
 #endif
 }
 
-const char* mismatch() {
-  static const std::string reason = [] {
-    const dnnl_version_t* loaded = dnnl::version();
-    if (loaded->cpu_runtime != DNNL_RUNTIME_OMP) return std::string("Paddle's oneDNN is not built for OpenMP");
-    if (loaded->major == DNNL_VERSION_MAJOR && loaded->minor >= DNNL_VERSION_MINOR) return std::string();
-    return "Paddle's oneDNN is " + std::to_string(loaded->major) + "." + std::to_string(loaded->minor) +
-           ", needed is " + std::to_string(DNNL_VERSION_MAJOR) + "." + std::to_string(DNNL_VERSION_MINOR) +
-           " or a later " + std::to_string(DNNL_VERSION_MAJOR) + ".x";
-  }();
-  return reason.empty() ? nullptr : reason.c_str();
+std::string mismatch(int major, int minor, unsigned runtime) {
+  if (runtime != DNNL_RUNTIME_OMP) return "Paddle's oneDNN is not built for OpenMP";
+  if (major == DNNL_VERSION_MAJOR && minor >= DNNL_VERSION_MINOR) return "";
+  const std::string needed = std::to_string(DNNL_VERSION_MAJOR) + ".";
+  return "Paddle's oneDNN is " + std::to_string(major) + "." + std::to_string(minor) + ", needed is " + needed +
+         std::to_string(DNNL_VERSION_MINOR) + " or a later " + needed + "x";
+}
+
+std::string mismatch() {
+  const dnnl_version_t* loaded = dnnl::version();
+  return mismatch(loaded->major, loaded->minor, loaded->cpu_runtime);
 }
 
 void choose_form(FormChoice choice) { form_choice = choice; }
 
-std::string implementation(const Layer& layer, const Map& map) {
+std::string implementation(const Layer& layer, const Map& packed_for, const Map& map, Activation activation,
+                           bool residual) {
+  check(layer, packed_for);
   check(layer, map);
-  const Problem problem = choose(layer, map);
-  const char* type = problem.type == Type::bf16 ? " bf16" : " f32";
-  return (problem.form == Form::product ? "product " : "convolution ") +
-         implementation_of(plan(problem, any_weights(problem))) + type;
+  const Packing packing(layer, packed_for);
+  const Problem problem{layer, map, packing.header.type, packing.header.form, activation, residual};
+  const Planned planned = plan_for(problem, packing.desc);
+  std::string text = problem.form == Form::product ? "product " : "convolution ";
+  text += implementation_of(planned.plan) + (planned.type == Type::bf16 ? " bf16" : " f32");
+  return text + (weights_of(planned.plan) == packing.desc ? "" : " repacked");
 }
 
-int64_t packed_bytes(const Layer& layer, const Map& map) {
-  check(layer, map);
-  return Packing(layer, map).header.bytes;
-}
-
-void pack(const Layer& layer, const Map& map, const float* weight, void* packed) {
+void pack(const Layer& layer, const Map& map, const float* weight, const std::function<void*(int64_t)>& allocate) {
   check(layer, map);
   const Packing packing(layer, map);
-  char* out = static_cast<char*>(packed);
+  char* out = static_cast<char*>(allocate(packing.header.bytes));
   std::memset(out, 0, packing.header.bytes);
   std::memcpy(out, &packing.header, sizeof packing.header);
   std::memcpy(out + sizeof packing.header, packing.description.data(), packing.description.size());

@@ -13,6 +13,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 namespace ppreplk {
@@ -33,11 +34,9 @@ struct Map {
 
 inline int64_t strided(int64_t extent, int64_t stride) { return (extent - 1) / stride + 1; }
 
-// Size of the packed weights, a multiple of 64 bytes.
-int64_t packed_bytes(const Layer& layer, const Map& map);
-
-// `map` is what the weights will mostly be used for. `packed` is aligned to 64 bytes.
-void pack(const Layer& layer, const Map& map, const float* weight, void* packed);
+// Packs weights into memory that `allocate` gives for a number of bytes, a multiple of 64; aligned to 64
+// bytes it is fastest. `map` is what the weights will mostly be used for.
+void pack(const Layer& layer, const Map& map, const float* weight, const std::function<void*(int64_t)>& allocate);
 
 // y = activation(convolution(x) + bias + residual). x: [batch, height, width, in]; y and residual
 // (or null): [batch, ceil(height / stride), ceil(width / stride), out], of the layer's dtype; bias: [out].
@@ -57,11 +56,15 @@ bool has_bfloat16();
 enum class FormChoice : int32_t { automatic, convolution, product };
 void choose_form(FormChoice choice);
 
-// What weights packed now for this map would run as: form, oneDNN's name for its code, type of the arithmetic.
-std::string implementation(const Layer& layer, const Map& map);
+// What weights packed now for one map run as on another: form, oneDNN's name for its code, type of the
+// arithmetic, and "repacked" where every call packs the weights again.
+std::string implementation(const Layer& layer, const Map& packed_for, const Map& map, Activation activation,
+                           bool residual);
 
-// Why oneDNN as loaded does not fit what this was compiled for, or null.
-const char* mismatch();
+// Why oneDNN as loaded, or one of that version and threading runtime, does not fit what this was compiled
+// for; empty if it does.
+std::string mismatch();
+std::string mismatch(int major, int minor, unsigned runtime);
 
 }  // namespace dense
 }  // namespace ppreplk
