@@ -139,6 +139,23 @@ def test_weights_packed_for_another_map_serve_too(channels, bfloat16):
         np.testing.assert_allclose(other, own, rtol=2**-7 if bfloat16 else 0, atol=1e-5 * np.abs(own).max())
 
 
+def test_weights_that_are_packed_again_at_every_call():
+    """Which map sizes need that depends on the processor."""
+    candidates = [((128, 512), (8, 112, 112), 56), ((4096, 1024), (1, 14, 14), 7), ((1024, 256), (3, 56, 56), 28)]
+    candidates += [((64, 256), (1, 1, 1), 7), ((64, 256), (1, 9, 6), 28)]
+    repacked = 0
+    for (channels, out), (batch, *size), side in candidates:
+        layer = (channels, out, 1, 1, 1)
+        name = dense.implementation(layer, False, (batch, *size), (1, side, side), "relu")
+        if "repacked" in name:
+            x, weight, bias, _ = problem(batch, tuple(size), (channels, out))
+            received = run(x, weight, bias, None, activation="relu", packed_for=(side, side))
+            np.testing.assert_allclose(received, run(x, weight, bias, None, activation="relu"), atol=1e-3)
+            repacked += 1
+    if not repacked:
+        pytest.skip("this processor needs none of these packed again")
+
+
 def test_weights_packed_with_other_threads_serve_too():
     x, weight, bias, _ = problem(1, (14, 14), (512, 2048))
     set_threads(1)
