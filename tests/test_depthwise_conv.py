@@ -408,6 +408,19 @@ def test_the_operators_check_shapes(x, weight, bias):
         assert f"ppreplk: depthwise convolution {needed}, {received} (at" in str(error.value)
 
 
+@pytest.mark.parametrize("run", [compiled.packed_conv2d, compiled.packed_conv2d_nhwc])
+def test_the_packed_operators_check_sizes(run):
+    require_compiled_operator()
+    packed = compiled.pack(paddle.zeros([4, 1, 3, 3]), 5, 4)
+    with pytest.raises(ValueError, match="ppreplk: depthwise convolution: kernel must be odd and at most 127, not 129"):
+        run(paddle.zeros([1, 4, 4, 4]), paddle.zeros([4, 1, 129, 129]), packed, None, relu=False)
+    for shape in ([1, 4, 0, 4], [1, 0, 4, 4]):
+        with pytest.raises(
+            ValueError, match="ppreplk: depthwise convolution(: (height|width) must be 1 to 2.20, not 0| needs x)"
+        ):
+            run(paddle.zeros(shape), paddle.zeros([4, 1, 3, 3]), packed, None, relu=False)
+
+
 def test_a_program_says_which_shapes_do_not_fit():
     """Weights that became other ones after the program was built: what an executor raises has the message too."""
     require_compiled_operator()
