@@ -32,9 +32,13 @@ def program_files(folder: str | Path, precision: str = FP32) -> tuple[Path, Path
         raise UserError(f"unknown precision {precision!r}; the precisions are {', '.join(PROGRAMS)}")
     program, weights = Path(folder) / f"{PROGRAMS[precision]}.json", Path(folder) / f"{PROGRAMS[FP32]}.pdiparams"
     missing = [str(path) for path in (program, weights) if not path.is_file()]
+    if missing and precision != FP32 and program_files(folder):
+        raise UserError(
+            f"{missing[0]} missing; use --precision {FP32}, or run tools/export.py --precision {precision} "
+            "-o Global.export_runtime=fast"
+        )
     if missing:
-        how = "tools/export.py" + ("" if precision == FP32 else f" --precision {precision}")
-        raise UserError(f"no exported program in {folder}: {' and '.join(missing)} missing; run {how}")
+        raise UserError(f"no exported program in {folder}: {' and '.join(missing)} missing; run tools/export.py")
     return program, weights
 
 

@@ -451,7 +451,9 @@ def test_the_precision_of_predictions(project, monkeypatch, caplog):
     with pytest.raises(UserError, match="precision bf16 is that of an exported program"):
         list(infer(config(), None, "bf16"))
     export(config(FAST))
-    with pytest.raises(UserError, match="inference_bf16.json missing; run tools/export.py --precision bf16"):
+    with pytest.raises(
+        UserError, match="inference_bf16.json missing; use --precision fp32, or run tools/export.py --prec"
+    ):
         predict(True, "bf16")
     with pytest.raises(UserError, match="unknown precision 'int8'; the precisions are fp32, bf16"):
         Predictor("inference", precision="int8")

@@ -154,7 +154,7 @@ class Loader:
         if len(self.sampler) == 0:
             raise UserError(
                 f"{dataset.source}: {len(dataset)} images do not fill one batch of {batch_size}; "
-                "lower sampler.batch_size or set sampler.drop_last to False"
+                "lower batch_size of its sampler (DataLoader.Train.sampler.batch_size) or set drop_last to False there"
             )
         self.collate = Collate(dataset, batch_transforms)
         if num_workers > 0 and use_shared_memory:

@@ -69,7 +69,10 @@ def _downloaded(folder: Path) -> list[Path]:
     packages, unpacked = folder / "packages", folder / "unpacked"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     command += ["--no-deps", "--only-binary", ":all:", "--dest", str(packages), REQUIREMENT]
-    advice = f"pip install --no-deps '{REQUIREMENT}' in a place that has it"
+    advice = (
+        f"where pip reaches an index, pip download --no-deps '{REQUIREMENT}', and pip install here the file that this "
+        "brings"
+    )
     try:
         process = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
     except subprocess.TimeoutExpired as error:
