@@ -73,21 +73,68 @@ def test_a_build_that_is_cut_off_leaves_nothing_that_counts(cache, compiler):
     assert sorted(path.name for path in library.parent.iterdir()) == [build.LIBRARY, "lock"], "and is cleared away"
 
 
-def test_a_failing_compiler_is_quoted(cache, compiler):
-    compiler.write_text("#!/bin/sh\necho 'x.cc:1: error: out of memory' >&2\nexit 1\n")
-    with pytest.raises(UserError, match="failed: x.cc:1: error: out of memory"):
+@pytest.mark.parametrize("when", ["asked for its version", "compiling"])
+def test_a_failing_compiler_is_quoted(cache, compiler, when):
+    version = "case $1 in --version) echo 1.0; exit;; esac\n" if when == "compiling" else ""
+    compiler.write_text(f"#!/bin/sh\n{version}echo 'x.cc:1: error: out of memory' >&2\nexit 1\n")
+    with pytest.raises(UserError, match=f"{compiler} failed: x.cc:1: error: out of memory"):
         build.build_library()
     assert build.find_library() is None
 
 
-def test_a_place_that_cannot_be_written(compiler, tmp_path, monkeypatch):
+@pytest.mark.parametrize("when", ["asked for its version", "compiling"])
+def test_a_compiler_that_cannot_be_run(cache, compiler, when):
+    """One for another processor, say."""
+    library = build.build_library()
+    other = library.parent / "other"
+    library.rename(other)
+    broken = "not a program"
+    if when == "compiling":
+        compiler.write_text(f"#!/bin/sh\ncp -p $0 $0.new; echo {broken} > $0.new; mv $0.new $0; echo 1.0\n")
+    else:
+        compiler.write_text(broken)
+    with pytest.raises(UserError, match=f"{compiler} cannot be run .Exec format error.; let .CXX name another"):
+        build.build_library()
+    assert build.find_library() is None
+    other.rename(library)
+    assert build.find_library() == library, "what was built is used"
+
+
+def test_a_compiler_with_arguments(cache, compiler, monkeypatch):
+    plain = build.build_library()
+    monkeypatch.setenv("CXX", f"env COLOUR='dark red' {compiler}")
+    assert build.find_compiler()[1:] == ["COLOUR=dark red", str(compiler)]
+    assert build.find_library() is None, "other arguments, another library"
+    assert build.build_library() == build.find_library() != plain
+
+
+@pytest.mark.parametrize("name", ["no-such-compiler", "no-such-launcher g++", "'g++", " "])
+def test_no_compiler_of_that_name(cache, monkeypatch, name):
+    monkeypatch.setenv("CXX", name)
+    with pytest.raises(UserError, match="no C.. compiler was found") as raised:
+        build.build_library()
+    assert f"$CXX is {name!r}" in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["file", "name" * 100])
+def test_a_place_that_cannot_be_written(compiler, tmp_path, monkeypatch, name):
     (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
     with pytest.raises(UserError, match="set XDG_CACHE_HOME to a writable folder"):
         build.build_library()
+    assert build.find_library() is None
+    monkeypatch.setattr(build, "find_compiler", lambda: None)
+    assert build.find_library() is None
 
 
-def test_training_goes_on_without_a_compiler(colour_project, cache):
+def test_training_goes_on_without_a_compiler(colour_project, cache, tmp_path):
+    broken = tmp_path / "compiler"
+    broken.write_text("not a program")
+    broken.chmod(broken.stat().st_mode | stat.S_IXUSR)
+    environment = {**os.environ, "CXX": str(broken)}
+    process = run_tool("train", "-c", "config.yaml", "-o", "Global.epochs=1", cwd=colour_project, env=environment)
+    assert process.returncode == 0, process.stderr
+    assert f"{broken} cannot be run" in process.stderr and "run as fft" in process.stderr
     environment = {**os.environ, "CXX": "no-such-compiler"}
     arguments = ["-c", "config.yaml", "-o", "Global.epochs=1"]
     process = run_tool("train", *arguments, cwd=colour_project, env=environment)
