@@ -149,7 +149,55 @@ def test_training_goes_on_without_a_compiler(colour_project, cache, tmp_path):
 def test_a_library_that_cannot_be_loaded(colour_project, cache, compiler):
     process = run_tool("train", "-c", "config.yaml", "-o", "Global.epochs=1", cwd=colour_project)
     assert process.returncode == 0, process.stderr
-    assert "cannot be loaded; delete that folder" in process.stderr and "run as fft" in process.stderr
+    (path,) = cache.rglob(build.LIBRARY)
+    assert f"{path} cannot be loaded (file too short); delete that file" in process.stderr
+    assert "run as fft" in process.stderr
+
+
+@pytest.fixture
+def opened(cache, compiler, monkeypatch):
+    """Files that were loaded, where nothing is at first; those that say so are broken."""
+    files = []
+
+    def load(path):
+        if "broken" in Path(path).read_text():
+            raise OSError(f"{path}: invalid ELF header")
+        files.append(Path(path))
+        return Path(path)
+
+    monkeypatch.setattr(loading, "_loaded", {})
+    monkeypatch.setattr(loading.ctypes, "CDLL", load)
+    monkeypatch.setattr(loading.core, "load_op_meta_info_and_register_op", lambda path: None)
+    loading._load_built.cache_clear()
+    yield files
+    loading._load_built.cache_clear()
+
+
+def test_a_library_is_loaded_again_after_it_was_deleted(opened):
+    path = build.build_library()
+    path.write_text("broken")
+    for _ in range(2):
+        with pytest.raises(UserError, match=f"in {path} cannot be loaded .invalid ELF header.; delete that file"):
+            loading.load_ops()
+        assert not loading.available(build.DEPTHWISE)
+    path.unlink()
+    loading.load_ops()
+    assert loading.available(build.DEPTHWISE) and opened == [path]
+
+
+def test_what_is_loaded_stays(opened, monkeypatch, tmp_path):
+    with pytest.raises(UserError, match=r"the compiled operators are not loaded; call ppreplk.load_ops\(\) first"):
+        loading.handle(build.DEPTHWISE)
+    with pytest.raises(UserError, match=r"load_ops\(fast=True\)"):
+        loading.handle(build.DENSE)
+    loading.load_ops()
+    (path,) = opened
+    monkeypatch.setenv("CXX", "another")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+    loading._load_built.cache_clear()
+    assert loading.available(build.DEPTHWISE) and loading.handle(build.DEPTHWISE) == path
+    loading.load_ops()
+    assert opened == [path]
 
 
 def test_each_library_has_a_place_of_its_own(cache, compiler, monkeypatch):
