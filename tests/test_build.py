@@ -1,6 +1,7 @@
 """Building the compiled operators: it works, or it is out of the way and says why."""
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -61,6 +62,24 @@ def test_several_processes_build_once(cache, compiler, tmp_path):
     outputs = {process.communicate(timeout=120)[0].strip() for process in running}
     assert outputs == {str(build.find_library())}
     assert (tmp_path / "links").read_text() == "linked\n"
+
+
+def test_building_ahead_says_what_it_does(cache, compiler):
+    command = [sys.executable, "-m", "ppreplk.ops"]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 0 and process.stdout == f"{build.find_library()}\n"
+    assert f"INFO: building the compiled operators in {build.find_library().parent}; this takes" in process.stderr
+    compiler.write_text("#!/bin/sh\nexit 1\n")
+    build.find_library().unlink()
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 2 and process.stdout == ""
+    assert process.stderr.splitlines()[-1] == f"error: {compiler} failed: exit code 1"
+
+
+def test_operators_stand_on_nothing_of_the_package():
+    for path in Path(build.__file__).parent.glob("*.py"):
+        above = re.findall(r"(?m)^\s*from \.\.(\w*) import|^\s*(?:from|import) (ppreplk\S*)", path.read_text())
+        assert {module for pair in above for module in pair if module} <= {"errors"}, path
 
 
 def test_a_build_that_is_cut_off_leaves_nothing_that_counts(cache, compiler):
