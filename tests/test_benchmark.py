@@ -3,14 +3,16 @@
 import csv
 import itertools
 import json
+import os
 import runpy
 import sys
 
+import numpy as np
 import pytest
 from conftest import ROOT, require_compiled_operator, require_fast_operators, run_python, run_tool, small_network
 from PIL import Image
 
-from ppreplk.benchmark import network
+from ppreplk.benchmark import loading, network
 from ppreplk.benchmark.timing import take_turns
 from ppreplk.runtime import available_cores, set_threads
 
@@ -125,6 +127,17 @@ def test_a_network_with_paddle_alone(measure, tmp_path, monkeypatch, caplog):
     assert all(float(rows[name]["difference"]) > 1e-4 for name in rounded)
     assert all(float(rows[name]["load s"]) > 0 and float(rows[name]["memory MB"]) > 0 for name in loaded)
     assert all(rows[name]["load s"] == rows[name]["memory MB"] == "-" for name in EAGER)
+
+
+def test_memory_is_what_loading_adds(monkeypatch, capsys):
+    """Not the peak of what came before."""
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("the peak cannot be forgotten here")
+    monkeypatch.setattr(loading, "load", lambda *_: lambda: np.ones(2**24))
+    np.ones(2**26)  # four times as much
+    loading.main("a network", "folder", "[1]", "1")
+    _, peak = json.loads(capsys.readouterr().out)
+    assert 2**27 < peak + 2**20 < 2**28
 
 
 def test_native_adds_what_is_slow(monkeypatch, tmp_path):
