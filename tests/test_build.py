@@ -1,6 +1,7 @@
 """Building the compiled operators: it works, or it is out of the way and says why."""
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -63,6 +64,24 @@ def test_several_processes_build_once(cache, compiler, tmp_path):
     assert (tmp_path / "links").read_text() == "linked\n"
 
 
+def test_building_ahead_says_what_it_does(cache, compiler):
+    command = [sys.executable, "-m", "ppreplk.ops"]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 0 and process.stdout == f"{build.find_library()}\n"
+    assert f"INFO: building the compiled operators in {build.find_library().parent}; this takes" in process.stderr
+    compiler.write_text("#!/bin/sh\nexit 1\n")
+    build.find_library().unlink()
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 2 and process.stdout == ""
+    assert process.stderr.splitlines()[-1] == f"error: {compiler} failed: exit code 1"
+
+
+def test_operators_stand_on_nothing_of_the_package():
+    for path in Path(build.__file__).parent.glob("*.py"):
+        above = re.findall(r"(?m)^\s*from \.\.(\w*) import|^\s*(?:from|import) (ppreplk\S*)", path.read_text())
+        assert {module for pair in above for module in pair if module} <= {"errors"}, path
+
+
 def test_a_build_that_is_cut_off_leaves_nothing_that_counts(cache, compiler):
     compiler.write_text(compiler.read_text().replace("echo object", "kill -9 $PPID; echo object"))
     process = subprocess.run([sys.executable, "-m", "ppreplk.ops"], capture_output=True)
@@ -73,21 +92,68 @@ def test_a_build_that_is_cut_off_leaves_nothing_that_counts(cache, compiler):
     assert sorted(path.name for path in library.parent.iterdir()) == [build.LIBRARY, "lock"], "and is cleared away"
 
 
-def test_a_failing_compiler_is_quoted(cache, compiler):
-    compiler.write_text("#!/bin/sh\necho 'x.cc:1: error: out of memory' >&2\nexit 1\n")
-    with pytest.raises(UserError, match="failed: x.cc:1: error: out of memory"):
+@pytest.mark.parametrize("when", ["asked for its version", "compiling"])
+def test_a_failing_compiler_is_quoted(cache, compiler, when):
+    version = "case $1 in --version) echo 1.0; exit;; esac\n" if when == "compiling" else ""
+    compiler.write_text(f"#!/bin/sh\n{version}echo 'x.cc:1: error: out of memory' >&2\nexit 1\n")
+    with pytest.raises(UserError, match=f"{compiler} failed: x.cc:1: error: out of memory"):
         build.build_library()
     assert build.find_library() is None
 
 
-def test_a_place_that_cannot_be_written(compiler, tmp_path, monkeypatch):
+@pytest.mark.parametrize("when", ["asked for its version", "compiling"])
+def test_a_compiler_that_cannot_be_run(cache, compiler, when):
+    """One for another processor, say."""
+    library = build.build_library()
+    other = library.parent / "other"
+    library.rename(other)
+    broken = "not a program"
+    if when == "compiling":
+        compiler.write_text(f"#!/bin/sh\ncp -p $0 $0.new; echo {broken} > $0.new; mv $0.new $0; echo 1.0\n")
+    else:
+        compiler.write_text(broken)
+    with pytest.raises(UserError, match=f"{compiler} cannot be run .Exec format error.; let .CXX name another"):
+        build.build_library()
+    assert build.find_library() is None
+    other.rename(library)
+    assert build.find_library() == library, "what was built is used"
+
+
+def test_a_compiler_with_arguments(cache, compiler, monkeypatch):
+    plain = build.build_library()
+    monkeypatch.setenv("CXX", f"env COLOUR='dark red' {compiler}")
+    assert build.find_compiler()[1:] == ["COLOUR=dark red", str(compiler)]
+    assert build.find_library() is None, "other arguments, another library"
+    assert build.build_library() == build.find_library() != plain
+
+
+@pytest.mark.parametrize("name", ["no-such-compiler", "no-such-launcher g++", "'g++", " "])
+def test_no_compiler_of_that_name(cache, monkeypatch, name):
+    monkeypatch.setenv("CXX", name)
+    with pytest.raises(UserError, match="no C.. compiler was found") as raised:
+        build.build_library()
+    assert f"$CXX is {name!r}" in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["file", "name" * 100])
+def test_a_place_that_cannot_be_written(compiler, tmp_path, monkeypatch, name):
     (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
     with pytest.raises(UserError, match="set XDG_CACHE_HOME to a writable folder"):
         build.build_library()
+    assert build.find_library() is None
+    monkeypatch.setattr(build, "find_compiler", lambda: None)
+    assert build.find_library() is None
 
 
-def test_training_goes_on_without_a_compiler(colour_project, cache):
+def test_training_goes_on_without_a_compiler(colour_project, cache, tmp_path):
+    broken = tmp_path / "compiler"
+    broken.write_text("not a program")
+    broken.chmod(broken.stat().st_mode | stat.S_IXUSR)
+    environment = {**os.environ, "CXX": str(broken)}
+    process = run_tool("train", "-c", "config.yaml", "-o", "Global.epochs=1", cwd=colour_project, env=environment)
+    assert process.returncode == 0, process.stderr
+    assert f"{broken} cannot be run" in process.stderr and "run as fft" in process.stderr
     environment = {**os.environ, "CXX": "no-such-compiler"}
     arguments = ["-c", "config.yaml", "-o", "Global.epochs=1"]
     process = run_tool("train", *arguments, cwd=colour_project, env=environment)
@@ -102,7 +168,55 @@ def test_training_goes_on_without_a_compiler(colour_project, cache):
 def test_a_library_that_cannot_be_loaded(colour_project, cache, compiler):
     process = run_tool("train", "-c", "config.yaml", "-o", "Global.epochs=1", cwd=colour_project)
     assert process.returncode == 0, process.stderr
-    assert "cannot be loaded; delete that folder" in process.stderr and "run as fft" in process.stderr
+    (path,) = cache.rglob(build.LIBRARY)
+    assert f"{path} cannot be loaded (file too short); delete that file" in process.stderr
+    assert "run as fft" in process.stderr
+
+
+@pytest.fixture
+def opened(cache, compiler, monkeypatch):
+    """Files that were loaded, where nothing is at first; those that say so are broken."""
+    files = []
+
+    def load(path):
+        if "broken" in Path(path).read_text():
+            raise OSError(f"{path}: invalid ELF header")
+        files.append(Path(path))
+        return Path(path)
+
+    monkeypatch.setattr(loading, "_loaded", {})
+    monkeypatch.setattr(loading.ctypes, "CDLL", load)
+    monkeypatch.setattr(loading.core, "load_op_meta_info_and_register_op", lambda path: None)
+    loading._load_built.cache_clear()
+    yield files
+    loading._load_built.cache_clear()
+
+
+def test_a_library_is_loaded_again_after_it_was_deleted(opened):
+    path = build.build_library()
+    path.write_text("broken")
+    for _ in range(2):
+        with pytest.raises(UserError, match=f"in {path} cannot be loaded .invalid ELF header.; delete that file"):
+            loading.load_ops()
+        assert not loading.available(build.DEPTHWISE)
+    path.unlink()
+    loading.load_ops()
+    assert loading.available(build.DEPTHWISE) and opened == [path]
+
+
+def test_what_is_loaded_stays(opened, monkeypatch, tmp_path):
+    with pytest.raises(UserError, match=r"the compiled operators are not loaded; call ppreplk.load_ops\(\) first"):
+        loading.handle(build.DEPTHWISE)
+    with pytest.raises(UserError, match=r"load_ops\(fast=True\)"):
+        loading.handle(build.DENSE)
+    loading.load_ops()
+    (path,) = opened
+    monkeypatch.setenv("CXX", "another")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+    loading._load_built.cache_clear()
+    assert loading.available(build.DEPTHWISE) and loading.handle(build.DEPTHWISE) == path
+    loading.load_ops()
+    assert opened == [path]
 
 
 def test_each_library_has_a_place_of_its_own(cache, compiler, monkeypatch):
@@ -186,10 +300,10 @@ def test_a_paddle_without_onednn(cache, compiler, monkeypatch):
         build.build_library(build.DENSE)
 
 
-def test_another_onednn_than_the_headers(monkeypatch):
+def test_another_onednn_than_is_needed(monkeypatch):
     require_fast_operators()
-    monkeypatch.setattr(loading, "_onednn_mismatch", lambda: "Paddle's oneDNN is 2.7, the headers are those of 3.6")
-    with pytest.raises(UserError, match="fast programs cannot run: Paddle's oneDNN is 2.7"):
+    monkeypatch.setattr(loading, "_onednn_mismatch", lambda: "Paddle's oneDNN is 2.7, needed is 3.6 or a later 3.x")
+    with pytest.raises(UserError, match="fast programs cannot run: Paddle's oneDNN is 2.7, .*; use another Paddle"):
         loading.load_ops(fast=True)
 
 

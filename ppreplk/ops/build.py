@@ -8,10 +8,12 @@ builds and the others wait.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -60,18 +62,27 @@ def cache_folder() -> Path:
 
 
 def find_library(library: Library = DEPTHWISE) -> Path | None:
-    """What was built from these sources for this Paddle, by the compiler at hand where there is one, or None."""
+    """What was built from these sources for this Paddle, by the compiler at hand where one runs, or None."""
     folder = cache_folder() / _source_key(library)
     compiler = find_compiler()
-    candidates = [folder / _compiler_key(compiler)] if compiler else sorted(folder.glob("*"))
-    found = [candidate / LIBRARY for candidate in candidates if (candidate / LIBRARY).is_file()]
-    return found[0] if found else None
+    try:
+        key = _compiler_key(compiler) if compiler else "*"
+    except UserError:  # it does not run; building says so
+        key = "*"
+    found = glob.glob(f"{glob.escape(str(folder))}/{key}/{LIBRARY}")  # a folder out of reach is an empty one to it
+    return Path(min(found)) if found else None
 
 
-def find_compiler() -> str | None:
-    """``$CXX``, else ``g++`` or ``clang++``, as a path; None where there is none."""
-    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
-    return next(filter(None, map(shutil.which, names)), None)
+def find_compiler() -> list[str] | None:
+    """``$CXX``, else ``g++`` or ``clang++``: the path of the program and its arguments; None where there is none."""
+    for command in [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]:
+        try:
+            program, *arguments = shlex.split(command)
+        except ValueError:  # a quotation mark too many, or nothing but spaces
+            continue
+        if path := shutil.which(program):
+            return [path, *arguments]
+    return None
 
 
 def build_library(library: Library = DEPTHWISE) -> Path:
@@ -84,7 +95,9 @@ def build_library(library: Library = DEPTHWISE) -> Path:
         raise UserError(f"{library.contents} are built on Linux only, this is {sys.platform}")
     compiler = find_compiler()
     if compiler is None:
-        raise UserError("no C++ compiler was found (g++ or clang++; $CXX names another)")
+        named = os.environ.get("CXX")
+        tried = f"$CXX is {named!r}; let it name one" if named else "g++ or clang++; $CXX names another"
+        raise UserError(f"no C++ compiler was found ({tried})")
     target = cache_folder() / _source_key(library) / _compiler_key(compiler) / LIBRARY
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +112,7 @@ def build_library(library: Library = DEPTHWISE) -> Path:
     return target
 
 
-def _build(library: Library, compiler: str, target: Path) -> None:
+def _build(library: Library, compiler: list[str], target: Path) -> None:
     units = sorted(path for path in library.sources.iterdir() if path.suffix in (".cc", ".cpp"))
     include = paddle.sysconfig.get_include()
     includes = [f"-I{include}", f"-I{include}/third_party", f"-I{COMMON}"]
@@ -112,12 +125,12 @@ def _build(library: Library, compiler: str, target: Path) -> None:
             includes.append(f"-I{folder}")
         objects = [Path(folder) / f"{unit.stem}.o" for unit in units]
         commands = [
-            [compiler, *COMPILE, *includes, "-c", str(unit), "-o", str(result)] for unit, result in zip(units, objects)
+            [*compiler, *COMPILE, *includes, "-c", str(unit), "-o", str(result)] for unit, result in zip(units, objects)
         ]
         with ThreadPoolExecutor(len(commands)) as pool:
             list(pool.map(_run, commands))
         built = Path(folder) / LIBRARY
-        _run([compiler, "-shared", *map(str, objects), *link_arguments, "-o", str(built)])
+        _run([*compiler, "-shared", *map(str, objects), *link_arguments, "-o", str(built)])
         os.replace(built, target)
 
 
@@ -133,11 +146,16 @@ def _link_arguments(library: Library) -> list[str]:
     return arguments
 
 
-def _run(command: list[str]) -> None:
-    process = subprocess.run(command, capture_output=True, text=True)
+def _run(command: list[str]) -> str:
+    """What the command prints."""
+    try:
+        process = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    except OSError as error:
+        raise UserError(f"{command[0]} cannot be run ({error.strerror or error}); let $CXX name another") from error
     if process.returncode:
         errors = [line for line in process.stderr.splitlines() if "error" in line] or process.stderr.splitlines()
         raise UserError(f"{command[0]} failed: {errors[0] if errors else f'exit code {process.returncode}'}")
+    return process.stdout
 
 
 def _source_key(library: Library) -> str:
@@ -150,9 +168,8 @@ def _source_key(library: Library) -> str:
     return _digest(parts)
 
 
-def _compiler_key(compiler: str) -> str:
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
-    return _digest([compiler, version])
+def _compiler_key(compiler: list[str]) -> str:
+    return _digest([*compiler, _run([*compiler, "--version"])])
 
 
 def _digest(parts: list[str]) -> str:

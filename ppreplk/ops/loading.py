@@ -12,6 +12,9 @@ from paddle.base import core
 from ..errors import UserError
 from .build import DENSE, DEPTHWISE, Library, build_library, find_library
 
+# What Paddle has registered in this process, which it does once and for good.
+_loaded: dict[Library, ctypes.CDLL] = {}
+
 
 def load_ops(fast: bool = False) -> None:
     """Make the compiled operators usable in this process, building them where that has not been done.
@@ -32,29 +35,38 @@ def load_ops(fast: bool = False) -> None:
 def load(library: Library) -> None:
     """As :func:`load_ops`, one library."""
     if not available(library):
-        build_library(library)
-        available.cache_clear()
-        path = find_library(library)
-        if path is None or not _register(path):
-            raise UserError(f"{library.contents} in {path} cannot be loaded; delete that folder and try again")
+        _register(library, build_library(library))
     if library is DENSE and (reason := _onednn_mismatch()):
         raise UserError(f"{library.contents} cannot run: {reason}; use another Paddle, or Global.export_runtime=native")
 
 
-@functools.cache
 def available(library: Library) -> bool:
     """Whether the operators are loaded, or were built before and can be loaded now; nothing is built."""
-    path = find_library(library)
-    return path is not None and _register(path)
+    return library in _loaded or _load_built(library)
 
 
 @functools.cache
-def _register(path: Path) -> bool:
+def _load_built(library: Library) -> bool:
+    path = find_library(library)
+    if path is None:
+        return False
     try:
-        core.load_op_meta_info_and_register_op(str(path))
-    except (OSError, RuntimeError, ValueError):  # a library for another system, say
+        _register(library, path)
+    except UserError:  # a library for another system, say; load says so
         return False
     return True
+
+
+def _register(library: Library, path: Path) -> None:
+    try:
+        opened = ctypes.CDLL(str(path))
+        core.load_op_meta_info_and_register_op(str(path))
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0].removeprefix(f"{path}: ")
+        raise UserError(
+            f"{library.contents} in {path} cannot be loaded ({reason}); delete that file and try again"
+        ) from error
+    _loaded[library] = opened
 
 
 @functools.cache
@@ -65,10 +77,16 @@ def _onednn_mismatch() -> str | None:
     return reason and reason.decode("ascii")
 
 
-@functools.cache
 def handle(library: Library) -> ctypes.CDLL:
-    """The loaded library, for the functions in it that are no operators."""
-    return ctypes.CDLL(str(find_library(library)))
+    """The loaded library, for the functions in it that are no operators.
+
+    Raises:
+        UserError: it is not :func:`available`.
+    """
+    if not available(library):
+        how = "fast=True" if library is DENSE else ""
+        raise UserError(f"{library.contents} are not loaded; call ppreplk.load_ops({how}) first")
+    return _loaded[library]
 
 
 def call(operator: str, *arguments):
