@@ -231,7 +231,7 @@ def test_headers_that_cannot_be_had(cache, compiler, monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     with pytest.raises(UserError, match=r"oneDNN's headers cannot be downloaded \(ERROR: .*onednn-devel") as raised:
         build.build_library(build.DENSE)
-    assert "pip install --no-deps 'onednn-devel==2025.0.*'" in str(raised.value)
+    assert "pip download --no-deps 'onednn-devel==2025.0.*', and pip install here" in str(raised.value)
     assert build.find_library(build.DENSE) is None
     monkeypatch.setattr(headers, "SECONDS", 1e-3)
     with pytest.raises(UserError, match="no download within"):
@@ -290,7 +290,9 @@ def test_a_download_that_comes_broken_and_no_pip(monkeypatch, tmp_path):
         headers.provide(tmp_path / "broken")
     no_pip = subprocess.CompletedProcess([], 1, "", "python: No module named pip\n")
     monkeypatch.setattr(subprocess, "run", lambda *arguments, **keywords: no_pip)
-    with pytest.raises(UserError, match="cannot be downloaded .python: No module named pip.; pip install"):
+    with pytest.raises(
+        UserError, match="cannot be downloaded .python: No module named pip.; where pip reaches an index"
+    ):
         headers.provide(tmp_path / "without")
 
 
@@ -309,3 +311,10 @@ def test_another_onednn_than_is_needed(monkeypatch):
 
 def test_installing_compiles_nothing():
     assert "ext_modules" not in (ROOT / "setup.py").read_text()
+
+
+def test_an_installation_brings_every_source():
+    patterns = re.search(r'package_data=\{"ppreplk.ops": \[(.*?)\]', (ROOT / "setup.py").read_text())[1]
+    folder = ROOT / "ppreplk" / "ops"
+    installed = {path for pattern in re.findall(r'"(.*?)"', patterns) for path in folder.glob(pattern)}
+    assert installed == {path for path in folder.rglob("*") if path.suffix in (".cc", ".cpp", ".h", ".inl")}

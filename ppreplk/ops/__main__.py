@@ -16,7 +16,7 @@ def main() -> int:
     logging.basicConfig(format=log_format, datefmt="%Y/%m/%d %H:%M:%S", force=True)  # libraries have been here before
     logging.getLogger("ppreplk").setLevel(logging.INFO)
     try:
-        for library in (DEPTHWISE, DENSE) if arguments.fast else (DEPTHWISE,):
+        for library in (DENSE, DEPTHWISE) if arguments.fast else (DEPTHWISE,):
             print(build_library(library))
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -27,9 +27,9 @@ def load_ops(fast: bool = False) -> None:
     Raises:
         UserError: they cannot be built or loaded; says why.
     """
-    load(DEPTHWISE)
-    if fast:
+    if fast:  # first, because its headers may not be there, which takes no minute to find out
         load(DENSE)
+    load(DEPTHWISE)
 
 
 def load(library: Library) -> None:
