@@ -9,11 +9,21 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, require_compiled_operator, require_fast_operators, run_python, run_tool, small_network
+from conftest import (
+    ROOT,
+    relative_difference,
+    require_compiled_operator,
+    require_fast_operators,
+    run_python,
+    run_tool,
+    small_network,
+)
+from paddle.base import core
 from PIL import Image
 
-from ppreplk.benchmark import loading, network
+from ppreplk.benchmark import loading, network, peers
 from ppreplk.benchmark.timing import take_turns
+from ppreplk.ops import dense
 from ppreplk.runtime import available_cores, set_threads
 
 EAGER = [f"Paddle, eager, {impl}" for impl in ("native", "fft", "compiled")]
@@ -116,15 +126,16 @@ def test_a_network_with_paddle_alone(measure, tmp_path, monkeypatch, caplog):
     measure("model", *options, "--output", tmp_path / "t.csv")
     assert "without torch channels-last: import of torch" in caplog.text
     rows = {row["what"]: row for row in csv.DictReader((tmp_path / "t.csv").open())}
-    in_float32 = "" if network.multiplies_bfloat16() else " (in float32)"
-    loaded = [f"{name}{in_float32}" if name.endswith("bf16") else name for name in PROGRAMS]
+    computed = {"native bf16": core.supports_bfloat16(), "fast bf16": dense.has_bfloat16()}
+    in_float32 = [f"Paddle Inference, {form}" for form, bfloat16 in computed.items() if not bfloat16]
+    loaded = [f"{name} (in float32)" if name in in_float32 else name for name in PROGRAMS]
     assert rows.keys() == {*EAGER, *loaded}
     for name, row in rows.items():
         assert (row["input"], row["batch"], row["threads"], row["times OpenVINO's"]) == ("32x32", "3", "1", "-")
         assert float(row["median ms"]) > 0
-        assert float(row["difference"]) < (2e-2 if "bf16" in name else 1e-5), name
-    rounded = [name for name in loaded if name.endswith("bf16")] or ["Paddle Inference, fast bf16 (in float32)"]
-    assert all(float(rows[name]["difference"]) > 1e-4 for name in rounded)
+        rounds = "bf16" in name and name != "Paddle Inference, native bf16 (in float32)"  # ours always does
+        least, most = (1e-4, 2e-2) if rounds else (0, 1e-5)
+        assert least <= float(row["difference"]) < most, name
     assert all(float(rows[name]["load s"]) > 0 and float(rows[name]["memory MB"]) > 0 for name in loaded)
     assert all(rows[name]["load s"] == rows[name]["memory MB"] == "-" for name in EAGER)
 
@@ -149,13 +160,28 @@ def test_native_adds_what_is_slow(monkeypatch, tmp_path):
     assert everything.keys() == usual.keys() | set(network.SLOW) and not usual.keys() & set(network.SLOW)
 
 
-@pytest.mark.parametrize("multiplies", [True, False])
-def test_rows_say_where_bfloat16_is_not_the_processors(monkeypatch, multiplies):
-    monkeypatch.setattr(network, "multiplies_bfloat16", lambda: multiplies)
-    labels = {name: network._label(name) for name in [*network.LOADABLE, *network.SLOW]}
+@pytest.mark.parametrize("ours, theirs", itertools.product([True, False], repeat=2))
+def test_rows_say_where_bfloat16_is_float32(monkeypatch, ours, theirs):
+    monkeypatch.setattr(network.dense, "has_bfloat16", lambda: ours)
+    own = {name: print for name in network.LOADABLE if name.startswith("Paddle") and name not in network.SLOW}
+    contestants = {name: peers.Session(print, theirs) for name in [*network.LOADABLE, *network.SLOW]} | own
+    labels = {name: network._label(name, contestant) for name, contestant in contestants.items()}
     changed = {name for name, label in labels.items() if label == f"{name} (in float32)"}
-    assert changed == (set() if multiplies else {name for name in labels if name.endswith("bf16")})
+    others = set() if theirs else {"Paddle Inference, native bf16", "OpenVINO bf16"}
+    assert changed == others | (set() if ours else {"Paddle Inference, fast bf16"})
     assert all(label == name for name, label in labels.items() if name not in changed)
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_openvino_says_what_it_computes_in(precision):
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnx")
+    rng = np.random.default_rng(0)
+    x, weight = (rng.standard_normal(shape, np.float32) for shape in ((1, 16, 14, 14), (16, 1, 5, 5)))
+    exact = peers.openvino_session(peers.onnx_conv(x, weight), x, 1)
+    session = peers.openvino_session(peers.onnx_conv(x, weight), x, 1, precision)
+    difference = relative_difference(session(), exact())
+    assert not exact.bfloat16 and (1e-4 < difference < 2e-2 if session.bfloat16 else difference < 1e-5)
 
 
 def test_every_combination_is_measured(measure, monkeypatch):

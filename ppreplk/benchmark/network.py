@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import paddle
 from paddle import nn
-from paddle.base import core
 
 from ..errors import UserError
 from ..export import save_network
 from ..lowering import BF16, FAST, FP32, NATIVE, lower
 from ..models import RepLKNet, build_model
 from ..models.registry import find_model
-from ..programs import NO_BFLOAT16, PROGRAMS, Predictor, program_files
+from ..ops import dense
+from ..programs import PROGRAMS, Predictor, program_files
 from ..reparam import fold
 from ..runtime import set_threads, use_vector_units
 from . import peers
@@ -74,8 +74,6 @@ def measure_network(
         UserError: unknown network, or no RepLKNet.
     """
     use_vector_units()
-    if not multiplies_bfloat16():
-        logger.info("%s: what is called bf16 computes in float32", NO_BFLOAT16)
     paddle.seed(0)
     model = _network(name)
     randomise_statistics(model)
@@ -136,7 +134,7 @@ def _turns(
     rows = []
     for name, (minimum, median) in times.items():
         peer = times.get(PEERS[_precision(name)])
-        row = [f"{images.shape[2]}x{images.shape[3]}", str(len(images)), str(threads), _label(name)]
+        row = [f"{images.shape[2]}x{images.shape[3]}", str(len(images)), str(threads), _label(name, contestants[name])]
         row += [f"{minimum * 1e3:.1f}", f"{median * 1e3:.1f}", f"{median / peer.median:.2f}" if peer else "-"]
         rows.append([*row, f"{differences[name]:.1e}", *_loading(name, images.shape, threads, folder)])
     return rows
@@ -161,14 +159,12 @@ def _precision(name: str) -> str:
     return LOADABLE[name][1] if name in LOADABLE else FP32
 
 
-def _label(name: str) -> str:
-    """A contestant as the table names it: bfloat16 that is none says so."""
-    return name if _precision(name) == FP32 or multiplies_bfloat16() else f"{name} (in float32)"
-
-
-def multiplies_bfloat16() -> bool:
-    """Whether this processor does. On others our program, Paddle's own and OpenVINO compute in float32 instead."""
-    return core.supports_bfloat16_fast_performance()
+def _label(name: str, contestant: Callable) -> str:
+    """A contestant as the table names it: bfloat16 that is none says so. Each decides by a rule of its own."""
+    if _precision(name) == FP32:
+        return name
+    bfloat16 = contestant.bfloat16 if isinstance(contestant, peers.Session) else dense.has_bfloat16()
+    return name if bfloat16 else f"{name} (in float32)"
 
 
 def load(name: str, folder: Path, images: np.ndarray, threads: int) -> Callable[[], np.ndarray]:

@@ -9,18 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
 import paddle.inference
 from paddle import nn
+from paddle.base import core
 
 from ..layers import ConvBN, DenseConv2D, DepthwiseConv2D, DropPath, ReparamDepthwiseConv, to_numpy
 from ..models.replknet import ConvFFN, RepLKBlock, RepLKNet
 
 Call = Callable[[], np.ndarray]
 BATCH = "batch"  # the unknown dimension
+
+
+class Session(NamedTuple):
+    """A network whose framework decides whether it computes in bfloat16 where it was asked to."""
+
+    run: Call
+    bfloat16: bool
+
+    def __call__(self) -> np.ndarray:
+        return self.run()
 
 
 # PyTorch
@@ -272,25 +283,27 @@ def onnxruntime_session(model: bytes | Path, images: np.ndarray, threads: int) -
     return lambda: session.run(None, {"images": images})[0]
 
 
-def openvino_session(model: bytes | Path, images: np.ndarray, threads: int, precision: str = "f32") -> Call:
+def openvino_session(model: bytes | Path, images: np.ndarray, threads: int, precision: str = "f32") -> Session:
     import openvino
 
-    core = openvino.Core()
+    runtime = openvino.Core()
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
     }
-    network = core.read_model(model)
+    network = runtime.read_model(model)
     network.reshape(list(images.shape))
-    request = core.compile_model(network, "CPU", settings).create_infer_request()
-    return lambda: request.infer({0: images})[0]
+    compiled = runtime.compile_model(network, "CPU", settings)
+    request = compiled.create_infer_request()
+    computes = compiled.get_property("INFERENCE_PRECISION_HINT")  # no longer a hint
+    return Session(lambda: request.infer({0: images})[0], computes == openvino.Type.bf16)
 
 
 # Paddle's own bfloat16, which no program of ours uses
 
 
-def paddle_bfloat16_session(program: Path, weights: Path, images: np.ndarray, threads: int) -> Call:
+def paddle_bfloat16_session(program: Path, weights: Path, images: np.ndarray, threads: int) -> Session:
     """A program of Paddle's operators, which Paddle converts to bfloat16 as it loads it.
 
     It needs AVX-512 for that, and leaves the program in float32 without a word where there is none.
@@ -302,4 +315,4 @@ def paddle_bfloat16_session(program: Path, weights: Path, images: np.ndarray, th
     config.enable_mkldnn_bfloat16()
     config.set_cpu_math_library_num_threads(threads)
     predictor = paddle.inference.create_predictor(config)
-    return lambda: to_numpy(predictor.run([paddle.to_tensor(images)])[0])
+    return Session(lambda: to_numpy(predictor.run([paddle.to_tensor(images)])[0]), core.supports_bfloat16())
