@@ -70,14 +70,14 @@ def train(folder, name: str, *overrides: str) -> tuple[float, str]:
 
 def test_from_a_pytorch_checkpoint_to_another_task(tmp_path):
     write_tasks(tmp_path / "digits")
-    write_config(tmp_path / "nine.yaml", task("nine", 9, epochs=5, lr=4e-3))
-    write_config(tmp_path / "ten.yaml", task("ten", 10, epochs=12, lr=4e-3))
+    write_config(tmp_path / "nine.yaml", task("nine", 9, epochs=3, lr=4e-3))
+    write_config(tmp_path / "ten.yaml", task("ten", 10, epochs=8, lr=4e-3))
     accuracy, _ = train(tmp_path, "nine")
     assert accuracy > 0.9
 
     # what a PyTorch training would have left: its layout, its words, its arguments
     weights = load_checkpoint(tmp_path / "output/nine/best_model")
-    content = {"model": tensors(as_torch(weights)), "epoch": 5, "args": argparse.Namespace(nb_classes=9)}
+    content = {"model": tensors(as_torch(weights)), "epoch": 3, "args": argparse.Namespace(nb_classes=9)}
     write_zip(tmp_path / "published.pth", content)
     converted = run_tool("convert", "published.pth", "converted.pdparams", cwd=tmp_path)
     assert converted.returncode == 0 and "9 classes" in converted.stdout, converted.stderr
