@@ -8,7 +8,8 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from .runtime import set_up_device
 logger = logging.getLogger(__name__)
 
 STAGING = ".partial-"
+STAGING_SECONDS = 24 * 3600  # no export takes as long
 LEAST_LOG_PROBABILITY = -80.0  # below, a float32 probability has no digits left to compare
 REAL_PIXELS = 8 * 224 * 224  # in all, at least eight images
 LEAST_REAL_IMAGES = 8
@@ -73,24 +75,20 @@ def export(config: Config, precision: str = FP32) -> Path:
     precisions = [FP32] if precision == FP32 else [FP32, precision]
     target = Path(config.Global.save_inference_dir)
     is_new = not target.exists()
-    try:
+    with _writing_to(target):
         target.mkdir(parents=True, exist_ok=True)
-        for left in target.glob(f"{STAGING}*"):  # of an export that was cut off
-            shutil.rmtree(left, ignore_errors=True)
+        _clear_old_staging(target)
         staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=target))
-    except OSError as error:
-        raise UserError(f"Global.save_inference_dir: cannot write to {target} ({error.strerror})") from error
     done = False
     try:
-        save_programs(network, config, staging, precisions)
+        with _writing_to(target):
+            save_programs(network, config, staging, precisions)
         for each, result in verify(network, config, staging, precisions).items():
             _check(result, each, config)
-        _move(staging, target)
-        for left in set(PROGRAMS) - set(precisions):  # of an export before this one
-            (target / f"{PROGRAMS[left]}.json").unlink(missing_ok=True)
+        stale = [f"{PROGRAMS[left]}.json" for left in set(PROGRAMS) - set(precisions)]
+        with _writing_to(target):
+            _replace(staging, target, stale)
         done = True
-    except OSError as error:
-        raise UserError(f"Global.save_inference_dir: cannot write to {target} ({error.strerror or error})") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         if is_new and not done:
@@ -101,14 +99,58 @@ def export(config: Config, precision: str = FP32) -> Path:
     return target
 
 
-def _move(staging: Path, target: Path) -> None:
-    """Put the files of one folder in the place of those in another: all of them, or none where that can be told."""
+@contextlib.contextmanager
+def _writing_to(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"Global.save_inference_dir: cannot write to {target} ({error.strerror or error})") from error
+
+
+def _clear_old_staging(target: Path) -> None:
+    """Remove what exports left that were killed; a young one may be of an export that is running."""
+    for left in target.glob(f"{STAGING}*"):
+        if time.time() - left.stat().st_mtime > STAGING_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _replace(staging: Path, target: Path, stale: Sequence[str]) -> None:
+    """Put the files in ``staging`` into ``target`` and remove the stale ones there: all of that, or nothing.
+
+    Raises:
+        UserError: there is a folder of such a name.
+        OSError: a file cannot be moved; those before it have been put back.
+    """
     names = sorted(path.name for path in staging.iterdir())
-    for name in names:
+    for name in (*names, *stale):
         if (target / name).is_dir():
             raise UserError(f"{target / name} is a folder, in the place of a file to write; remove it")
-    for name in names:
-        os.replace(staging / name, target / name)
+    kept = staging / "kept"
+    kept.mkdir()
+    there = [name for name in (*names, *stale) if (target / name).exists()]
+    for name in there:
+        _link(target / name, kept / name)
+    try:
+        for name in stale:
+            (target / name).unlink(missing_ok=True)
+        for name in names:
+            os.replace(staging / name, target / name)
+    except OSError:
+        for name in names:
+            if name not in there:
+                (target / name).unlink(missing_ok=True)
+        for name in there:
+            _link(kept / name, target / name)
+        raise
+
+
+def _link(source: Path, path: Path) -> None:
+    """A second name for a file, or a copy where the file system has no such thing."""
+    path.unlink(missing_ok=True)
+    try:
+        os.link(source, path)
+    except OSError:
+        shutil.copy2(source, path)
 
 
 def _check(result: Verification, precision: str, config: Config) -> None:

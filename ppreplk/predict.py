@@ -136,15 +136,6 @@ def _runner(network: nn.Layer) -> Callable[[np.ndarray], np.ndarray]:
 
 
 @dataclass
-class GlobalSection:
-    """``Global`` of inference.yml."""
-
-    model_name: str = ""
-    image_shape: Optional[list[int]] = None
-    precision: str = FP32
-
-
-@dataclass
 class TopkSection:
     """``PostProcess.Topk`` of inference.yml."""
 
@@ -170,7 +161,7 @@ def program_classifier(folder: str, config: Config, precision: str | None = None
     content = read_yaml(path)
     try:
         ops, topk = content["PreProcess"]["transform_ops"], content["PostProcess"]["Topk"]
-        exported = construct(GlobalSection, content.get("Global", {}), f"{path}: Global").precision
+        exported = content.get("Global", {}).get("precision", FP32)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not written by tools/export.py, {error} is missing; export again") from error
     chosen = choose_precision(folder, config.Global.device, exported, precision)

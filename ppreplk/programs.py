@@ -28,7 +28,7 @@ def program_files(folder: str | Path, precision: str = FP32) -> tuple[Path, Path
     Raises:
         UserError: there is no such program, or precision.
     """
-    if precision not in PROGRAMS:
+    if precision not in tuple(PROGRAMS):  # a file may hold what cannot be hashed
         raise UserError(f"unknown precision {precision!r}; the precisions are {', '.join(PROGRAMS)}")
     program, weights = Path(folder) / f"{PROGRAMS[precision]}.json", Path(folder) / f"{PROGRAMS[FP32]}.pdiparams"
     missing = [str(path) for path in (program, weights) if not path.is_file()]

@@ -1,5 +1,6 @@
 """Building the compiled operators: it works, or it is out of the way and says why."""
 
+import ast
 import os
 import re
 import stat
@@ -78,8 +79,12 @@ def test_building_ahead_says_what_it_does(cache, compiler):
 
 def test_operators_stand_on_nothing_of_the_package():
     for path in Path(build.__file__).parent.glob("*.py"):
-        above = re.findall(r"(?m)^\s*from \.\.(\w*) import|^\s*(?:from|import) (ppreplk\S*)", path.read_text())
-        assert {module for pair in above for module in pair if module} <= {"errors"}, path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level < 2 or node.module == "errors", (path, node.module)
+                assert node.level or not node.module.startswith("ppreplk"), (path, node.module)
+            elif isinstance(node, ast.Import):
+                assert not [name for name in node.names if name.name.startswith("ppreplk")], path
 
 
 def test_a_build_that_is_cut_off_leaves_nothing_that_counts(cache, compiler):

@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import re
+import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -408,7 +410,7 @@ def test_networks_in_threads_that_overlap(project):
     def repeat(precision, images):
         return [forms[precision](images).numpy() for _ in range(10)]
 
-    expected = [repeat(*case)[-1] for case in cases]
+    expected = [at_once(partial(repeat, *case))[0][-1] for case in cases]  # threads of Python have their own settings
     for outputs, alone in zip(at_once(*(partial(repeat, *case) for case in cases)), expected):
         assert len(outputs) == 10
         assert all(np.array_equal(output, alone) for output in outputs)
@@ -465,30 +467,63 @@ def test_the_precision_of_predictions(project, monkeypatch, caplog):
     with pytest.raises(UserError, match="unknown precision 'int4'"):
         predict(True, None)
     path.write_text(path.read_text().replace("precision: int4", "precision: [bf16]"))
-    with pytest.raises(UserError, match=r"inference.yml: Global.precision: expected .*, got \['bf16'\]"):
+    with pytest.raises(UserError, match=r"unknown precision \['bf16'\]"):
         predict(True, None)
 
 
-def test_a_folder_in_the_place_of_a_file(project):
+@pytest.mark.parametrize("name", ["inference.yml", "inference_bf16.json"])
+def test_a_folder_in_the_place_of_a_file(project, name):
     folder = export(config())
     before = (folder / "inference.json").read_bytes()
-    (folder / "inference.yml").unlink()
-    (folder / "inference.yml").mkdir()
-    (folder / ".partial-left").mkdir()
-    with pytest.raises(UserError, match="inference.yml is a folder, in the place of a file to write; remove it"):
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).mkdir()
+    with pytest.raises(UserError, match=f"{name} is a folder, in the place of a file to write; remove it"):
         export(config(LOGITS))
     assert (folder / "inference.json").read_bytes() == before
-    assert sorted(path.name for path in folder.iterdir()) == ["inference.json", "inference.pdiparams", "inference.yml"]
+    assert not list(folder.glob(".partial-*"))
 
 
-def test_a_disk_that_fails_while_programs_are_moved(project, monkeypatch):
-    def fail(source, target):
-        raise OSError(28, "No space left on device")
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
-    monkeypatch.setattr("ppreplk.export.os.replace", fail)
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_a_disk_that_fails_while_programs_are_replaced(project, monkeypatch, failing, links):
+    replace, calls = os.replace, []
+
+    def fail_once(source, target):
+        calls.append(target)
+        if len(calls) == failing + 1:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    def refuse(source, path):
+        raise OSError(95, "Operation not supported")
+
+    folder = export(config())
+    (folder / "inference_bf16.json").write_text("of an export before that")
+    before = contents(folder)
+    monkeypatch.setattr("ppreplk.export.os.replace", fail_once)
+    if not links:
+        monkeypatch.setattr("ppreplk.export.os.link", refuse)
     with pytest.raises(UserError, match=r"save_inference_dir: cannot write to inference \(No space left on device\)"):
+        export(config(LOGITS))
+    assert contents(folder) == before
+    shutil.rmtree(folder)
+    calls.clear()
+    with pytest.raises(UserError, match="No space left on device"):
         export(config())
-    assert not Path("inference").exists()
+    assert not folder.exists()
+
+
+def test_what_exports_left_that_were_killed_goes_after_a_day(project):
+    folder = export(config())
+    for name, age in ((".partial-old", 2 * 24 * 3600), (".partial-running", 60)):
+        (folder / name).mkdir()
+        os.utime(folder / name, (time.time() - age,) * 2)
+    export(config())
+    assert sorted(path.name for path in folder.glob(".partial-*")) == [".partial-running"]
 
 
 def test_the_precision_of_a_program_that_is_not_for_this_place(project, monkeypatch):

@@ -4,6 +4,8 @@ import argparse
 import logging
 import sys
 
+import paddle
+
 from ..errors import UserError
 from .build import DENSE, DEPTHWISE, build_library
 
@@ -12,6 +14,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fast", action="store_true", help="also those of programs with Global.export_runtime=fast")
     arguments = parser.parse_args()
+    paddle.disable_signal_handler()  # it prints a stack of C++ frames when the process is told to end
     log_format = "[%(asctime)s] %(levelname)s: %(message)s"
     logging.basicConfig(format=log_format, datefmt="%Y/%m/%d %H:%M:%S", force=True)  # libraries have been here before
     logging.getLogger("ppreplk").setLevel(logging.INFO)

@@ -54,7 +54,7 @@ def implementation(
     what = ACTIVATIONS.index(activation)
     found = function(*layer, bfloat16, sizes(*(packed_for or map_size)), sizes(*map_size), what, residual)
     if found is None:
-        raise UserError(f"there is no such layer: {layer}")
+        raise UserError(f"there is no such layer: {layer} on {map_size}, packed for {packed_for or map_size}")
     return found.decode("ascii")
 
 

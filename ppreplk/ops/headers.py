@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -37,7 +36,11 @@ def provide(folder: Path) -> None:
     files = _installed() or _downloaded(folder)
     (folder / FOLDER).mkdir(parents=True)
     for path in files:
-        shutil.copy(path, folder / FOLDER)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"oneDNN's headers: {path} cannot be read ({error.strerror})") from error
+        (folder / FOLDER / path.name).write_bytes(content)
     configuration = folder / FOLDER / CONFIGURATION
     if not configuration.is_file():
         raise UserError(f"the package {DISTRIBUTION} has no {FOLDER}/{CONFIGURATION}; install {REQUIREMENT}")
@@ -74,7 +77,7 @@ def _downloaded(folder: Path) -> list[Path]:
         "brings"
     )
     try:
-        process = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+        process = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS)
     except subprocess.TimeoutExpired as error:
         raise UserError(f"oneDNN's headers: no download within {SECONDS} s; {advice}") from error
     wheels = sorted(packages.glob("*.whl"))

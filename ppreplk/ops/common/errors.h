@@ -18,11 +18,13 @@ namespace ppreplk {
   PADDLE_THROW(common::errors::InvalidArgument("ppreplk: %s", message));
 }
 
-// Other exceptions would end the process.
+// Exceptions that are not Paddle's would end the process.
 template <class Call>
 auto checked(Call call) {
   try {
     return call();
+  } catch (const common::enforce::EnforceNotMet&) {
+    throw;
   } catch (const std::bad_alloc&) {
     PADDLE_THROW(common::errors::ResourceExhausted("ppreplk: out of memory"));
   } catch (const std::exception& error) {

@@ -8,8 +8,9 @@
 //
 // Packing is an operator of its own so that an inference program, which has constant weights, packs
 // once when it is loaded. Packed weights are bytes in a float32 tensor: that is the type in which Paddle
-// passes constants on untouched, and its tensors are aligned to 64 bytes, as packed weights must be.
+// passes constants on untouched, and its tensors are aligned to 64 bytes, at which packed weights are fastest.
 
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -200,7 +201,7 @@ extern "C" void ppreplk_dense_choose_form(int choice) {
   ppreplk::dense::choose_form(static_cast<ppreplk::dense::FormChoice>(choice));
 }
 
-// Null if there is no such layer.
+// Null if the layer or a map is none.
 extern "C" const char* ppreplk_dense_implementation(int64_t in, int64_t out, int64_t kernel, int64_t stride,
                                                     int64_t groups, bool bfloat16, const int64_t* packed_for,
                                                     const int64_t* map, int activation, bool residual) {
@@ -209,7 +210,7 @@ extern "C" const char* ppreplk_dense_implementation(int64_t in, int64_t out, int
   try {
     text = ppreplk::dense::implementation(layer, {packed_for[0], packed_for[1], packed_for[2]},
                                           {map[0], map[1], map[2]}, static_cast<Activation>(activation), residual);
-  } catch (const std::exception&) {
+  } catch (const std::invalid_argument&) {
     return nullptr;
   }
   return text.c_str();
