@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,3 +35,47 @@ def replacing(*paths: Path) -> Iterator[list[Path]]:
     finally:
         for partial in partials:
             partial.unlink(missing_ok=True)
+
+
+def replace_files(staging: Path, target: Path, stale: Sequence[str]) -> None:
+    """Put the files in ``staging`` into ``target`` and remove the stale ones there: all of that, or nothing.
+
+    Args:
+        staging: a folder on the same file system, used up by this.
+        target: the folder.
+        stale: names of files that belong to what is replaced.
+
+    Raises:
+        UserError: there is a folder of such a name.
+        OSError: a file cannot be moved; those before it have been put back.
+    """
+    names = sorted(path.name for path in staging.iterdir())
+    for name in (*names, *stale):
+        if (target / name).is_dir():
+            raise UserError(f"{target / name} is a folder, in the place of a file to write; remove it")
+    kept = staging / "kept"
+    kept.mkdir()
+    there = [name for name in (*names, *stale) if (target / name).exists()]
+    for name in there:
+        _link(target / name, kept / name)
+    try:
+        for name in stale:
+            (target / name).unlink(missing_ok=True)
+        for name in names:
+            os.replace(staging / name, target / name)
+    except OSError:
+        for name in names:
+            if name not in there:
+                (target / name).unlink(missing_ok=True)
+        for name in there:
+            _link(kept / name, target / name)
+        raise
+
+
+def _link(source: Path, path: Path) -> None:
+    """A second name for a file, or a copy where the file system has no such thing."""
+    path.unlink(missing_ok=True)
+    try:
+        os.link(source, path)
+    except OSError:
+        shutil.copy2(source, path)

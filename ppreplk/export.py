@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import filecmp
 import logging
-import os
 import shutil
 import tempfile
 import time
@@ -18,6 +17,7 @@ import paddle
 import yaml
 from paddle import nn
 
+from .atomic import replace_files
 from .builders import build_trained_network, prepare_dataset
 from .config import Config, Ops
 from .data import build_dataset, build_transforms
@@ -87,7 +87,7 @@ def export(config: Config, precision: str = FP32) -> Path:
             _check(result, each, config)
         stale = [f"{PROGRAMS[left]}.json" for left in set(PROGRAMS) - set(precisions)]
         with _writing_to(target):
-            _replace(staging, target, stale)
+            replace_files(staging, target, stale)
         done = True
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -112,45 +112,6 @@ def _clear_old_staging(target: Path) -> None:
     for left in target.glob(f"{STAGING}*"):
         if time.time() - left.stat().st_mtime > STAGING_SECONDS:
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _replace(staging: Path, target: Path, stale: Sequence[str]) -> None:
-    """Put the files in ``staging`` into ``target`` and remove the stale ones there: all of that, or nothing.
-
-    Raises:
-        UserError: there is a folder of such a name.
-        OSError: a file cannot be moved; those before it have been put back.
-    """
-    names = sorted(path.name for path in staging.iterdir())
-    for name in (*names, *stale):
-        if (target / name).is_dir():
-            raise UserError(f"{target / name} is a folder, in the place of a file to write; remove it")
-    kept = staging / "kept"
-    kept.mkdir()
-    there = [name for name in (*names, *stale) if (target / name).exists()]
-    for name in there:
-        _link(target / name, kept / name)
-    try:
-        for name in stale:
-            (target / name).unlink(missing_ok=True)
-        for name in names:
-            os.replace(staging / name, target / name)
-    except OSError:
-        for name in names:
-            if name not in there:
-                (target / name).unlink(missing_ok=True)
-        for name in there:
-            _link(kept / name, target / name)
-        raise
-
-
-def _link(source: Path, path: Path) -> None:
-    """A second name for a file, or a copy where the file system has no such thing."""
-    path.unlink(missing_ok=True)
-    try:
-        os.link(source, path)
-    except OSError:
-        shutil.copy2(source, path)
 
 
 def _check(result: Verification, precision: str, config: Config) -> None:
@@ -233,7 +194,7 @@ def verify(
     logits by one constant per image.
 
     Raises:
-        UserError: the network's own outputs are not finite, or there are no real images.
+        UserError: the network's own outputs are not finite, or the transforms make images of another shape.
     """
     network.eval()
     generator = np.random.default_rng(0)

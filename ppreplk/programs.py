@@ -60,7 +60,7 @@ def _load_operators(program: Path, device: str) -> bool:
 @functools.cache
 def _announce_emulation() -> None:
     """Once per process."""
-    logger.info("%s: the %s program rounds as there and multiplies in float32, no faster", NO_BFLOAT16, BF16)
+    logger.info("%s: the %s program runs with the same rounding in float32 arithmetic, no faster", NO_BFLOAT16, BF16)
 
 
 class Predictor:

@@ -504,9 +504,9 @@ def test_a_disk_that_fails_while_programs_are_replaced(project, monkeypatch, fai
     folder = export(config())
     (folder / "inference_bf16.json").write_text("of an export before that")
     before = contents(folder)
-    monkeypatch.setattr("ppreplk.export.os.replace", fail_once)
+    monkeypatch.setattr("ppreplk.atomic.os.replace", fail_once)
     if not links:
-        monkeypatch.setattr("ppreplk.export.os.link", refuse)
+        monkeypatch.setattr("ppreplk.atomic.os.link", refuse)
     with pytest.raises(UserError, match=r"save_inference_dir: cannot write to inference \(No space left on device\)"):
         export(config(LOGITS))
     assert contents(folder) == before
@@ -560,7 +560,7 @@ def test_a_bf16_program_where_nothing_multiplies_bfloat16(project, monkeypatch, 
     _announce_emulation.cache_clear()
     for _ in range(2):
         Predictor("inference", precision="bf16")
-    assert caplog.text.count("multiplies in float32, no faster") == 1
+    assert caplog.text.count("in float32 arithmetic, no faster") == 1
 
 
 def test_fast_programs_that_cannot_be(project, monkeypatch):
