@@ -307,8 +307,13 @@ def test_an_empty_batch():
 
 
 def test_a_layer_that_does_not_exist_has_no_implementation():
-    with pytest.raises(UserError, match=r"no such layer: \(4, 4, 2, 1, 1\)"):
-        dense.implementation((4, 4, 2, 1, 1), False, (1, 8, 8))
+    for layer, size, reason in (
+        ((4, 4, 2, 1, 1), (1, 8, 8), "the kernel must be odd"),
+        ((4, 4, 3, 1, 1), (1, 0, 8), "the map must not be empty"),
+        ((2**40, 2**40, 1, 1, 1), (1, 2**40, 2**40), "could not create"),  # oneDNN's own words
+    ):
+        with pytest.raises(UserError, match=reason):
+            dense.implementation(layer, False, size)
 
 
 @pytest.mark.parametrize(

@@ -46,16 +46,20 @@ def implementation(
         layer: channels in and out, kernel, stride, groups.
         map_size: (N, H, W).
         packed_for: the map the weights were packed for, if another.
+
+    Raises:
+        UserError: there is none; says why.
     """
     function = loading.handle(DENSE).ppreplk_dense_implementation
     sizes = ctypes.c_int64 * 3
-    function.restype = ctypes.c_char_p
+    function.restype = ctypes.c_bool
     function.argtypes = [ctypes.c_int64] * 5 + [ctypes.c_bool, sizes, sizes, ctypes.c_int, ctypes.c_bool]
-    what = ACTIVATIONS.index(activation)
-    found = function(*layer, bfloat16, sizes(*(packed_for or map_size)), sizes(*map_size), what, residual)
-    if found is None:
-        raise UserError(f"there is no such layer: {layer} on {map_size}, packed for {packed_for or map_size}")
-    return found.decode("ascii")
+    function.argtypes += [ctypes.POINTER(ctypes.c_char_p)]
+    what, text = ACTIVATIONS.index(activation), ctypes.c_char_p()
+    where = sizes(*(packed_for or map_size)), sizes(*map_size)
+    if not function(*layer, bfloat16, *where, what, residual, ctypes.byref(text)):
+        raise UserError(text.value.decode("ascii"))
+    return text.value.decode("ascii")
 
 
 def mismatch(major: int, minor: int, runtime: int) -> str | None:

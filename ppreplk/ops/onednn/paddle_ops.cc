@@ -10,7 +10,7 @@
 // once when it is loaded. Packed weights are bytes in a float32 tensor: that is the type in which Paddle
 // passes constants on untouched, and its tensors are aligned to 64 bytes, at which packed weights are fastest.
 
-#include <stdexcept>
+#include <exception>
 #include <string>
 #include <vector>
 
@@ -201,17 +201,20 @@ extern "C" void ppreplk_dense_choose_form(int choice) {
   ppreplk::dense::choose_form(static_cast<ppreplk::dense::FormChoice>(choice));
 }
 
-// Null if the layer or a map is none.
-extern "C" const char* ppreplk_dense_implementation(int64_t in, int64_t out, int64_t kernel, int64_t stride,
-                                                    int64_t groups, bool bfloat16, const int64_t* packed_for,
-                                                    const int64_t* map, int activation, bool residual) {
+// Whether there is one; the text says which, or why not.
+extern "C" bool ppreplk_dense_implementation(int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t groups,
+                                             bool bfloat16, const int64_t* packed_for, const int64_t* map,
+                                             int activation, bool residual, const char** result) {
   thread_local std::string text;
+  bool found = true;
   const Layer layer{in, out, kernel, stride, groups, bfloat16 ? Dtype::bfloat16 : Dtype::float32};
   try {
     text = ppreplk::dense::implementation(layer, {packed_for[0], packed_for[1], packed_for[2]},
                                           {map[0], map[1], map[2]}, static_cast<Activation>(activation), residual);
-  } catch (const std::invalid_argument&) {
-    return nullptr;
+  } catch (const std::exception& error) {
+    text = error.what();
+    found = false;
   }
-  return text.c_str();
+  *result = text.c_str();
+  return found;
 }
