@@ -23,7 +23,7 @@ class Convolution(nn.Layer):
         own = conv.hyperparameters
         self.weight, self.bias = conv.weight, conv.bias
         self.kernel, self.stride = own["kernel_size"], own["stride"]
-        self.groups = own.get("groups", own.get("channels"))
+        self.groups = conv.groups
         self.activation = activation
         self.bfloat16 = bfloat16
 

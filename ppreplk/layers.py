@@ -87,6 +87,10 @@ class DenseConv2D(nn.Conv2D):
             "groups": groups,
         }
 
+    @property
+    def groups(self) -> int:
+        return self.hyperparameters["groups"]
+
 
 # Extents from which, and pixels up to which, a strided or dilated kernel is faster as a dense one of stride 1 through
 # the compiled operator than through Paddle's. Measured with stride 2, forward and backward.
@@ -142,6 +146,11 @@ class DepthwiseConv2D(nn.Layer):
             if bias
             else None
         )
+
+    @property
+    def groups(self) -> int:
+        """As many as channels."""
+        return self.hyperparameters["channels"]
 
     def forward(self, x):
         own = self.hyperparameters

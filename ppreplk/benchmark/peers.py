@@ -70,11 +70,8 @@ def to_torch(model: nn.Layer) -> Any:
         if isinstance(layer, DropPath):
             return _drop_path(torch, layer.rate)
         if isinstance(layer, RepLKNet):
-            parts = list(layer.stem)
-            for index, stage in enumerate(layer.stages):
-                parts += [*stage.blocks, *(layer.transitions[index] if index < len(layer.transitions) else [])]
             head = [convert(layer.norm), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), convert(layer.head)]
-            return torch.nn.Sequential(*map(convert, parts), *head)
+            return torch.nn.Sequential(*map(convert, layer.in_order()), *head)
         return {nn.ReLU: torch.nn.ReLU, nn.GELU: torch.nn.GELU, nn.Identity: torch.nn.Identity}[type(layer)]()
 
     return convert(model)
@@ -82,7 +79,7 @@ def to_torch(model: nn.Layer) -> Any:
 
 def _torch_conv(torch: Any, layer: nn.Layer) -> Any:
     own = layer.hyperparameters
-    groups = own.get("groups", own.get("channels"))
+    groups = layer.groups
     conv = torch.nn.Conv2d(
         own.get("in_channels", groups),
         own.get("out_channels", groups),
@@ -250,9 +247,8 @@ def onnx_network(folded: RepLKNet, size: int) -> bytes:
     graph = OnnxGraph((BATCH, 3, size, size))
 
     def conv(x: str, layer: nn.Layer) -> str:
-        own = layer.hyperparameters
-        groups = own.get("groups", own.get("channels"))
-        return graph.conv(x, to_numpy(layer.weight), to_numpy(layer.bias), own["stride"], groups)
+        stride = layer.hyperparameters["stride"]
+        return graph.conv(x, to_numpy(layer.weight), to_numpy(layer.bias), stride, layer.groups)
 
     def conv_bn(x: str, layer: ConvBN) -> str:
         y = conv(x, layer.conv)
