@@ -35,12 +35,12 @@ CORNERS = [
 ]
 
 
-def sampled_shapes(count):
-    rng = np.random.default_rng(0)
+def sampled_shapes(count, largest=LARGEST, seed=0):
+    rng = np.random.default_rng(seed)
     for _ in range(count):
         height, width = map(int, rng.integers(1, 131, 2))
         batch, channels, kernel = (int(rng.choice(values)) for values in (BATCHES, CHANNELS, KERNELS))
-        yield min(batch, max(1, LARGEST // (channels * height * width))), channels, height, width, kernel
+        yield min(batch, max(1, largest // (channels * height * width))), channels, height, width, kernel
 
 
 # For packed weights: what solves it, map, kernel. The transforms end at 256, and larger maps are cut in tiles.
@@ -226,13 +226,25 @@ def test_packed_weights_and_a_map_that_is_a_view(layout):
 
 @pytest.mark.parametrize("number", range(len(SHAPES)))
 def test_output_and_gradients(impl, number):
-    n, c, h, w, k = SHAPES[number]
+    check_output_and_gradients(impl, number, SHAPES[number], AFFORDABLE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(40))
+def test_output_and_gradients_of_any_size(impl, number):
+    """python -m pytest -m slow tests/test_depthwise_conv.py (two minutes): whole batches, and native beside most."""
+    shapes = list(sampled_shapes(40, largest=10**9, seed=1))
+    check_output_and_gradients(impl, number, shapes[number], affordable=3e9)
+
+
+def check_output_and_gradients(impl, number, shape, affordable):
+    n, c, h, w, k = shape
     x, weight, bias, gradient = operands(n, c, h, w, k, seed=number)
     bias = bias if number % 2 else None
     expected = reference(x, weight, bias, gradient)
     received = with_gradients(lambda *t: ppreplk.depthwise_conv2d(*t, impl=impl), x, weight, bias, gradient)
-    affordable = impl == "compiled" and n * c * h * w * k * k < AFFORDABLE
-    natives = with_gradients(native, x, weight, bias, gradient) if affordable else [None] * 4
+    compare = impl == "compiled" and n * c * h * w * k * k < affordable
+    natives = with_gradients(native, x, weight, bias, gradient) if compare else [None] * 4
     for what, ours, theirs, exact, axis in zip(
         ("output", "gradient of x", "gradient of weight"), received, natives, expected, (1, 1, 0)
     ):
@@ -240,7 +252,7 @@ def test_output_and_gradients(impl, number):
         if impl == "fft":
             assert (error <= 1e-5 * scale.max()).all(), what
         else:
-            allowance = np.abs(theirs - exact).max() if affordable else 0.0
+            allowance = np.abs(theirs - exact).max() if compare else 0.0
             assert (error <= 2 * allowance + 1e-6 * scale).all(), (what, (error / scale).max())
     if bias is not None:
         np.testing.assert_allclose(received[3], expected[3], rtol=0, atol=1e-5 * np.abs(gradient).sum((0, 2, 3)).max())
