@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import UserError
@@ -35,6 +35,24 @@ def replacing(*paths: Path) -> Iterator[list[Path]]:
     finally:
         for partial in partials:
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def creating(folder: Path) -> Iterator[None]:
+    """Create a folder and those it lies in, before the work that fills it; if that fails, remove what is empty of them.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for each in missing:
+            with suppress(OSError):
+                each.rmdir()
+        raise
 
 
 def replace_files(staging: Path, target: Path, stale: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from typing import NoReturn
 
 import paddle
 
@@ -22,14 +23,21 @@ EPILOG = (
 )
 
 
-def config_parser(description: str) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Its errors end as all others do: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"error: {message}; --help lists the arguments\n")
+
+
+def config_parser(description: str) -> Parser:
     """A parser with ``-c`` and ``-o``."""
-    parser = argparse.ArgumentParser(description=description, epilog=EPILOG)
+    parser = Parser(description=description, epilog=EPILOG)
     add_config_arguments(parser)
     return parser
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+def add_config_arguments(parser: Parser) -> None:
     """Give a parser ``-c`` and ``-o``."""
     parser.add_argument("-c", "--config", required=True, help="YAML file in PaddleClas's schema")
     parser.add_argument(
@@ -44,20 +52,23 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 def positive(text: str) -> int:
     """Type of an argument that counts something."""
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
     return value
 
 
-def run(command: Callable[[Config, argparse.Namespace], object], parser: argparse.ArgumentParser) -> int:
+def run(command: Callable[[Config, argparse.Namespace], object], parser: Parser) -> int:
     """Parse, load the configuration, run ``command``; see :func:`run_without_config`."""
     return run_without_config(
         lambda arguments: command(load_config(arguments.config, arguments.override), arguments), parser
     )
 
 
-def run_without_config(command: Callable[[argparse.Namespace], object], parser: argparse.ArgumentParser) -> int:
+def run_without_config(command: Callable[[argparse.Namespace], object], parser: Parser) -> int:
     """Parse, run ``command``; one line and exit code 2 for bad input."""
     arguments = parser.parse_args()
     log_to_terminal()

@@ -17,7 +17,7 @@ import paddle
 import yaml
 from paddle import nn
 
-from .atomic import replace_files
+from .atomic import creating, replace_files
 from .builders import build_trained_network, prepare_dataset
 from .config import Config, Ops
 from .data import build_dataset, build_transforms
@@ -74,26 +74,18 @@ def export(config: Config, precision: str = FP32) -> Path:
     network = build_trained_network(config)
     precisions = [FP32] if precision == FP32 else [FP32, precision]
     target = Path(config.Global.save_inference_dir)
-    is_new = not target.exists()
-    with _writing_to(target):
-        target.mkdir(parents=True, exist_ok=True)
-        _clear_old_staging(target)
-        staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=target))
-    done = False
-    try:
+    with contextlib.ExitStack() as stack:
         with _writing_to(target):
+            stack.enter_context(creating(target))
+            _clear_old_staging(target)
+            staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=target))
+            stack.callback(shutil.rmtree, staging, ignore_errors=True)
             save_programs(network, config, staging, precisions)
         for each, result in verify(network, config, staging, precisions).items():
             _check(result, each, config)
         stale = [f"{PROGRAMS[left]}.json" for left in set(PROGRAMS) - set(precisions)]
         with _writing_to(target):
             replace_files(staging, target, stale)
-        done = True
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        if is_new and not done:
-            with contextlib.suppress(OSError):
-                target.rmdir()
     programs = " and ".join(str(target / f"{PROGRAMS[each]}.json") for each in precisions)
     logger.info("saved %s with %s.pdiparams, and %s beside them", programs, PROGRAMS[FP32], INFERENCE_YAML)
     return target

@@ -193,9 +193,11 @@ def test_weights_that_are_not_finite_fail(project):
     state = paddle.load("weights.pdparams")
     state["head.bias"] = paddle.to_tensor([float("nan"), 0.0, 0.0])
     paddle.save(state, "weights.pdparams")
-    with pytest.raises(UserError, match="the trained network itself gives NaN"):
-        export(config())
-    assert not Path("inference").exists()
+    Path("kept").mkdir()
+    for folder in ("inference/within", "kept/inference"):
+        with pytest.raises(UserError, match="the trained network itself gives NaN"):
+            export(config(f"Global.save_inference_dir={folder}"))
+    assert not Path("inference").exists() and not [*Path("kept").iterdir()]
 
 
 def test_an_unreadable_image_is_named(project):

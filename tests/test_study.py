@@ -149,6 +149,7 @@ def test_without_matplotlib_the_study_says_so_and_writes_its_tables(tmp_path, mo
 )
 def test_bad_input_is_one_line_and_exit_code_2(colour_project, tool, arguments, parts):
     assert_one_line_and_exit_2(run_tool(tool, *arguments, cwd=colour_project), *parts)
+    assert not (colour_project / "output").exists()
 
 
 # --------------------------------------------------------------------------------------------------------

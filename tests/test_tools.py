@@ -59,6 +59,22 @@ def test_bad_input_is_one_line_and_exit_code_2(colour_project, tool, arguments, 
     assert not (colour_project / "output").exists() and not (colour_project / "inference").exists()
 
 
+@pytest.mark.parametrize(
+    "tool, arguments, parts",
+    [
+        ("train", [], ["-c/--config"]),
+        ("export", ["-c", "config.yaml", "--precision", "fp16"], ["--precision", "'fp16'", "'bf16'"]),
+        ("benchmark", ["conv", "--rounds", "0"], ["--rounds", "a whole number from 1 on", "'0'"]),
+        ("benchmark", ["conv", "--rounds", "few"], ["--rounds", "a whole number from 1 on", "'few'"]),
+        ("complexity", ["part"], ["'part'", "'parts'"]),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_exit_code_2(tmp_path, tool, arguments, parts):
+    process = run_tool(tool, *arguments, cwd=tmp_path)
+    assert_one_line_and_exit_2(process, *parts, "--help")
+    assert "usage" not in process.stderr
+
+
 def test_imagenet_recipe_without_the_data_says_what_to_do(tmp_path):
     process = run_tool("train", "-c", ROOT / "configs" / "replknet31b.yaml", cwd=tmp_path)
     parts = ["./dataset/ILSVRC2012/train_list.txt", str(tmp_path), "path label", "configs/digits.yaml"]

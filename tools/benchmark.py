@@ -1,6 +1,5 @@
 """Measure: python tools/benchmark.py conv, model, train, or data -c configs/replknet31b.yaml"""
 
-import argparse
 import sys
 
 from ppreplk.benchmark.data import measure_data
@@ -8,7 +7,7 @@ from ppreplk.benchmark.figures import check_figure, plot_kernel_sizes
 from ppreplk.benchmark.layer import SHAPES, measure_layers
 from ppreplk.benchmark.network import measure_network, measure_training
 from ppreplk.benchmark.tables import check_destination, write_table
-from ppreplk.cli import add_config_arguments, positive, run_without_config
+from ppreplk.cli import Parser, add_config_arguments, positive, run_without_config
 from ppreplk.config import load_config
 from ppreplk.errors import UserError
 from ppreplk.runtime import available_cores
@@ -50,15 +49,15 @@ def main(arguments):
 
 
 def parser():
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("--rounds", type=positive, default=7, help="turns each contestant takes; medians are over them")
     common.add_argument(
         "--output", action="append", default=[], metavar="FILE", help="also write the table to this .md or .csv file"
     )
-    top = argparse.ArgumentParser(description="Measure speed. Contestants take turns in one process.")
+    top = Parser(description="Measure speed. Contestants take turns in one process.")
     subjects = top.add_subparsers(required=True, metavar="SUBJECT")
 
-    threads = argparse.ArgumentParser(add_help=False)
+    threads = Parser(add_help=False)
     threads.add_argument("--threads", type=positive, default=available_cores(), help="math threads; default: all")
 
     subject = subjects.add_parser("conv", parents=[common, threads], help="one depthwise layer")
@@ -72,7 +71,7 @@ def parser():
     subject.add_argument("--figure", metavar="FILE", help="with --kernel: plot times to this .png or .svg file")
     subject.set_defaults(measure=conv)
 
-    network = argparse.ArgumentParser(add_help=False)
+    network = Parser(add_help=False)
     network.add_argument("--name", default="RepLKNet31B", help="network; default: RepLKNet31B")
 
     subject = subjects.add_parser("model", parents=[common, network], help="a network in inference form")

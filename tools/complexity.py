@@ -1,10 +1,9 @@
 """Parameters and multiply-adds: python tools/complexity.py parts RepLKNet31B --size 224"""
 
-import argparse
 import sys
 
 from ppreplk.benchmark.tables import check_destination, write_table
-from ppreplk.cli import EPILOG, positive, run_without_config
+from ppreplk.cli import EPILOG, Parser, positive, run_without_config
 from ppreplk.runtime import available_cores, set_threads, use_vector_units
 from ppreplk.study.sizes import part_table, variant_table
 
@@ -20,11 +19,11 @@ def main(arguments):
 
 
 def parser():
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument(
         "--output", action="append", default=[], metavar="FILE", help="also write the table to this .md or .csv file"
     )
-    top = argparse.ArgumentParser(description="Count parameters and multiply-adds.", epilog=EPILOG)
+    top = Parser(description="Count parameters and multiply-adds.", epilog=EPILOG)
     subjects = top.add_subparsers(required=True, metavar="SUBJECT")
 
     subject = subjects.add_parser("parts", parents=[common], help="one network, stage by stage, in every form")

@@ -1,9 +1,8 @@
 """Convert published weights: python tools/convert.py RepLKNet-31B_ImageNet-1K_224.pth replknet31b_224.pdparams"""
 
-import argparse
 import sys
 
-from ppreplk.cli import positive, run_without_config
+from ppreplk.cli import Parser, positive, run_without_config
 from ppreplk.predict import predict_with_weights
 from ppreplk.weights import convert
 
@@ -15,7 +14,7 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Convert a checkpoint of any layout to weights under this package's names.",
         epilog="docs/weights.md lists the published files. PyTorch is not needed; nothing in the file is executed.",
     )

@@ -1,9 +1,8 @@
 """Effective receptive field: python tools/erf.py --model RepLKNet31B=WEIGHTS --images FOLDER"""
 
-import argparse
 import sys
 
-from ppreplk.cli import positive, run_without_config
+from ppreplk.cli import Parser, positive, run_without_config
 from ppreplk.runtime import available_cores, set_threads, use_vector_units
 from ppreplk.study.receptive_field import MEAN, STD, Images, compare, read_subject
 
@@ -17,7 +16,7 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Which pixels the centre of a network's last feature map depends on.")
+    parser = Parser(description="Which pixels the centre of a network's last feature map depends on.")
     parser.add_argument(
         "--model",
         action="append",

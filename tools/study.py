@@ -1,9 +1,8 @@
 """The paper's tables at small scale: python tools/study.py run -c configs/digits.yaml"""
 
-import argparse
 import sys
 
-from ppreplk.cli import EPILOG, add_config_arguments, positive, run_without_config
+from ppreplk.cli import EPILOG, Parser, add_config_arguments, positive, run_without_config
 from ppreplk.study.recipes import write_recipes
 from ppreplk.study.rows import TABLES
 from ppreplk.study.small import study
@@ -20,7 +19,7 @@ def recipes(arguments):
 
 
 def parser():
-    top = argparse.ArgumentParser(description="The networks of the paper's tables 2, 3, 4, 5 and 11.", epilog=EPILOG)
+    top = Parser(description="The networks of the paper's tables 2, 3, 4, 5 and 11.", epilog=EPILOG)
     tasks = top.add_subparsers(required=True, metavar="TASK")
 
     task = tasks.add_parser("run", help="train them at small scale and compare")

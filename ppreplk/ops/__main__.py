@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from ..cli import run_without_config
+from ..cli import Parser, run_without_config
 from .build import DENSE, DEPTHWISE, build_library
 
 
@@ -13,6 +13,6 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m ppreplk.ops", description=__doc__)
+    parser = Parser(prog="python -m ppreplk.ops", description=__doc__)
     parser.add_argument("--fast", action="store_true", help="also those of programs with Global.export_runtime=fast")
     sys.exit(run_without_config(main, parser))

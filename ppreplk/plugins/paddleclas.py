@@ -10,7 +10,6 @@ registers them and hands over to PaddleClas's own engine; so do ``eval`` and ``e
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import importlib.util
 import sys
@@ -18,6 +17,7 @@ from types import ModuleType
 
 from paddle import nn
 
+from ..cli import Parser
 from ..errors import UserError
 from ..models import build_model, list_models
 
@@ -63,7 +63,7 @@ def _entry_point(name: str):
 
 def main() -> int:
     """Run PaddleClas's engine on a configuration, our networks registered."""
-    parser = argparse.ArgumentParser(prog="python -m ppreplk.plugins.paddleclas", description=__doc__.split("\n")[0])
+    parser = Parser(prog="python -m ppreplk.plugins.paddleclas", description=__doc__.split("\n")[0])
     parser.add_argument("mode", choices=["train", "eval", "export"])
     parser.add_argument("-c", "--config", required=True, help="YAML file")
     parser.add_argument("-o", "--override", action="append", default=[], help="Key.sub=value; may be repeated")

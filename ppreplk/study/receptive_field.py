@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import paddle
 from paddle import nn
 
 from .. import figures
-from ..atomic import replacing
+from ..atomic import creating, replacing
 from ..benchmark.tables import Table, write_table
 from ..builders import build_network
 from ..config import ArchConfig, read_ops
@@ -82,17 +83,20 @@ def compare(subjects: Sequence[Subject], images: Images, output: str, layer: str
         raise UserError(f"the networks would share file names: {', '.join(labels)}; give each once")
     transforms = build_transforms(read_ops(preparation(images), "images"), NORMALIZED_CHW)
     paths = find_images(images.place)[: images.limit]
+    models = {subject.label: trained(subject) for subject in subjects}  # complains before minutes are spent on one
     folder = Path(output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot create {folder} ({error.strerror or error})") from error
     maps = {}
-    for subject in subjects:
-        maps[subject.label] = measure(subject, paths, transforms, layer)
-        with replacing(folder / f"{subject.label}.npy") as [partial], open(partial, "wb") as file:
-            np.save(file, maps[subject.label])
-        figures.heat_maps({subject.label: scaled_scores(maps[subject.label])}, folder / f"{subject.label}.png")
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(creating(folder))
+        except OSError as error:
+            raise UserError(f"cannot create {folder} ({error.strerror or error})") from error
+        for label, model in models.items():
+            with progress(paths, len(paths), label) as bar:
+                values = maps[label] = mean_contribution_map(model, _tensors(bar, transforms), layer)
+            with replacing(folder / f"{label}.npy") as [partial], open(partial, "wb") as file:
+                np.save(file, values)
+            figures.heat_maps({label: scaled_scores(values)}, folder / f"{label}.png")
     figures.heat_maps({label: scaled_scores(values) for label, values in maps.items()}, folder / "erf.png")
     rows = [
         [label, *(f"{100 * high_contribution_area(values, share)[1]:.1f}" for share in SHARES)]
@@ -115,18 +119,8 @@ def preparation(images: Images) -> list[dict]:
     ]
 
 
-def measure(subject: Subject, paths: Sequence[str], transforms: Pipeline, layer: str | None = None) -> np.ndarray:
-    """The mean contribution map of one network, (H, W) float64; one image is in memory at a time.
-
-    Raises:
-        UserError: see :func:`compare`.
-    """
-    model = trained(subject)
-    with progress(paths, len(paths), subject.label) as bar:
-        return mean_contribution_map(model, _tensors(bar, transforms), layer)
-
-
-def _tensors(paths: Sequence[str], transforms: Pipeline) -> Iterator[tuple[str, paddle.Tensor]]:
+def _tensors(paths: Iterable[str], transforms: Pipeline) -> Iterator[tuple[str, paddle.Tensor]]:
+    """Names and images, one of which is in memory at a time."""
     rng = np.random.default_rng(0)
     for path in paths:
         yield path, paddle.to_tensor(load_image(path, transforms, rng)[None])
