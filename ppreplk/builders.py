@@ -69,7 +69,9 @@ def _paddleclas_network(arch: ArchConfig) -> nn.Layer:
 
         names = [name for name in dir(backbone) if name[0].isupper() and callable(getattr(backbone, name))]
     if arch.name not in names:
-        raise UserError(f"Arch.name: unknown model {arch.name!r}{nearest(arch.name, [*list_models(), *names])}")
+        ours = list_models()
+        listed = [*ours, "backbones of paddleclas"] if names else ours
+        raise UserError(f"Arch.name: unknown model {arch.name!r}{nearest(arch.name, [*ours, *names], listed)}")
     try:
         return getattr(backbone, arch.name)(class_num=arch.class_num, **arch.arguments)
     except TypeError as error:

@@ -14,8 +14,11 @@ class UserError(ValueError):
     """
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the nearest known names, or all of them if none is near."""
+def nearest(name: str, known: Iterable[str], listed: Iterable[str] | None = None) -> str:
+    """The end of a message about an unknown name: the nearest known names.
+
+    If none is near, it is all of them, or those in ``listed`` where all would be too many.
+    """
     known = sorted(known)
     if not known:
         return "; there are none to choose from"
@@ -23,4 +26,4 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(name).lower(), by_folded, n=3, cutoff=0.5)
     if close:
         return "; did you mean " + " or ".join(by_folded[match] for match in close) + "?"
-    return "; known: " + ", ".join(known)
+    return "; known: " + ", ".join(known if listed is None else sorted(listed))

@@ -252,7 +252,7 @@ def write_predictions(predictions: Iterable[Prediction], output: str) -> None:
     if path.suffix not in (".json", ".csv"):
         raise UserError(f"--output: expected a file ending in .json or .csv, got {output}")
     if path.is_dir() or not path.absolute().parent.is_dir():
-        raise UserError(f"--output: {output} is a folder, or its own folder does not exist")
+        raise UserError(f"--output: {output} is a folder, or the folder it is in does not exist")
     predictions = list(predictions)
     with replacing(path) as (partial,), open(partial, "w", encoding="utf-8", newline="") as file:
         if path.suffix == ".json":

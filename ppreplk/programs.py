@@ -94,7 +94,7 @@ class Predictor:
             self._predictor = paddle.inference.create_predictor(config)
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[-1]
-            raise UserError(f"{program}: cannot be loaded ({reason}); export it again") from error
+            raise UserError(f"{program} or {weights} cannot be loaded ({reason}); export them again") from error
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Outputs (N, K) for images (N, C, H, W) float32."""

@@ -188,6 +188,7 @@ def test_bad_values_are_refused_in_one_line(tmp_path, override, message):
 @pytest.mark.parametrize(
     "override, build, message",
     [
+        ("Arch.name=Nonsense", "network", r"unknown model 'Nonsense'; known: MobileNetV2LK, .*, RepLKNetXL.{0,25}$"),
         ("Arch.name=RepLKNet31", "network", r"Arch\.name: unknown model 'RepLKNet31'; did you mean .*RepLKNet31B"),
         ("Arch.drop_path=0.1", "network", r"Arch\.drop_path: unknown key; did you mean drop_path_rate"),
         ("Arch.layers=[2]", "network", r"Arch: large_kernel_sizes, layers and channels need one entry per stage"),

@@ -166,7 +166,7 @@ def test_the_tool_reports_and_checks(tmp_path, photograph):
     [
         (["nothing.pth", "a.pdparams"], "no checkpoint at nothing.pth"),
         ([GOLDEN / "tiny_reparam5.pth", "a.pth"], "a.pth: expected a file ending in .pdparams or .safetensors"),
-        ([GOLDEN / "tiny_reparam5.pth", "nowhere/a.pdparams"], "its own folder does not exist"),
+        ([GOLDEN / "tiny_reparam5.pth", "nowhere/a.pdparams"], "the folder it is in does not exist"),
         ([GOLDEN / "tiny_reparam5.pth", "a.pdparams", "--ema"], "has no averaged weights"),
     ],
 )

@@ -99,7 +99,7 @@ def convert(src: str | Path, dst: str | Path, ema: bool = False) -> Conversion:
     if dst.suffix not in WRITERS:
         raise UserError(f"{dst}: expected a file ending in {' or '.join(WRITERS)}")
     if dst.is_dir() or not dst.absolute().parent.is_dir():
-        raise UserError(f"{dst} is a folder, or its own folder does not exist")
+        raise UserError(f"{dst} is a folder, or the folder it is in does not exist")
     raw = read_weights(src, ema)
     translated = translate(raw.state, str(src))
     if translated.layout is None:

@@ -139,7 +139,7 @@ class _Machine:
     def take(self, count: int) -> memoryview:
         """The next ``count`` bytes."""
         if count < 0 or self.position + count > len(self.data):
-            raise UserError("the file ends in the middle of its pickle; download it again")
+            raise UserError("the file is cut off; download or save it again")
         piece = self.data[self.position : self.position + count]
         self.position += count
         return piece
