@@ -275,7 +275,7 @@ print(time.perf_counter() - start, peak_memory() - before)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, suffix", [("RepLKNet31B", "pdparams"), ("RepLKNetXL", "safetensors")])
-def test_full_size_weights_convert_in_seconds(tmp_path, name, suffix):
+def test_full_size_weights_convert_in_their_own_memory(tmp_path, name, suffix):
     """python -m pytest -m slow -s tests/test_convert.py: prints seconds and peak memory."""
     rng = np.random.default_rng(0)
     state = {key: rng.standard_normal(value.shape, np.float32) for key, value in stand_ins(name).items()}
@@ -288,7 +288,7 @@ def test_full_size_weights_convert_in_seconds(tmp_path, name, suffix):
     seconds, peak = map(float, output.splitlines()[-1].split())
     print(f"\n{name}: {size / 1e6:.0f} MB of weights in {seconds:.1f} s, peak memory {peak / 1e6:.0f} MB")
     assert f"architecture: {name}, 1000 classes" in output
-    assert seconds < 60 and peak < 1.1 * size
+    assert peak < 1.1 * size
     start, converted = time.perf_counter(), load_checkpoint(target)
     assert all((converted[key] == value).all() for key, value in state.items()) and len(converted) == len(state)
     print(f"read and compared in {time.perf_counter() - start:.1f} s")
