@@ -37,16 +37,32 @@ def replacing(*paths: Path) -> Iterator[list[Path]]:
             partial.unlink(missing_ok=True)
 
 
-@contextmanager
-def creating(folder: Path) -> Iterator[None]:
-    """Create a folder and those it lies in, before the work that fills it; if that fails, remove what is empty of them.
+def make_folder(folder: Path, setting: str | None = None) -> None:
+    """Create a folder and those it lies in, unless they exist.
+
+    Args:
+        setting: where the user named it, for the message.
 
     Raises:
-        OSError: it cannot be created.
+        UserError: it cannot be created.
     """
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        where = "" if setting is None else f"{setting}: "
+        raise UserError(f"{where}cannot create {folder} ({error.strerror or error})") from error
+
+
+@contextmanager
+def creating(folder: Path, setting: str | None = None) -> Iterator[None]:
+    """:func:`make_folder` before the work that fills it; where the block fails, what is empty of it goes again.
+
+    Raises:
+        UserError: it cannot be created.
+    """
+    missing = [each for each in (folder, *folder.parents) if not os.path.exists(each)]
+    try:
+        make_folder(folder, setting)
         yield
     except BaseException:
         for each in missing:

@@ -74,18 +74,20 @@ def export(config: Config, precision: str = FP32) -> Path:
     network = build_trained_network(config)
     precisions = [FP32] if precision == FP32 else [FP32, precision]
     target = Path(config.Global.save_inference_dir)
-    with contextlib.ExitStack() as stack:
+    with creating(target, "Global.save_inference_dir"):
         with _writing_to(target):
-            stack.enter_context(creating(target))
             _clear_old_staging(target)
             staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=target))
-            stack.callback(shutil.rmtree, staging, ignore_errors=True)
-            save_programs(network, config, staging, precisions)
-        for each, result in verify(network, config, staging, precisions).items():
-            _check(result, each, config)
-        stale = [f"{PROGRAMS[left]}.json" for left in set(PROGRAMS) - set(precisions)]
-        with _writing_to(target):
-            replace_files(staging, target, stale)
+        try:
+            with _writing_to(target):
+                save_programs(network, config, staging, precisions)
+            for each, result in verify(network, config, staging, precisions).items():
+                _check(result, each, config)
+            stale = [f"{PROGRAMS[left]}.json" for left in set(PROGRAMS) - set(precisions)]
+            with _writing_to(target):
+                replace_files(staging, target, stale)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
     programs = " and ".join(str(target / f"{PROGRAMS[each]}.json") for each in precisions)
     logger.info("saved %s with %s.pdiparams, and %s beside them", programs, PROGRAMS[FP32], INFERENCE_YAML)
     return target

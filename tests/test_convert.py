@@ -275,7 +275,7 @@ print(time.perf_counter() - start, peak_memory() - before)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, suffix", [("RepLKNet31B", "pdparams"), ("RepLKNetXL", "safetensors")])
-def test_full_size_weights_convert_in_their_own_memory(tmp_path, name, suffix):
+def test_full_size_weights_convert_in_little_memory(tmp_path, name, suffix):
     """python -m pytest -m slow -s tests/test_convert.py: prints seconds and peak memory."""
     rng = np.random.default_rng(0)
     state = {key: rng.standard_normal(value.shape, np.float32) for key, value in stand_ins(name).items()}

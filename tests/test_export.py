@@ -116,7 +116,7 @@ def test_without_evaluation_data_photographs_are_used(project, caplog):
     [
         ("Global.pretrained_model=null", "Global.pretrained_model is not set"),
         ("Global.pretrained_model=absent", "no checkpoint at absent"),
-        ("Global.save_inference_dir=config.yaml", "save_inference_dir: cannot write to config.yaml"),
+        ("Global.save_inference_dir=config.yaml", "save_inference_dir: cannot create config.yaml"),
         ("Global.image_shape=[3, 48, 48]", r"make images of shape \[3, 32, 32\], but Global.image_shape is"),
         ("Infer=null", "the section Infer is missing"),
     ],

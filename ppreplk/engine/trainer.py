@@ -11,6 +11,7 @@ from pathlib import Path
 import paddle
 from paddle import nn
 
+from ..atomic import make_folder
 from ..builders import (
     build_loss,
     build_metric,
@@ -123,10 +124,7 @@ class Trainer:
         if rank() > 0:
             self._fit_epochs(output)
             return self.state
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"Global.output_dir: cannot create {output} ({error.strerror})") from error
+        make_folder(output, "Global.output_dir")
         if not os.access(output, os.W_OK):
             raise UserError(f"Global.output_dir: {output} cannot be written to")
         with log_to_file(output / "train.log"):

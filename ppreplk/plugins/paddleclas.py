@@ -10,6 +10,7 @@ registers them and hands over to PaddleClas's own engine; so do ``eval`` and ``e
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import importlib.util
 import sys
@@ -17,7 +18,7 @@ from types import ModuleType
 
 from paddle import nn
 
-from ..cli import Parser
+from ..cli import Parser, add_config_arguments, run_without_config
 from ..errors import UserError
 from ..models import build_model, list_models
 
@@ -61,24 +62,14 @@ def _entry_point(name: str):
     return build
 
 
-def main() -> int:
+def main(arguments: argparse.Namespace) -> None:
     """Run PaddleClas's engine on a configuration, our networks registered."""
-    parser = Parser(prog="python -m ppreplk.plugins.paddleclas", description=__doc__.split("\n")[0])
-    parser.add_argument("mode", choices=["train", "eval", "export"])
-    parser.add_argument("-c", "--config", required=True, help="YAML file")
-    parser.add_argument("-o", "--override", action="append", default=[], help="Key.sub=value; may be repeated")
-    arguments = parser.parse_args()
-    try:
-        if "ppcls" not in register():
-            raise UserError("PaddleClas's engine is only in a source checkout: run this in its folder")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if "ppcls" not in register():
+        raise UserError("PaddleClas's engine is only in a source checkout: run this in its folder")
     config = _ppcls("utils.config").get_config(arguments.config, overrides=arguments.override, show=False)
     config.profiler_options = None
     engine = _ppcls("engine.engine").Engine(config, mode=arguments.mode)
     getattr(engine, arguments.mode)()
-    return 0
 
 
 def _ppcls(module: str) -> ModuleType:
@@ -86,4 +77,7 @@ def _ppcls(module: str) -> ModuleType:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = Parser(prog="python -m ppreplk.plugins.paddleclas", description=__doc__.split("\n")[0])
+    parser.add_argument("mode", choices=["train", "eval", "export"])
+    add_config_arguments(parser)
+    sys.exit(run_without_config(main, parser))

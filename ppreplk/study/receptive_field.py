@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,11 +85,7 @@ def compare(subjects: Sequence[Subject], images: Images, output: str, layer: str
     models = {subject.label: trained(subject) for subject in subjects}  # complains before minutes are spent on one
     folder = Path(output)
     maps = {}
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(creating(folder))
-        except OSError as error:
-            raise UserError(f"cannot create {folder} ({error.strerror or error})") from error
+    with creating(folder):
         for label, model in models.items():
             with progress(paths, len(paths), label) as bar:
                 values = maps[label] = mean_contribution_map(model, _tensors(bar, transforms), layer)

@@ -7,8 +7,7 @@ from string import Template
 
 import yaml
 
-from ..atomic import replacing
-from ..errors import UserError
+from ..atomic import make_folder, replacing
 from .rows import MOBILENET, ROWS, Row
 
 GPUS = 8
@@ -53,10 +52,7 @@ def write_recipes(folder: str | Path) -> list[Path]:
     paths = []
     for row in ROWS:
         path = Path(folder) / f"{row.recipe}.yaml"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot create {path.parent} ({error.strerror or error})") from error
+        make_folder(path.parent)
         with replacing(path) as [partial]:
             partial.write_text(recipe(row), encoding="utf-8")
         paths.append(path)

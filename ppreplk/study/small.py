@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import figures
-from ..atomic import replacing
+from ..atomic import make_folder, replacing
 from ..benchmark.tables import Table, write_table
 from ..config import load_config, override, read_yaml
 from ..engine import train
@@ -123,10 +123,7 @@ def study(config: str, tables: Sequence[int], seeds: int, output: str, overrides
     for run in runs[: len(runs) // seeds]:
         load_config(config, run.overrides)  # complains before anything is trained
     folder = Path(output) / RESULTS
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot create {folder} ({error.strerror or error})") from error
+    make_folder(folder)
     finished = {run.name: result for run in runs if (result := read_result(run, config, folder)) is not None}
     left = [run for run in runs if run.name not in finished]
     logger.info("%d runs, %d of them finished before, results in %s", len(runs), len(finished), folder)
