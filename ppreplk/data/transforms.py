@@ -12,6 +12,7 @@ Type hints here are evaluated at run time, so they keep to what Python 3.9 can e
 
 import io
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Callable, Literal, Optional, Union
@@ -209,7 +210,7 @@ class CropImage:
         return crop(image, left, top, *self.size)
 
 
-class RandomCrop:
+class RandomCrop(ABC):
     """A random part of the image, resized to ``size``: what the two variants below share.
 
     Args:
@@ -224,9 +225,9 @@ class RandomCrop:
         self.backend = backend
         self.resize = _resizer(interpolation, backend)
 
+    @abstractmethod
     def box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """left, top, width and height of the part to keep of a ``width`` x ``height`` image."""
-        raise NotImplementedError
 
     def __call__(self, image: Picture, rng: np.random.Generator) -> Picture:
         return self.resize(crop(image, *self.box(*size_of(image), rng)), *self.size)
