@@ -47,7 +47,7 @@ def register() -> list[str]:
 def _exists(package: str) -> bool:
     try:
         return importlib.util.find_spec(package) is not None
-    except ModuleNotFoundError:  # of the parent
+    except ImportError:  # of the parent: not there, or the paddleclas.py of a checkout, which is no package
         return False
 
 
