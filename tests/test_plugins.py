@@ -67,5 +67,8 @@ def test_in_a_checkout_its_engine_gets_the_configuration_and_our_networks(tmp_pa
         (tmp_path / name).write_text(text)
     command = [sys.executable, "-m", "ppreplk.plugins.paddleclas", "train", "-c", "some.yaml", "-o", "Global.epochs=3"]
     process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 2 and process.stderr.splitlines()[-1] == "error: no configuration file at some.yaml"
+    (tmp_path / "some.yaml").touch()
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert process.returncode == 0, process.stderr
     assert process.stdout.splitlines()[-1] == "some.yaml ['Global.epochs=3'] 7"

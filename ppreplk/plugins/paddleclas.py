@@ -14,6 +14,7 @@ import argparse
 import importlib
 import importlib.util
 import sys
+from pathlib import Path
 from types import ModuleType
 
 from paddle import nn
@@ -66,6 +67,8 @@ def main(arguments: argparse.Namespace) -> None:
     """Run PaddleClas's engine on a configuration, our networks registered."""
     if "ppcls" not in register():
         raise UserError("PaddleClas's engine is only in a source checkout: run this in its folder")
+    if not Path(arguments.config).is_file():
+        raise UserError(f"no configuration file at {arguments.config}")
     config = _ppcls("utils.config").get_config(arguments.config, overrides=arguments.override, show=False)
     config.profiler_options = None
     engine = _ppcls("engine.engine").Engine(config, mode=arguments.mode)
