@@ -52,7 +52,7 @@ setup(
     license="Apache-2.0",
     package_dir={"": "."},  # an editable install is then a plain path, which a folder called ppreplk cannot shadow
     packages=find_packages(include=["ppreplk", "ppreplk.*"]),
-    package_data={"ppreplk.ops": ["common/*", "cpu/*", "onednn/*"]},  # C++ sources, compiled when somebody asks
+    package_data={"ppreplk.ops": ["csrc/*/*"]},  # C++ sources, compiled when somebody asks
     python_requires=">=3.9",
     install_requires=REQUIREMENTS,
     extras_require={

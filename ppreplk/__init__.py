@@ -1,15 +1,23 @@
-"""RepLKNet for PaddlePaddle: 31x31 depthwise kernels, trained with a parallel kernel that is merged away."""
+"""RepLKNet for PaddlePaddle: 31x31 depthwise kernels, trained with a parallel kernel that is merged away.
 
+Names are imported when they are first used: what runs an exported program loads no network code.
+"""
+
+from __future__ import annotations
+
+import importlib
 import warnings
+from typing import TYPE_CHECKING, Any
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="No ccache found")  # Paddle warns about a compiler cache on import
     import paddle  # noqa: F401
 
-from . import complexity, erf, models, optim, weights
-from .models import build_model, list_models
-from .ops import depthwise_conv2d, load_ops
-from .reparam import fold, reparameterize
+if TYPE_CHECKING:
+    from . import complexity, erf, models, optim, weights
+    from .models import build_model, list_models
+    from .nn import fold, reparameterize
+    from .ops import depthwise_conv2d, load_ops
 
 __version__ = "0.1.0"
 
@@ -26,3 +34,27 @@ __all__ = [
     "reparameterize",
     "weights",
 ]
+
+_HOMES = {
+    "build_model": "models",
+    "depthwise_conv2d": "ops",
+    "fold": "nn",
+    "list_models": "models",
+    "load_ops": "ops",
+    "reparameterize": "nn",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    else:
+        value = importlib.import_module(f".{name}", __name__)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

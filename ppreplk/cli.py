@@ -12,8 +12,8 @@ from typing import NoReturn
 import paddle
 
 from .config import Config, load_config
-from .errors import UserError
-from .log import log_to_terminal
+from .utils.errors import UserError
+from .utils.log import log_to_terminal
 
 BAD_INPUT = 2
 INTERRUPTED = 130

@@ -16,10 +16,10 @@ import yaml
 from PIL import Image
 
 import ppreplk
-from ppreplk.errors import UserError
+from ppreplk.checkpoints import load_checkpoint, load_weights
 from ppreplk.ops.build import find_compiler
-from ppreplk.runtime import use_vector_units
-from ppreplk.weights import load_checkpoint, load_weights
+from ppreplk.utils.device import use_vector_units
+from ppreplk.utils.errors import UserError
 
 use_vector_units()  # before the math library is used: every process of a test then rounds alike
 
@@ -124,7 +124,8 @@ def run_tool(name: str, *arguments: str, cwd: Path, env: dict | None = None) -> 
 def run_python(code: str, *arguments: str | Path) -> str:
     """Run ``code`` in a process of its own, with these modules beside it; what it prints."""
     command = [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert process.returncode == 0, process.stderr
     return process.stdout

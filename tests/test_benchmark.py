@@ -21,10 +21,11 @@ from conftest import (
 from paddle.base import core
 from PIL import Image
 
-from ppreplk.benchmark import network, peers
+from ppreplk.benchmark import networks as network
+from ppreplk.benchmark import peers
 from ppreplk.benchmark.timing import take_turns
-from ppreplk.ops import dense
-from ppreplk.runtime import available_cores, set_threads
+from ppreplk.ops import onednn as dense
+from ppreplk.utils.device import available_cores, set_threads
 
 EAGER = [f"Paddle, eager, {impl}" for impl in ("native", "fft", "compiled")]
 PROGRAMS = [f"Paddle Inference, {form}" for form in ("native", "native bf16", "compiled", "fast", "fast bf16")]

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, require_fast_operators, run_tool
 
-from ppreplk.errors import UserError
-from ppreplk.ops import build, headers, loading
+from ppreplk.ops import build, loading
+from ppreplk.ops import onednn_headers as headers
+from ppreplk.utils.errors import UserError
 
 
 @pytest.fixture

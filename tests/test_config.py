@@ -7,11 +7,14 @@ import pytest
 import yaml
 from conftest import ROOT, colour_config, write_config
 
-from ppreplk.builders import build_loss, build_metric, build_network, build_optimizer, build_schedule
-from ppreplk.config import load_config, parse_number, read_ops
+from ppreplk.config.checking import load_config, parse_number, read_ops
 from ppreplk.data import build_transforms
 from ppreplk.data.transforms import NORMALIZED, NORMALIZED_CHW
-from ppreplk.errors import UserError
+from ppreplk.models.arch import build_network
+from ppreplk.training.losses import build_loss
+from ppreplk.training.metrics import build_metric
+from ppreplk.training.optimizers import build_optimizer, build_schedule
+from ppreplk.utils.errors import UserError
 
 
 def load(tmp_path, *overrides, **sections):

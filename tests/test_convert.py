@@ -23,13 +23,13 @@ from conftest import (
 from torch_files import Storage, Tensor, as_torch, tensors, write_zip
 
 import ppreplk
-from ppreplk import builders
-from ppreplk.config import load_config
-from ppreplk.errors import UserError
-from ppreplk.preprocessing import check_preprocessing
-from ppreplk.weights import convert, load_checkpoint, load_weights
-from ppreplk.weights.architecture import infer, shapes_of
-from ppreplk.weights.layouts import translate
+from ppreplk.checkpoints import convert, load_checkpoint, load_weights
+from ppreplk.checkpoints import pretrained as builders
+from ppreplk.checkpoints.preprocessing import check_preprocessing
+from ppreplk.config.checking import load_config
+from ppreplk.models.replknet.layouts import translate
+from ppreplk.models.replknet.recognition import infer, shapes_of
+from ppreplk.utils.errors import UserError
 
 VARIANTS = [name for name in ppreplk.list_models() if name.startswith("RepLKNet")]
 

@@ -11,11 +11,10 @@ from conftest import ROOT, colour_config
 from PIL import Image, ImageEnhance, ImageOps
 from sklearn.datasets import load_sample_image
 
-from ppreplk.builders import prepare_dataset
-from ppreplk.config import SplitConfig, construct, load_config, read_ops
+from ppreplk.config.checking import SplitConfig, construct, load_config, read_ops
 from ppreplk.data import ImageFolderDataset, ImageNetDataset, Pipeline, build_dataset, build_loader, build_transforms
 from ppreplk.data.datasets import find_images
-from ppreplk.data.digits import prepare_digits
+from ppreplk.data.digits import prepare_dataset, prepare_digits
 from ppreplk.data.loader import Loader
 from ppreplk.data.mixing import CutmixOperator, MixupCutmixHybrid, MixupOperator, OpSampler
 from ppreplk.data.randaugment import MAX_LEVEL, Draw, RandAugment, operators
@@ -35,7 +34,7 @@ from ppreplk.data.transforms import (
     as_array,
     as_pillow,
 )
-from ppreplk.errors import UserError
+from ppreplk.utils.errors import UserError
 
 RNG = np.random.default_rng
 

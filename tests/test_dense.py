@@ -8,10 +8,10 @@ import paddle
 import pytest
 from conftest import relative_difference, require_fast_operators
 
-from ppreplk.errors import UserError
-from ppreplk.models.replknet import VARIANTS
-from ppreplk.ops import dense
-from ppreplk.runtime import available_cores, set_threads
+from ppreplk.models.replknet.network import VARIANTS
+from ppreplk.ops import onednn as dense
+from ppreplk.utils.device import available_cores, set_threads
+from ppreplk.utils.errors import UserError
 
 OPENMP = 2  # oneDNN's number of that threading runtime
 

@@ -10,12 +10,12 @@ from conftest import randomise_batch_norms, require_compiled_operator
 from scipy.signal import fftconvolve
 
 import ppreplk
-from ppreplk.errors import UserError
-from ppreplk.layers import ReparamDepthwiseConv
-from ppreplk.ops import compiled
-from ppreplk.ops.depthwise_conv import choose
-from ppreplk.ops.spectral import transform_size
-from ppreplk.runtime import available_cores, set_threads
+from ppreplk.nn.conv import ReparamDepthwiseConv
+from ppreplk.ops import cpu as compiled
+from ppreplk.ops.depthwise import choose
+from ppreplk.ops.fft import transform_size
+from ppreplk.utils.device import available_cores, set_threads
+from ppreplk.utils.errors import UserError
 
 IMPLEMENTATIONS = ["fft", "compiled"]
 LESSER = ["avx2", "portable"]  # instruction sets of other processors
@@ -353,7 +353,7 @@ def test_static_graph_equals_eager(impl, shape):
 
 def test_the_rule_of_auto(monkeypatch):
     for built, large in ((True, "compiled"), (False, "fft")):
-        monkeypatch.setattr("ppreplk.ops.compiled.available", lambda built=built: built)
+        monkeypatch.setattr("ppreplk.ops.cpu.available", lambda built=built: built)
         assert choose(paddle.float32, 31, "cpu") == large
         assert choose(paddle.float64, 31, "cpu") == "fft"
         assert choose(paddle.float32, 3, "cpu") == ("compiled" if built else "native")

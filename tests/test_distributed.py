@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from conftest import ROOT, colour_config, write_config
 
-from ppreplk.config import load_config
-from ppreplk.engine import Trainer
-from ppreplk.weights import load_checkpoint
+from ppreplk.checkpoints import load_checkpoint
+from ppreplk.config.checking import load_config
+from ppreplk.training import Trainer
 
 ONE_EPOCH = """
 import sys

@@ -9,17 +9,17 @@ from dataclasses import MISSING
 import pytest
 from conftest import ROOT
 
-from ppreplk import config
-from ppreplk.config import signature_of
+from ppreplk.analysis.rows import TABLES
+from ppreplk.analysis.small_study import plan, report_tables
+from ppreplk.config import checking as config
+from ppreplk.config.checking import signature_of
 from ppreplk.data.datasets import DATASETS
 from ppreplk.data.mixing import BATCH_TRANSFORMS
 from ppreplk.data.transforms import TRANSFORMS
-from ppreplk.losses import LOSSES
-from ppreplk.metrics import METRICS
 from ppreplk.models import MobileNetV2, RepLKNet
-from ppreplk.optim import OPTIMIZERS, SCHEDULES
-from ppreplk.study.rows import TABLES
-from ppreplk.study.small import plan, report_tables
+from ppreplk.training.losses import LOSSES
+from ppreplk.training.metrics import METRICS
+from ppreplk.training.optimizers import OPTIMIZERS, SCHEDULES
 
 SECTIONS = {
     "Global": config.GlobalConfig,

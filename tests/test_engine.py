@@ -13,13 +13,13 @@ import paddle
 import pytest
 from conftest import colour_config, small_network, write_config
 
-from ppreplk.config import load_config
-from ppreplk.engine import Trainer, evaluate_config, train
-from ppreplk.engine.ema import ExponentialMovingAverage
-from ppreplk.errors import UserError
-from ppreplk.runtime import available_cores
-from ppreplk.weights import load_checkpoint
-from ppreplk.weights.files import load_arrays
+from ppreplk.checkpoints import load_checkpoint
+from ppreplk.checkpoints.files import load_arrays
+from ppreplk.config.checking import load_config
+from ppreplk.training import Trainer, evaluate_config, train
+from ppreplk.training.ema import ExponentialMovingAverage
+from ppreplk.utils.device import available_cores
+from ppreplk.utils.errors import UserError
 
 
 @pytest.fixture
@@ -323,12 +323,12 @@ def test_weights_of_another_architecture_are_counted(project):
 
 
 def test_threads_follow_the_machine_or_the_setting(project, caplog):
-    from ppreplk.runtime import set_up_device
+    from ppreplk.utils.device import set_up_device
 
-    assert f"{available_cores()} math thread" in set_up_device(config().Global)
-    assert set_up_device(config("Global.num_threads=1").Global) == "device cpu with 1 math thread"
+    assert f"{available_cores()} math thread" in set_up_device("cpu")
+    assert set_up_device("cpu", 1) == "device cpu with 1 math thread"
     import threadpoolctl
 
     counts = {pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "openmp"}
     assert counts == {1}
-    set_up_device(config().Global)
+    set_up_device("cpu")

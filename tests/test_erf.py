@@ -6,9 +6,14 @@ import pytest
 from conftest import random_images, small_network
 
 from ppreplk import fold
-from ppreplk.erf import contribution_map, high_contribution_area, last_features, mean_contribution_map
-from ppreplk.errors import UserError
+from ppreplk.analysis.receptive_field import (
+    contribution_map,
+    high_contribution_area,
+    last_features,
+    mean_contribution_map,
+)
 from ppreplk.models import RepLKNet
+from ppreplk.utils.errors import UserError
 
 
 def uniform_square(size: int, half: int) -> np.ndarray:

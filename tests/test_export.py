@@ -25,15 +25,15 @@ from conftest import (
     write_config,
 )
 
-from ppreplk import lowering
-from ppreplk.builders import build_network
-from ppreplk.config import load_config
-from ppreplk.errors import UserError
-from ppreplk.export import export, save_network
-from ppreplk.lowering import lower
+from ppreplk.config.checking import load_config
+from ppreplk.deploy import lowering
+from ppreplk.deploy.export import export, save_network
+from ppreplk.deploy.lowering import lower
+from ppreplk.deploy.predict import infer, write_predictions
+from ppreplk.deploy.programs import Predictor, _announce_emulation, choose_precision
 from ppreplk.models import build_model
-from ppreplk.predict import infer, write_predictions
-from ppreplk.programs import Predictor, _announce_emulation, choose_precision
+from ppreplk.models.arch import build_network
+from ppreplk.utils.errors import UserError
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ def test_imagenet_names_come_from_the_installed_paddleclas():
     pytest.importorskip("paddleclas")
     from conftest import ROOT
 
-    from ppreplk.predict import read_class_names
+    from ppreplk.deploy.predict import read_class_names
 
     names = read_class_names(load_config(ROOT / "configs" / "replknet31b.yaml").Infer.PostProcess)
     assert len(names) == 1000 and names[0].startswith("tench")
@@ -443,7 +443,7 @@ def test_the_precision_of_predictions(project, monkeypatch, caplog):
     by_network = [prediction.class_ids[0] for prediction in infer(config())]
 
     def predict(has_bfloat16, precision):
-        monkeypatch.setattr("ppreplk.ops.dense.has_bfloat16", lambda: has_bfloat16)
+        monkeypatch.setattr("ppreplk.ops.onednn.has_bfloat16", lambda: has_bfloat16)
         return [prediction.class_ids[0] for prediction in infer(config(), "inference", precision)]
 
     assert predict(True, "fp32") == predict(True, "bf16") == predict(True, None) == by_network
@@ -506,9 +506,9 @@ def test_a_disk_that_fails_while_programs_are_replaced(project, monkeypatch, fai
     folder = export(config())
     (folder / "inference_bf16.json").write_text("of an export before that")
     before = contents(folder)
-    monkeypatch.setattr("ppreplk.atomic.os.replace", fail_once)
+    monkeypatch.setattr("ppreplk.utils.atomic.os.replace", fail_once)
     if not links:
-        monkeypatch.setattr("ppreplk.atomic.os.link", refuse)
+        monkeypatch.setattr("ppreplk.utils.atomic.os.link", refuse)
     with pytest.raises(UserError, match=r"save_inference_dir: cannot write to inference \(No space left on device\)"):
         export(config(LOGITS))
     assert contents(folder) == before
@@ -530,7 +530,7 @@ def test_what_exports_left_that_were_killed_goes_after_a_day(project):
 
 def test_the_precision_of_a_program_that_is_not_for_this_place(project, monkeypatch):
     """What is wrong is said before operators are built."""
-    monkeypatch.setattr("ppreplk.programs.load_ops", lambda fast: pytest.fail("built"))
+    monkeypatch.setattr("ppreplk.deploy.programs.load_ops", lambda fast: pytest.fail("built"))
     export(config())
     with pytest.raises(UserError, match="inference_bf16.json missing"):
         choose_precision("inference", "cpu", "fp32", "bf16")
@@ -545,7 +545,7 @@ def test_the_precision_of_a_program_that_is_not_for_this_place(project, monkeypa
 )
 def test_operators_are_loaded_for_the_programs_that_hold_them(project, monkeypatch, content, fast):
     loaded = []
-    monkeypatch.setattr("ppreplk.programs.load_ops", loaded.append)
+    monkeypatch.setattr("ppreplk.deploy.programs.load_ops", loaded.append)
     export(config())
     Path("inference/inference.json").write_text(content)
     with pytest.raises(UserError, match="cannot be loaded"):
@@ -557,7 +557,7 @@ def test_a_bf16_program_where_nothing_multiplies_bfloat16(project, monkeypatch, 
     require_fast_operators()
     caplog.set_level("INFO", "ppreplk")
     export(config(FAST), "bf16")
-    monkeypatch.setattr("ppreplk.ops.dense.has_bfloat16", lambda: False)
+    monkeypatch.setattr("ppreplk.ops.onednn.has_bfloat16", lambda: False)
     caplog.clear()
     _announce_emulation.cache_clear()
     for _ in range(2):

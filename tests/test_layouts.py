@@ -10,9 +10,9 @@ from conftest import random_images, randomise_batch_norms, relative_difference, 
 from torch_files import as_torch, tensors, write_old, write_zip
 
 import ppreplk
-from ppreplk.errors import UserError
-from ppreplk.weights import convert, load_checkpoint, load_weights
-from ppreplk.weights.layouts import translate
+from ppreplk.checkpoints import convert, load_checkpoint, load_weights
+from ppreplk.models.replknet.layouts import translate
+from ppreplk.utils.errors import UserError
 
 PADDLEVIT = {
     r"\bbn\b": "norm",

@@ -6,10 +6,10 @@ import pytest
 from conftest import random_images, randomise_batch_norms, relative_difference
 
 import ppreplk
-from ppreplk.errors import UserError
-from ppreplk.layers import DepthwiseConv2D
+from ppreplk.checkpoints import load_weights
+from ppreplk.nn.conv import DepthwiseConv2D
 from ppreplk.ops import IMPLEMENTATIONS
-from ppreplk.weights import load_weights
+from ppreplk.utils.errors import UserError
 
 SMALL = {"width": 0.25, "class_num": 5}
 VARIANTS = {

@@ -6,8 +6,8 @@ import pytest
 from conftest import random_images, relative_difference, small_network
 
 import ppreplk
-from ppreplk.errors import UserError
-from ppreplk.layers import DropPath
+from ppreplk.nn.conv import DropPath
+from ppreplk.utils.errors import UserError
 
 # FACTS: train-form and merged parameters in millions, and multiply-adds in billions at each input size
 PUBLISHED = {

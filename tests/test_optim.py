@@ -7,10 +7,10 @@ import paddle
 import pytest
 from conftest import random_images, small_network
 
-from ppreplk.errors import UserError
-from ppreplk.losses import CELoss, CombinedLoss
-from ppreplk.metrics import TopkAcc
-from ppreplk.optim import AdamW, ConstLR, Cosine, Linear, Momentum, MultiStepDecay
+from ppreplk.training.losses import CELoss, CombinedLoss
+from ppreplk.training.metrics import TopkAcc
+from ppreplk.training.optimizers import AdamW, ConstLR, Cosine, Linear, Momentum, MultiStepDecay
+from ppreplk.utils.errors import UserError
 
 
 def test_cosine_with_warmup():

@@ -12,12 +12,12 @@ from conftest import ROOT, colour_config, run_tool, write_config
 from test_tools import assert_one_line_and_exit_2
 
 import ppreplk
-from ppreplk import figures
-from ppreplk.errors import UserError
-from ppreplk.study import small
-from ppreplk.study.recipes import recipe
-from ppreplk.study.rows import ROWS, TABLES
-from ppreplk.study.sizes import SHOWN, part_table, variant_line
+from ppreplk.analysis import small_study as small
+from ppreplk.analysis.recipes import recipe
+from ppreplk.analysis.rows import ROWS, TABLES
+from ppreplk.analysis.sizes import SHOWN, part_table, variant_line
+from ppreplk.utils import figures
+from ppreplk.utils.errors import UserError
 
 # FACTS: top-1 and, where there is one, mIoU
 PUBLISHED = {

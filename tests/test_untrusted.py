@@ -17,8 +17,8 @@ import pytest
 from conftest import GOLDEN, peak_memory, run_python, run_tool
 from torch_files import Name, Storage, Tensor, TorchPickler, tensors, write_old, write_zip
 
-from ppreplk.errors import UserError
-from ppreplk.weights import load_checkpoint
+from ppreplk.checkpoints import load_checkpoint
+from ppreplk.utils.errors import UserError
 
 MEBIBYTE = 2**20
 
@@ -322,7 +322,7 @@ def originals(folder: Path) -> list[bytes]:
     (folder / "c").write_bytes(pickle.dumps(weights, protocol=4))
     (folder / "d").write_bytes(pickle.dumps(weights, protocol=2))
     (folder / "e").write_bytes(pickle.dumps(weights, protocol=5))
-    from ppreplk.weights.safetensors_file import write_safetensors
+    from ppreplk.checkpoints.safetensors_file import write_safetensors
 
     write_safetensors(weights, folder / "f")
     return [(folder / name).read_bytes() for name in "abcdef"]

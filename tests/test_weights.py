@@ -10,9 +10,9 @@ import pytest
 from conftest import GOLDEN, GOLDEN_CASES, run_python, small_network
 from torch_files import STORAGES, Storage, Tensor, tensors, write_old, write_zip
 
-from ppreplk.errors import UserError
-from ppreplk.weights import load_checkpoint, load_weights
-from ppreplk.weights.safetensors_file import write_safetensors
+from ppreplk.checkpoints import load_checkpoint, load_weights
+from ppreplk.checkpoints.safetensors_file import write_safetensors
+from ppreplk.utils.errors import UserError
 
 FORMATS = {"zip": write_zip, "old": write_old}
 

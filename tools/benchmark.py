@@ -2,15 +2,15 @@
 
 import sys
 
-from ppreplk.benchmark.data import measure_data
-from ppreplk.benchmark.figures import check_figure, plot_kernel_sizes
-from ppreplk.benchmark.layer import SHAPES, measure_layers
-from ppreplk.benchmark.network import measure_network, measure_training
-from ppreplk.benchmark.tables import check_destination, write_table
+from ppreplk.benchmark.input import measure_data
+from ppreplk.benchmark.kernel_sizes import check_figure, plot_kernel_sizes
+from ppreplk.benchmark.layers import SHAPES, measure_layers
+from ppreplk.benchmark.networks import measure_network, measure_training
 from ppreplk.cli import Parser, add_config_arguments, positive, run_without_config
-from ppreplk.config import load_config
-from ppreplk.errors import UserError
-from ppreplk.runtime import available_cores
+from ppreplk.config.checking import load_config
+from ppreplk.utils.device import available_cores
+from ppreplk.utils.errors import UserError
+from ppreplk.utils.tables import check_destination, write_table
 
 
 def conv(arguments):

@@ -2,10 +2,10 @@
 
 import sys
 
-from ppreplk.benchmark.tables import check_destination, write_table
+from ppreplk.analysis.sizes import part_table, variant_table
 from ppreplk.cli import EPILOG, Parser, positive, run_without_config
-from ppreplk.runtime import available_cores, set_threads, use_vector_units
-from ppreplk.study.sizes import part_table, variant_table
+from ppreplk.utils.device import available_cores, set_threads, use_vector_units
+from ppreplk.utils.tables import check_destination, write_table
 
 
 def main(arguments):

@@ -2,9 +2,9 @@
 
 import sys
 
+from ppreplk.checkpoints import convert
 from ppreplk.cli import Parser, positive, run_without_config
-from ppreplk.predict import predict_with_weights
-from ppreplk.weights import convert
+from ppreplk.deploy.predict import predict_with_weights
 
 
 def main(arguments):

@@ -2,9 +2,9 @@
 
 import sys
 
+from ppreplk.analysis.erf_comparison import MEAN, STD, Images, compare, read_subject
 from ppreplk.cli import Parser, positive, run_without_config
-from ppreplk.runtime import available_cores, set_threads, use_vector_units
-from ppreplk.study.receptive_field import MEAN, STD, Images, compare, read_subject
+from ppreplk.utils.device import available_cores, set_threads, use_vector_units
 
 
 def main(arguments):

@@ -3,7 +3,7 @@
 import sys
 
 from ppreplk.cli import config_parser, run
-from ppreplk.engine import evaluate_config
+from ppreplk.training import evaluate_config
 
 if __name__ == "__main__":
     sys.exit(run(lambda config, _: evaluate_config(config), config_parser("Evaluate trained weights.")))

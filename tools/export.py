@@ -3,8 +3,8 @@
 import sys
 
 from ppreplk.cli import config_parser, run
-from ppreplk.export import export
-from ppreplk.lowering import FP32, PRECISIONS
+from ppreplk.deploy.export import export
+from ppreplk.deploy.lowering import FP32, PRECISIONS
 
 if __name__ == "__main__":
     parser = config_parser("Merge, fold, save and verify a program.")

@@ -2,10 +2,10 @@
 
 import sys
 
+from ppreplk.analysis.recipes import write_recipes
+from ppreplk.analysis.rows import TABLES
+from ppreplk.analysis.small_study import study
 from ppreplk.cli import EPILOG, Parser, add_config_arguments, positive, run_without_config
-from ppreplk.study.recipes import write_recipes
-from ppreplk.study.rows import TABLES
-from ppreplk.study.small import study
 
 
 def run(arguments):

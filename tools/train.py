@@ -3,7 +3,7 @@
 import sys
 
 from ppreplk.cli import config_parser, run
-from ppreplk.engine import train
+from ppreplk.training import train
 
 if __name__ == "__main__":
     sys.exit(run(lambda config, _: train(config), config_parser("Train a network.")))

@@ -17,8 +17,8 @@ import paddle.inference
 from paddle import nn
 from paddle.base import core
 
-from ..layers import ConvBN, DenseConv2D, DepthwiseConv2D, DropPath, ReparamDepthwiseConv, to_numpy
-from ..models.replknet import ConvFFN, RepLKBlock, RepLKNet
+from ..models.replknet.network import ConvFFN, RepLKBlock, RepLKNet
+from ..nn.conv import ConvBN, DenseConv2D, DepthwiseConv2D, DropPath, ReparamDepthwiseConv, to_numpy
 
 Call = Callable[[], np.ndarray]
 BATCH = "batch"  # the unknown dimension

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..errors import UserError
+from ..config import Config, typed
+from ..utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -77,3 +78,24 @@ def _write(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
         (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     labels_text = "".join(f"{index} {name}\n" for index, name in enumerate(NAMES))
     (folder / "labels.txt").write_text(labels_text, encoding="utf-8")
+
+
+def prepare_dataset(config: Config) -> None:
+    """Write the data set ``Global.builtin_dataset`` names to where ``DataLoader`` looks for it.
+
+    Raises:
+        UserError: it cannot be written, or ``DataLoader`` looks for something else.
+    """
+    if config.Global.builtin_dataset != "digits":
+        return
+    for split in (config.DataLoader.Train, config.DataLoader.Eval):
+        if split is None:
+            continue
+        keys = ("image_root", "cls_label_path")
+        root, list_file = (typed(split.dataset.arguments.get(key), str, f"{split.dataset.where}.{key}") for key in keys)
+        if Path(list_file).parent != Path(root) or Path(list_file).name not in LISTS:
+            raise UserError(
+                f"{split.dataset.where}: Global.builtin_dataset writes {' and '.join(LISTS)} into image_root, {root}, "
+                f"but cls_label_path is {list_file}; name one folder, or set Global.builtin_dataset=null"
+            )
+        prepare_digits(root)

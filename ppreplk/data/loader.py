@@ -13,8 +13,8 @@ import paddle
 from paddle.io import BatchSampler, DataLoader, DistributedBatchSampler
 
 from ..config import DatasetConfig, Op, SplitConfig, construct, find_op
-from ..errors import UserError
-from ..runtime import processes, rank
+from ..utils.device import processes, rank
+from ..utils.errors import UserError
 from .datasets import DATASETS, UNSERVED_DATASETS, ImageDataset
 from .mixing import BatchTransform, build_batch_transforms
 from .transforms import NORMALIZED, build_transforms

@@ -9,7 +9,7 @@ from typing import Any, Callable, Literal, Optional
 import numpy as np
 
 from ..config import Op, Ops, construct, find_op, typed
-from ..errors import UserError
+from ..utils.errors import UserError
 
 BatchTransform = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 

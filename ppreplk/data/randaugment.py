@@ -12,7 +12,7 @@ from typing import Callable
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from ..errors import UserError
+from ..utils.errors import UserError
 
 MAX_LEVEL = 10.0
 LAYER_PROBABILITY = 0.5

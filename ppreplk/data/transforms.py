@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from ..config import Ops, construct, find_op
-from ..errors import UserError
+from ..utils.errors import UserError
 from .randaugment import RandAugment
 
 ENCODED = "an encoded image"  # bytes

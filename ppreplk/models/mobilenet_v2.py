@@ -13,8 +13,8 @@ from typing import Optional
 import paddle
 from paddle import nn
 
-from ..errors import UserError
-from ..layers import ReparamDepthwiseConv, conv_bn, torch_uniform
+from ..nn.conv import ReparamDepthwiseConv, conv_bn, torch_uniform
+from ..utils.errors import UserError
 from .registry import register
 
 STEM_CHANNELS = 32

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from paddle import nn
 
-from ..errors import UserError, nearest
+from ..utils.errors import UserError, nearest
 
 Builder = Callable[..., nn.Layer]
 

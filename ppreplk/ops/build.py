@@ -26,8 +26,8 @@ from typing import NamedTuple
 
 import paddle
 
-from ..errors import UserError
-from . import headers
+from ..utils.errors import UserError
+from . import onednn_headers as headers
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +46,9 @@ class Library(NamedTuple):
     onednn: bool = False
 
 
-COMMON = Path(__file__).parent / "common"  # sources of both
-DEPTHWISE = Library("the compiled operators", Path(__file__).parent / "cpu")
-DENSE = Library("the operators of fast programs", Path(__file__).parent / "onednn", onednn=True)
+COMMON = Path(__file__).parent / "csrc" / "common"  # sources of both
+DEPTHWISE = Library("the compiled operators", Path(__file__).parent / "csrc" / "cpu")
+DENSE = Library("the operators of fast programs", Path(__file__).parent / "csrc" / "onednn", onednn=True)
 ONEDNN = "libdnnl.so.3"
 LIBRARY = "libppreplk_ops.so"
 STAGING = "building-"

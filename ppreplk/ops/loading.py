@@ -9,7 +9,7 @@ from pathlib import Path
 from paddle import _C_ops
 from paddle.base import core
 
-from ..errors import UserError
+from ..utils.errors import UserError
 from .build import DENSE, DEPTHWISE, Library, build_library, find_library
 
 # What Paddle has registered in this process, which it does once and for good.

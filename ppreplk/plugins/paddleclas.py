@@ -20,8 +20,8 @@ from types import ModuleType
 from paddle import nn
 
 from ..cli import Parser, add_config_arguments, run_without_config
-from ..errors import UserError
 from ..models import build_model, list_models
+from ..utils.errors import UserError
 
 PACKAGES = ("ppcls", "paddleclas.ppcls")  # in a source checkout, in the wheel
 

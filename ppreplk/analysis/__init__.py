@@ -1,0 +1,1 @@
+"""Effective receptive fields, complexity, and the paper's experiments."""

@@ -1,0 +1,137 @@
+"""Effective receptive fields of several networks on the same images: maps, the paper's table 10, pictures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from ..checkpoints import load_checkpoint, load_weights
+from ..config import ArchConfig, read_ops
+from ..data import Pipeline, build_transforms
+from ..data.datasets import find_images, load_image
+from ..data.transforms import NORMALIZED_CHW
+from ..models import list_models
+from ..models.arch import build_network
+from ..nn.surgery import fold
+from ..utils import figures
+from ..utils.atomic import creating, replacing
+from ..utils.errors import UserError
+from ..utils.log import progress
+from ..utils.tables import Table, write_table
+from .receptive_field import SHARES, high_contribution_area, mean_contribution_map, scaled_scores
+
+logger = logging.getLogger(__name__)
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network of ours or of paddleclas, and its weights; None are random ones."""
+
+    model: str
+    weights: str | None
+
+    @property
+    def label(self) -> str:
+        return self.model if self.weights is None else f"{self.model}_{Path(self.weights).stem}"
+
+
+@dataclass(frozen=True)
+class Images:
+    """What the networks look at: the first ``limit`` images below ``place``, made ``size`` by ``size`` pixels."""
+
+    place: str
+    size: int = 1024
+    limit: int = 50
+    mean: Sequence[float] = MEAN
+    std: Sequence[float] = STD
+
+
+def read_subject(text: str) -> Subject:
+    """``NAME`` or ``NAME=WEIGHTS``."""
+    model, equals, weights = text.partition("=")
+    return Subject(model, weights if equals else None)
+
+
+def compare(subjects: Sequence[Subject], images: Images, output: str, layer: str | None = None) -> Table:
+    """Write ``LABEL.npy`` and ``LABEL.png`` for each network, ``erf.csv``, ``erf.md`` and ``erf.png`` for all.
+
+    Args:
+        subjects: the networks.
+        images: what they look at.
+        output: folder of the files.
+        layer: name of the sublayer whose output to use, see :func:`ppreplk.erf.last_features`.
+
+    Returns:
+        Shares of contribution, and the shares of the image's area that hold them (table 10).
+
+    Raises:
+        UserError: unknown network, weights that do not fit, no images, no matplotlib, an ``output`` that cannot be
+            written.
+    """
+    figures.require()
+    labels = [subject.label for subject in subjects]
+    if len(set(labels)) < len(labels):
+        raise UserError(f"the networks would share file names: {', '.join(labels)}; give each once")
+    transforms = build_transforms(read_ops(preparation(images), "images"), NORMALIZED_CHW)
+    paths = find_images(images.place)[: images.limit]
+    models = {subject.label: trained(subject) for subject in subjects}  # complains before minutes are spent on one
+    folder = Path(output)
+    maps = {}
+    with creating(folder):
+        for label, model in models.items():
+            with progress(paths, len(paths), label) as bar:
+                values = maps[label] = mean_contribution_map(model, _tensors(bar, transforms), layer)
+            with replacing(folder / f"{label}.npy") as [partial], open(partial, "wb") as file:
+                np.save(file, values)
+            figures.heat_maps({label: scaled_scores(values)}, folder / f"{label}.png")
+    figures.heat_maps({label: scaled_scores(values) for label, values in maps.items()}, folder / "erf.png")
+    rows = [
+        [label, *(f"{100 * high_contribution_area(values, share)[1]:.1f}" for share in SHARES)]
+        for label, values in maps.items()
+    ]
+    title = f"Area in % of the image that holds a share of the contribution; images: {len(paths)}, {images.size} pixels"
+    table = Table(title, ["network", *(f"{share:.0%}" for share in SHARES)], rows)
+    for suffix in (".csv", ".md"):
+        write_table(table, folder / f"erf{suffix}")
+    return table
+
+
+def preparation(images: Images) -> list[dict]:
+    """As the published analysis: to a square without cropping, bicubic."""
+    return [
+        {"DecodeImage": {"to_rgb": True, "channel_first": False, "backend": "pil"}},
+        {"ResizeImage": {"size": images.size, "interpolation": "bicubic", "backend": "pil"}},
+        {"NormalizeImage": {"scale": "1.0/255.0", "mean": [*images.mean], "std": [*images.std], "order": ""}},
+        {"ToCHWImage": {}},
+    ]
+
+
+def _tensors(paths: Iterable[str], transforms: Pipeline) -> Iterator[tuple[str, paddle.Tensor]]:
+    """Names and images, one of which is in memory at a time."""
+    rng = np.random.default_rng(0)
+    for path in paths:
+        yield path, paddle.to_tensor(load_image(path, transforms, rng)[None])
+
+
+def trained(subject: Subject) -> nn.Layer:
+    """The network with its weights, in eval mode; ours in the form without BN, which computes the same in less memory.
+
+    Raises:
+        UserError: unknown network, or weights that do not fit.
+    """
+    paddle.seed(0)
+    model = build_network(ArchConfig(where="--model", arguments={}, name=subject.model))
+    if subject.weights is None:
+        logger.warning("%s: no weights given (NAME=WEIGHTS), they are random", subject.model)
+    else:
+        load_weights(model, load_checkpoint(subject.weights), subject.weights, may_replace_head=True)
+    model.eval()
+    return fold(model, inplace=True) if subject.model in list_models() else model

@@ -1,0 +1,110 @@
+"""Parameters and multiply-adds as tables: of one network part by part, and of the variants as in README.md."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..config import ArchConfig, load_config
+from ..models import build_model, list_models
+from ..models.arch import build_network
+from ..models.replknet.network import VARIANTS
+from ..nn.surgery import fold, reparameterize
+from ..utils.errors import UserError
+from ..utils.tables import Table
+from .counting import Complexity, count, count_by_part
+from .rows import ROWS
+
+
+class Variant(NamedTuple):
+    """A line of the README's table: a network at an input size, and its published accuracy in words."""
+
+    model: str
+    size: int
+    accuracy: str
+
+
+_STUDY = {row.model: f"{row.top1:.2f} (120 epochs)" for row in ROWS if row.table == 5}
+SHOWN = (
+    Variant("RepLKNet31B", 224, "83.5, from ImageNet-22K 85.2"),
+    Variant("RepLKNet31B", 384, "84.8, from ImageNet-22K 86.0"),
+    Variant("RepLKNet31L", 384, "from ImageNet-22K 86.6"),
+    Variant("RepLKNetXL", 320, "from MegData73M 87.8"),
+    *(Variant(model, 224, accuracy) for model, accuracy in _STUDY.items() if model != "RepLKNet31B"),
+    Variant("RepLKNet13T", 32, "none; a small network of ours for the digits"),
+    Variant("MobileNetV2LK", 224, "71.76 (100 epochs); see docs/large_kernels.md"),
+)
+
+
+def part_table(network: str, size: int) -> Table:
+    """Parameters and multiply-adds of every part, in train form, merged, and exported (without any BN).
+
+    Args:
+        network: name of a network of ours or of paddleclas, or a configuration file (``.yaml``).
+        size: height and width of the image.
+
+    Raises:
+        UserError: there is no such network, or it is made for another size.
+    """
+    if network.endswith((".yaml", ".yml")):
+        arch = load_config(network).Arch
+    else:
+        arch = ArchConfig(where="the network", arguments={}, name=network)
+    model = build_network(arch)
+    forms = {"training": model, "merged": reparameterize(model)}
+    if arch.name in list_models():
+        forms["exported"] = fold(model)
+    try:
+        counts = {form: count_by_part(layer, (1, 3, size, size)) for form, layer in forms.items()}
+    except AssertionError as error:  # of a network that is made for one size
+        raise UserError(f"{network} does not run on images of {size}x{size} ({error})") from error
+    lines = []
+    for part in [*dict.fromkeys(part for form in counts.values() for part in form), "total"]:
+        found = {form: _total(parts) if part == "total" else parts.get(part) for form, parts in counts.items()}
+        macs = [_billions(found["training"]), _billions(found["merged"])]
+        lines.append([part, *(_millions(value) for value in found.values()), *macs])
+    columns = [*(f"parameters, {form}" for form in forms), "multiply-adds, training", "multiply-adds, merged"]
+    return Table(f"{network}, one image of {size}x{size}", ["part", *columns], lines)
+
+
+def _total(parts: dict[str, Complexity]) -> Complexity:
+    return Complexity(sum(part.params for part in parts.values()), sum(part.macs for part in parts.values()))
+
+
+def _millions(value: Complexity | None) -> str:
+    return "-" if value is None else f"{value.params / 1e6:.3f}M"
+
+
+def _billions(value: Complexity | None) -> str:
+    return "-" if value is None else f"{value.macs / 1e9:.3f}G"
+
+
+def variant_table(shown: tuple[Variant, ...] = SHOWN) -> Table:
+    """The table of variants in README.md."""
+    return Table("Variants", COLUMNS, [variant_line(variant) for variant in shown])
+
+
+COLUMNS = (
+    "model",
+    "kernels",
+    "input",
+    "parameters, training",
+    "parameters, exported",
+    "multiply-adds, exported",
+    "ImageNet-1K top-1 (published)",
+)
+
+
+def variant_line(variant: Variant) -> list[str]:
+    model = build_model(variant.model)
+    trained = sum(parameter.size for parameter in model.parameters() if not parameter.stop_gradient)
+    exported = count(fold(model, inplace=True), (1, 3, variant.size, variant.size))
+    kernels = VARIANTS[variant.model]["large_kernel_sizes"] if variant.model in VARIANTS else (3,)
+    return [
+        f"`{variant.model}`",
+        "-".join(map(str, kernels)),
+        str(variant.size),
+        f"{trained / 1e6:.2f}M",
+        f"{exported.params / 1e6:.2f}M",
+        f"{exported.macs / 1e9:.3f}G",
+        variant.accuracy,
+    ]

@@ -1,0 +1,250 @@
+"""The rows at small scale: narrow networks, small images, a few epochs, several seeds, on two CPU cores.
+
+What differs between the rows of a table is what the paper changes; everything else is shrunk alike. Every finished
+run is a file, so that a study that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import load_config, override, read_yaml
+from ..training import train
+from ..utils import figures
+from ..utils.atomic import make_folder, replacing
+from ..utils.errors import UserError
+from ..utils.log import PACKAGE_LOGGER, progress
+from ..utils.tables import Table, write_table
+from .rows import MOBILENET, ROWS, SUBJECTS, TABLES, Row
+
+logger = logging.getLogger(__name__)
+
+RESULTS = "runs"  # folder of the finished runs
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How one kind of network is shrunk: arguments of ``Arch``, and the side of the images in pixels."""
+
+    arch: dict[str, Any]
+    side: int
+
+
+# MobileNetV2: its 14x14 and 7x7 maps are kept, the larger ones are not: the stem makes 14x14 of 28x28.
+MOBILENET_SCALE = Scale({"width": 0.25, "strides": [2, 1, 1, 2, 1, 1, 2, 1]}, side=28)
+# RepLKNet: maps of 14, 7, 4 and 2 pixels for the paper's 56, 28, 14 and 7.
+KERNEL_STUDY_SCALE = Scale(
+    {"layers": [1, 1, 2, 1], "channels": [16, 32, 64, 128], "drop_path_rate": 0.0},
+    side=56,
+)
+EPOCHS = 4
+OPTIMIZER = {  # AdamW for MobileNetV2 too: in so few steps its own SGD hardly trains kernels of 9x9 and more
+    "name": "AdamW",
+    "weight_decay": 0.05,
+    "one_dim_param_no_weight_decay": True,
+    "lr": {"name": "Cosine", "learning_rate": 2e-3, "warmup_epoch": 1},
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a row's network with one seed. ``overrides`` make its configuration."""
+
+    row: Row
+    seed: int
+    overrides: list[str]
+
+    @property
+    def name(self) -> str:
+        return f"{Path(self.row.recipe).name}-seed{self.seed}"
+
+
+def plan(tables: Sequence[int], seeds: int, overrides: Sequence[str] = ()) -> list[Run]:
+    """The trainings that ``tables`` need, one seed after the other; rows with the same network share one.
+
+    Args:
+        tables: numbers of tables.
+        seeds: trainings per network.
+        overrides: ``Key.sub=value``, applied last to every run.
+    """
+    networks: dict[tuple, Row] = {}
+    for row in ROWS:  # of all tables: the name of a network does not depend on the choice
+        networks.setdefault(row.network, row)
+    wanted = {row.network for row in ROWS if row.table in tables}
+    return [
+        Run(row, seed, [*small_overrides(row, seed), *overrides])
+        for seed in range(seeds)
+        for network, row in networks.items()
+        if network in wanted
+    ]
+
+
+def small_overrides(row: Row, seed: int) -> list[str]:
+    """What makes of ``configs/digits.yaml`` the configuration of ``row``."""
+    scale = MOBILENET_SCALE if row.model == MOBILENET else KERNEL_STUDY_SCALE
+    arch = {"name": row.model, "class_num": 10, **scale.arch, **row.arguments}
+    return [
+        f"Arch={json.dumps(arch)}",
+        f"Optimizer={json.dumps(OPTIMIZER)}",
+        f"Global.epochs={EPOCHS}",
+        f"Global.seed={seed}",
+        "Global.eval_interval=1000000",  # the last epoch is always evaluated, and no other shall choose the result
+        f"DataLoader.Train.dataset.transform_ops.1.RandomResizedCrop.size={scale.side}",
+        f"DataLoader.Eval.dataset.transform_ops.1.ResizeImage.size={scale.side}",
+    ]
+
+
+def study(config: str, tables: Sequence[int], seeds: int, output: str, overrides: Sequence[str] = ()) -> list[Table]:
+    """Train what is not trained yet, then write ``study.csv``, ``study.md`` and ``study.png``.
+
+    Args:
+        config: the base configuration, ``configs/digits.yaml``.
+        tables: numbers of the paper's tables.
+        seeds: trainings per network.
+        output: folder of the results.
+        overrides: ``Key.sub=value``, applied to every run.
+
+    Returns:
+        One table per table of the paper.
+
+    Raises:
+        UserError: a configuration that does not fit, a diverging run, results of other settings in ``output``.
+    """
+    runs = plan(tables, seeds, overrides)
+    for run in runs[: len(runs) // seeds]:
+        load_config(config, run.overrides)  # complains before anything is trained
+    folder = Path(output) / RESULTS
+    make_folder(folder)
+    finished = {run.name: result for run in runs if (result := read_result(run, config, folder)) is not None}
+    left = [run for run in runs if run.name not in finished]
+    logger.info("%d runs, %d of them finished before, results in %s", len(runs), len(finished), folder)
+    start = time.monotonic()
+    with progress(left, len(left), "study") as bar:
+        for number, run in enumerate(bar, 1):
+            finished[run.name] = result = train_run(run, config, folder)
+            minutes = (time.monotonic() - start) / number * (len(left) - number) / 60
+            logger.info(
+                "%s: top-1 %.2f%%, %.0f s; %d of %d runs left, about %.0f min",
+                *(run.name, 100 * result["top1"], result["seconds"], len(left) - number, len(runs), minutes),
+            )
+    return write_report(runs, {name: round(100 * result["top1"], 2) for name, result in finished.items()}, Path(output))
+
+
+def train_run(run: Run, config: str, folder: Path) -> dict[str, Any]:
+    """Train, and keep the result: top-1 on the held-out images after the last epoch, as a share."""
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch, only_warnings():
+        state = train(load_config(config, [*run.overrides, f"Global.output_dir={scratch}"]))
+    seconds = round(time.monotonic() - start, 1)
+    result = {"top1": state.best_metric, "seconds": seconds, "config": resolved(run, config)}
+    with replacing(folder / f"{run.name}.json") as [partial]:
+        partial.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    return result
+
+
+def read_result(run: Run, config: str, folder: Path) -> dict[str, Any] | None:
+    """The result of an earlier call, None where there is none.
+
+    Raises:
+        UserError: it is of another configuration, or no result at all.
+    """
+    path = folder / f"{run.name}.json"
+    if not path.is_file():
+        return None
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        same = result["config"] == resolved(run, config)
+        float(result["top1"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not the result of a run ({error}); delete it") from error
+    if not same:
+        raise UserError(f"{path}: a run with other settings; name another --output, or delete it")
+    return result
+
+
+def resolved(run: Run, config: str) -> dict[str, Any]:
+    """The whole raw configuration of a run, as JSON keeps it."""
+    raw = read_yaml(config)
+    for text in run.overrides:
+        override(raw, text)
+    return json.loads(json.dumps(raw))
+
+
+@contextmanager
+def only_warnings() -> Iterator[None]:
+    """The many lines of a training are not shown; its warnings are."""
+    level = PACKAGE_LOGGER.level
+    PACKAGE_LOGGER.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        PACKAGE_LOGGER.setLevel(level)
+
+
+def report_tables(runs: Sequence[Run], top1: dict[str, float]) -> list[Table]:
+    """Every table of the paper all of whose networks are among ``runs``.
+
+    Args:
+        runs: all of them.
+        top1: {name of the run: percent}.
+    """
+    values = by_network(runs, top1)
+    return [table_of(rows, values) for rows in complete_tables(values).values()]
+
+
+def complete_tables(networks: Container[tuple[str, str]]) -> dict[int, list[Row]]:
+    """{number: rows} of the paper's tables all of whose ``networks`` are there."""
+    tables = {table: [row for row in ROWS if row.table == table] for table in TABLES}
+    return {table: rows for table, rows in tables.items() if all(row.network in networks for row in rows)}
+
+
+def by_network(runs: Sequence[Run], top1: dict[str, float]) -> dict[tuple[str, str], list[float]]:
+    """{network: percent of each seed}."""
+    values: dict[tuple[str, str], list[float]] = {}
+    for run in runs:
+        values.setdefault(run.row.network, []).append(top1[run.name])
+    return values
+
+
+def write_report(runs: Sequence[Run], top1: dict[str, float], output: Path) -> list[Table]:
+    """Write ``study.csv`` with every run, ``study.md`` and ``study.png`` with :func:`report_tables`, to ``output``."""
+    tables = report_tables(runs, top1)
+    lines = [[run.name, run.row.label, str(run.seed), f"{top1[run.name]:.2f}"] for run in runs]
+    write_table(Table("", ["run", "network", "seed", "digits top-1"], lines), output / "study.csv")
+    with replacing(output / "study.md") as [partial]:
+        partial.write_text("\n".join(table.markdown() for table in tables), encoding="utf-8")
+    reason = figures.missing()
+    if reason is not None:
+        logger.warning("%s; study.png is not written, the tables are", reason)
+        return tables
+    values = by_network(runs, top1)
+    panels = {
+        f"Table {table}: {SUBJECTS[table]}": [(row.label, row.top1, values[row.network]) for row in rows]
+        for table, rows in complete_tables(values).items()
+    }
+    labels = ["ImageNet top-1, % (published)", "digits top-1, % (measured, a dot per seed)"]
+    figures.dot_rows(panels, labels, output / "study.png")
+    return tables
+
+
+def table_of(rows: Sequence[Row], values: dict[tuple[str, str], list[float]]) -> Table:
+    """The published and the measured column of one table of the paper."""
+    seeds = max(len(values[row.network]) for row in rows)
+    lines = []
+    for row in rows:
+        measured = values[row.network]
+        spread = statistics.stdev(measured) if len(measured) > 1 else 0.0
+        ends = f"{min(measured):.2f} to {max(measured):.2f}"
+        lines.append([row.label, f"{row.top1:.2f}", f"{statistics.mean(measured):.2f} ± {spread:.2f}", ends])
+    number = rows[0].table
+    title = f"Table {number}: {SUBJECTS[number]}; top-1 in %, {seeds} seeds, ± is the standard deviation over them"
+    return Table(title, ["network", "ImageNet, published", "digits, measured", "lowest to highest"], lines)

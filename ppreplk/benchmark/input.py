@@ -1,0 +1,110 @@
+"""How fast images are decoded and transformed, per core, beside a plain decode and resize."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..config import Config, SplitConfig
+from ..data import ImageDataset, build_dataset
+from ..data.digits import prepare_dataset
+from ..utils.errors import UserError
+from ..utils.tables import Table
+from .timing import take_turns
+
+logger = logging.getLogger(__name__)
+
+SIDES = (500, 375)  # width and height: what images of ImageNet have on average, roughly
+QUALITY = 95
+PHOTOGRAPHS = 64
+
+
+def measure_data(config: Config, rounds: int, images: int) -> Table:
+    """Images per second on one core for ``DataLoader.Train``: reading, decoding, all transforms, channel-first.
+
+    Without the data set the images are crops of scikit-learn's two photographs, saved as JPEG.
+
+    Args:
+        config: what is measured.
+        rounds: medians are over so many.
+        images: in each round.
+
+    Raises:
+        UserError: no ``DataLoader.Train``, or it cannot be built.
+    """
+    split = config.DataLoader.Train
+    if split is None:
+        raise UserError("DataLoader.Train is missing: there is no input to measure")
+    with tempfile.TemporaryDirectory() as folder:
+        dataset, source = _dataset(config, split, Path(folder))
+        size = tuple(config.Global.image_shape[:0:-1])
+        contestants: dict[str, Callable[[str], Any]] = {
+            "plain decode and resize (bicubic)": lambda path: _decoded(path).resize(size, Image.Resampling.BICUBIC),
+            "plain decode": _decoded,
+        }
+        paths = [sample.path for sample in dataset.samples[:images]]
+        calls = {name: _over(paths, images, one) for name, one in contestants.items()}
+        calls = {"this configuration": _over(range(len(paths)), images, dataset.__getitem__), **calls}
+        times = take_turns(calls, rounds)
+    ours = times["this configuration"].median
+    rows = [
+        [name, f"{images / median:.0f}", f"{images / minimum:.0f}", f"{median / ours:.2f}"]
+        for name, (minimum, median) in times.items()
+    ]
+    title = f"Input, images per second on one core: {source}, {rounds} rounds of {images}"
+    return Table(title, ["what", "median", "best", "time, this configuration = 1"], rows)
+
+
+def _decoded(path: str) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def _over(items: Any, count: int, one: Callable[[Any], Any]) -> Callable[[], None]:
+    """A function that calls ``one`` with ``count`` items, round and round."""
+
+    def run() -> None:
+        for number in range(count):
+            one(items[number % len(items)])
+
+    return run
+
+
+def _dataset(config: Config, split: SplitConfig, folder: Path) -> tuple[ImageDataset, str]:
+    """The configured data set, or photographs in its place, and what to call it."""
+    try:
+        prepare_dataset(config)
+        dataset = build_dataset(split.dataset, config.Arch.class_num, seed=0)
+        return dataset, dataset.source
+    except UserError as error:
+        logger.info("%s", error)
+        logger.info("measuring on crops of scikit-learn's photographs instead")
+    write_photographs(folder)
+    stand_in = copy.copy(split.dataset)
+    stand_in.name = "ImageNetDataset"
+    stand_in.arguments = {"image_root": str(folder), "cls_label_path": str(folder / "list.txt")}
+    dataset = build_dataset(stand_in, config.Arch.class_num, seed=0)
+    return dataset, f"photographs, {SIDES[0]}x{SIDES[1]}, JPEG quality {QUALITY}"
+
+
+def write_photographs(folder: Path) -> None:
+    """``list.txt`` and :data:`PHOTOGRAPHS` JPEG files, crops of scikit-learn's two photographs."""
+    from sklearn.datasets import load_sample_images
+
+    rng = np.random.default_rng(0)
+    width, height = SIDES
+    names = []
+    for number in range(PHOTOGRAPHS):
+        photograph = Image.fromarray(load_sample_images().images[number % 2])
+        left = int(rng.integers(photograph.size[0] - width + 1))
+        top = int(rng.integers(photograph.size[1] - height + 1))
+        names.append(f"{number}.jpg")
+        photograph.crop((left, top, left + width, top + height)).save(folder / names[-1], "JPEG", quality=QUALITY)
+    (folder / "list.txt").write_text("".join(f"{name} 0\n" for name in names), encoding="utf-8")

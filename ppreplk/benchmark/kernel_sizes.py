@@ -1,0 +1,48 @@
+"""The figure that tells the story: time of a layer against its kernel size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..utils.atomic import replacing
+from ..utils.figures import DPI, new_figure, require
+from ..utils.tables import Table, check_destination
+
+
+def check_figure(path: str) -> Path:
+    """``path`` as one that a figure can be written to.
+
+    Raises:
+        UserError: another suffix, its folder does not exist, or no figure can be drawn here.
+    """
+    checked = check_destination(path, "figure", (".png", ".svg"))
+    require()
+    return checked
+
+
+def plot_kernel_sizes(table: Table, path: Path) -> None:
+    """Write a ``.png`` or ``.svg``: median milliseconds against kernel size, one line for each contestant.
+
+    Args:
+        table: what :func:`ppreplk.benchmark.layer.measure_layers` returned for layers that differ in kernel size.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    layer, name, median = (table.columns.index(column) for column in ("C, H=W, K", "what", "median ms"))
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for row in table.rows:
+        lines.setdefault(row[name], []).append((int(row[layer].rsplit(", ", 1)[1]), float(row[median])))
+    figure = new_figure(8, 5)
+    axes = figure.add_subplot(xscale="log", yscale="log", xlabel="kernel size", ylabel="milliseconds (median)")
+    for contestant, points in lines.items():
+        ours = contestant in ("fft", "compiled", "compiled, packed")
+        axes.plot(*zip(*sorted(points)), marker="o", markersize=3, linewidth=2 if ours else 1, label=contestant)
+    sizes = sorted({size for points in lines.values() for size, _ in points})
+    axes.set_xticks(sizes, [str(size) for size in sizes], fontsize=8)
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    axes.set_title(table.title, fontsize=9)
+    with replacing(path) as [partial]:
+        figure.savefig(partial, format=path.suffix[1:], dpi=DPI)

@@ -1,0 +1,254 @@
+"""A whole network: inference and training steps, ours and in other frameworks."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from ..deploy.export import save_network
+from ..deploy.lowering import BF16, FAST, FP32, NATIVE, lower
+from ..deploy.programs import PROGRAMS, Predictor, program_files
+from ..models import RepLKNet, build_model
+from ..models.registry import find_model
+from ..nn.surgery import fold
+from ..ops import onednn as dense
+from ..utils.device import set_threads, use_vector_units
+from ..utils.errors import UserError
+from ..utils.tables import Table
+from . import peers
+from .layers import installed, usable
+from .timing import PAUSE, take_turns
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ["input", "batch", "threads", "what", "minimum ms", "median ms", "times OpenVINO's", "difference"]
+LOADING = ["load s", "memory MB"]
+ONNX = "network.onnx"
+# What can be loaded: for Paddle the folder of the program, for others the file, and the precision to compute in.
+LOADABLE = {
+    "Paddle Inference, native": (NATIVE, FP32),
+    "Paddle Inference, native bf16": (NATIVE, BF16),
+    "Paddle Inference, compiled": ("compiled", FP32),
+    "Paddle Inference, fast": (FAST, FP32),
+    "Paddle Inference, fast bf16": (FAST, BF16),
+    "ONNX Runtime": (ONNX, FP32),
+    "OpenVINO": (ONNX, FP32),
+    "OpenVINO bf16": (ONNX, BF16),
+}
+# The programs to save: arguments of :func:`ppreplk.deploy.lowering.lower` by folder.
+FORMS = {
+    NATIVE: {},
+    "compiled": {"depthwise": "compiled"},
+    FAST: {"runtime": FAST, "precisions": (FP32, BF16)},
+}
+HINTS = {FP32: "f32", BF16: "bf16"}  # what OpenVINO calls them
+PEERS = {FP32: "OpenVINO", BF16: "OpenVINO bf16"}  # what the others are compared with
+SLOW = ("Paddle, eager, native", "Paddle Inference, native bf16", "torch")  # several times the others' time
+DROP_PATH = 0.5  # in training, of the ImageNet-1K recipe
+
+
+def measure_network(
+    name: str, sizes: Sequence[int], batches: Sequence[int], threads: Sequence[int], rounds: int, native: bool
+) -> Table:
+    """Milliseconds per batch of a network in inference form, random weights, statistics and images.
+
+    For every input size, batch and number of threads all contestants take turns in this process. Each is compared
+    with the train form, relative to its largest logit; the seconds it takes to load from files and run once, and the
+    memory that this adds at its peak, are those of a process of its own, imports left out.
+
+    Args:
+        native: also what is in :data:`SLOW`.
+
+    Raises:
+        UserError: unknown network, or no RepLKNet.
+    """
+    use_vector_units()
+    paddle.seed(0)
+    model = _network(name)
+    randomise_statistics(model)
+    model.eval()
+    rows = []
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            _save(model, size, Path(folder))
+            for batch in batches:
+                images = np.random.default_rng(batch).standard_normal((batch, 3, size, size), np.float32)
+                for count in threads:
+                    rows += _turns(model, images, count, rounds, Path(folder), native)
+    return Table(f"{name}, inference, {rounds} rounds", COLUMNS + LOADING, rows)
+
+
+def _network(name: str, **kwargs: Any) -> RepLKNet:
+    if find_model(name).architecture is not RepLKNet:
+        raise UserError(f"only RepLKNets are known in the other frameworks, got {name!r}; choose another --name")
+    return build_model(name, **kwargs)
+
+
+def randomise_statistics(model: nn.Layer) -> None:
+    """Give every batch normalization statistics and an affine map as a trained network might have them."""
+    rng = np.random.default_rng(0)
+    for layer in model.sublayers():
+        if isinstance(layer, nn.BatchNorm2D):
+            for parameter in (layer.weight, layer._variance):
+                parameter.set_value(rng.uniform(0.5, 1.5, parameter.shape).astype("float32"))
+            for parameter in (layer.bias, layer._mean):
+                parameter.set_value(rng.normal(0, 0.3, parameter.shape).astype("float32"))
+
+
+def _save(model: nn.Layer, size: int, folder: Path) -> None:
+    """Programs and the ONNX file for images of this size, those that can be made here."""
+    for directory, arguments in FORMS.items():
+        try:
+            forms = lower(model, **arguments)
+        except UserError as error:
+            logger.info("without %s: %s", directory, error)
+            continue
+        for precision, form in forms.items():
+            save_network(form, [3, size, size], folder / directory / PROGRAMS[precision])
+    try:
+        (folder / ONNX).write_bytes(peers.onnx_network(fold(model), size))
+    except ImportError as error:
+        logger.info("without ONNX files: %s", error)
+
+
+def _turns(
+    model: nn.Layer, images: np.ndarray, threads: int, rounds: int, folder: Path, native: bool
+) -> list[list[str]]:
+    set_threads(threads)
+    contestants = _inference(model, images, threads, folder, native)
+    expected = _eager(model, paddle.to_tensor(images))
+    scale = np.abs(expected).max()
+    differences = {name: np.abs(run() - expected).max() / scale for name, run in contestants.items()}
+    times = take_turns(contestants, rounds, calls=3, pause=PAUSE)
+    rows = []
+    for name, (minimum, median) in times.items():
+        peer = times.get(PEERS[_precision(name)])
+        row = [f"{images.shape[2]}x{images.shape[3]}", str(len(images)), str(threads), _label(name, contestants[name])]
+        row += [f"{minimum * 1e3:.1f}", f"{median * 1e3:.1f}", f"{median / peer.median:.2f}" if peer else "-"]
+        rows.append([*row, f"{differences[name]:.1e}", *_loading(name, images.shape, threads, folder)])
+    return rows
+
+
+def _inference(
+    model: nn.Layer, images: np.ndarray, threads: int, folder: Path, native: bool
+) -> dict[str, Callable[[], np.ndarray]]:
+    builders: dict[str, Callable] = {
+        f"Paddle, eager, {impl}": partial(_eager_form, model, impl, images) for impl in usable()
+    }
+    folded = fold(model)
+    builders["torch"] = partial(peers.torch_network, folded, images, threads, channels_last=False)
+    builders["torch channels-last"] = partial(peers.torch_network, folded, images, threads, channels_last=True)
+    for name, (file, _) in LOADABLE.items():
+        if (folder / file).exists():
+            builders[name] = partial(load, name, folder, images, threads)
+    return installed({name: build for name, build in builders.items() if native or name not in SLOW})
+
+
+def _precision(name: str) -> str:
+    return LOADABLE[name][1] if name in LOADABLE else FP32
+
+
+def _label(name: str, contestant: Callable) -> str:
+    """A contestant as the table names it: bfloat16 that is none says so. Each decides by a rule of its own."""
+    if _precision(name) == FP32:
+        return name
+    bfloat16 = contestant.bfloat16 if isinstance(contestant, peers.Session) else dense.has_bfloat16()
+    return name if bfloat16 else f"{name} (in float32)"
+
+
+def load(name: str, folder: Path, images: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
+    """One of :data:`LOADABLE`, ready to run on ``images``."""
+    file, precision = LOADABLE[name]
+    if (file, precision) == (NATIVE, BF16):
+        return peers.paddle_bfloat16_session(*program_files(folder / file), images, threads)
+    if file != ONNX:
+        return partial(Predictor(folder / file, threads=threads, precision=precision), images)
+    if name == "ONNX Runtime":
+        return peers.onnxruntime_session(folder / file, images, threads)
+    return peers.openvino_session(folder / file, images, threads, HINTS[precision])
+
+
+def _loading(name: str, shape: Sequence[int], threads: int, folder: Path) -> list[str]:
+    """Seconds to load and run once in a process of its own, and the memory that adds at its peak, or dashes."""
+    if name not in LOADABLE:
+        return ["-", "-"]
+    command = [sys.executable, "-W", "ignore", "-m", "ppreplk.benchmark.load_process"]
+    command += [name, str(folder), json.dumps(list(shape)), str(threads)]
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        reason = (process.stderr.strip().splitlines() or [f"exit status {process.returncode}"])[-1]
+        logger.info("%s: not loaded in a process of its own: %s", name, reason)
+        return ["-", "-"]
+    seconds, peak = json.loads(process.stdout.splitlines()[-1])
+    return [f"{seconds:.1f}", f"{peak / 1e6:.0f}"]
+
+
+@paddle.no_grad()
+def _eager(model: nn.Layer, images: paddle.Tensor) -> np.ndarray:
+    return model(images).numpy()
+
+
+def _eager_form(model: nn.Layer, impl: str, images: np.ndarray) -> Callable[[], np.ndarray]:
+    """The very form that is saved as a program, run as it is."""
+    form = lower(model, depthwise=impl)[FP32]
+    return partial(_eager, form, paddle.to_tensor(images))
+
+
+def measure_training(name: str, size: int, batch: int, threads: int, rounds: int, native: bool) -> Table:
+    """Milliseconds per training step in float32: forward, backward, AdamW, with drop path; random images.
+
+    Args:
+        native: also measure Paddle's own depthwise operator, which takes very long.
+
+    Raises:
+        UserError: unknown network, or no RepLKNet.
+    """
+    use_vector_units()
+    set_threads(threads)
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((batch, 3, size, size), np.float32)
+    labels = rng.integers(0, 1000, batch)
+    contestants: dict[str, Callable] = {}
+    for impl in usable():
+        if impl != NATIVE or native:
+            contestants[f"Paddle, {impl}"] = _training_step(name, impl, images, labels)
+    model = _network(name, drop_path_rate=DROP_PATH)
+    step = partial(peers.torch_training_step, model, images, labels, threads)
+    contestants |= installed(
+        {
+            "torch": lambda: step(channels_last=False),
+            "torch channels-last": lambda: step(channels_last=True),
+        }
+    )
+    times = take_turns(contestants, rounds, pause=PAUSE)
+    rows = [
+        [contestant, f"{minimum * 1e3:.0f}", f"{median * 1e3:.0f}"] for contestant, (minimum, median) in times.items()
+    ]
+    title = f"{name}, one training step, {size}x{size}, batch {batch}, float32, {threads} threads, {rounds} rounds"
+    return Table(title, ["what", "minimum ms", "median ms"], rows)
+
+
+def _training_step(name: str, impl: str, images: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
+    paddle.seed(0)
+    model = _network(name, drop_path_rate=DROP_PATH, depthwise_impl=impl)
+    parameters = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
+    optimizer = paddle.optimizer.AdamW(1e-4, parameters=parameters, weight_decay=0.05)
+    tensor, target = paddle.to_tensor(images), paddle.to_tensor(labels)
+
+    def step() -> None:
+        nn.functional.cross_entropy(model(tensor), target).backward()
+        optimizer.step()
+        optimizer.clear_grad()
+
+    return step

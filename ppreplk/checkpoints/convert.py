@@ -1,0 +1,137 @@
+"""From a checkpoint file of any layout to weights under our names, in memory or in another file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..models.replknet.layouts import COUNTER, translate
+from ..models.replknet.recognition import Architecture, compare, infer
+from ..utils.atomic import replacing
+from ..utils.errors import UserError
+from .files import find_checkpoint, read_weights
+from .paddle_file import write_pdparams
+from .safetensors_file import write_safetensors
+from .unpickle import shown
+
+logger = logging.getLogger(__name__)
+
+STATISTICS = ("._mean", "._variance")
+WRITERS: dict[str, Callable[[Mapping[str, np.ndarray], Path], None]] = {
+    ".pdparams": write_pdparams,
+    ".safetensors": write_safetensors,
+}
+
+
+def load_checkpoint(path: str | Path, ema: bool = False) -> dict[str, np.ndarray]:
+    """Read weights from ``.pth``, ``.safetensors``, ``.pdparams`` or MegEngine's ``.pkl`` without running its code.
+
+    Args:
+        path: the file; ``.pdparams`` may be left off.
+        ema: take the averaged weights (``model_ema``) of a PyTorch training instead of its last ones.
+
+    Returns:
+        {parameter name: array} under the names and in the shapes of this package's networks, whatever layout the
+        file has; names of no known layout are left as they are. The arrays are read-only, of the file's dtypes
+        (bfloat16 as float32), and share the memory of the mapped file where they can.
+
+    Raises:
+        UserError: no such file, a broken one, or one that holds anything but weights.
+    """
+    path = find_checkpoint(path)
+    raw = read_weights(path, ema)
+    translated = translate(raw.state, str(path))
+    heads = {name: count for name, count in translated.left_out.items() if name != COUNTER}
+    if heads:
+        logger.info("%s: left out what is no part of the network: %s", path, _counts(heads))
+    if raw.has_averaged and not ema:
+        logger.info("%s holds averaged weights too; tools/convert.py --ema takes them", path)
+    return translated.state
+
+
+def _counts(groups: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} of {name}" for name, count in groups.items()) or "nothing"
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was converted. ``left_out`` counts names of the file that belong to no network of ours."""
+
+    source: str
+    target: str
+    layout: str
+    architecture: Architecture
+    tensors: int
+    parameters: int
+    left_out: dict[str, int]
+    averaged: str
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [
+                f"layout: {self.layout}",
+                f"architecture: {self.architecture}",
+                f"form: {self.architecture.form}",
+                f"tensors: {self.tensors}, parameters: {self.parameters:,}, left out: {_counts(self.left_out)}",
+                *([f"weights: {self.averaged}"] if self.averaged else []),
+                f"wrote {self.target}",
+            ]
+        )
+
+
+def convert(src: str | Path, dst: str | Path, ema: bool = False) -> Conversion:
+    """Write the weights of ``src``, in any known layout, to ``dst`` under our names, in float32.
+
+    Args:
+        src: see :func:`load_checkpoint`.
+        dst: a ``.pdparams`` or ``.safetensors`` file, which appears whole or not at all.
+        ema: take the averaged weights of a PyTorch training.
+
+    Raises:
+        UserError: as :func:`load_checkpoint`; or names are left over, missing or of wrong shape, the first of
+            which is named; or ``dst`` cannot be written.
+    """
+    src, dst = find_checkpoint(src), Path(dst)
+    if dst.suffix not in WRITERS:
+        raise UserError(f"{dst}: expected a file ending in {' or '.join(WRITERS)}")
+    if dst.is_dir() or not dst.absolute().parent.is_dir():
+        raise UserError(f"{dst} is a folder, or the folder it is in does not exist")
+    raw = read_weights(src, ema)
+    translated = translate(raw.state, str(src))
+    if translated.layout is None:
+        raise UserError(f"{src}: of no layout known here, its names begin with {shown(next(iter(raw.state)))}")
+    state = translated.state
+    architecture = infer(state, str(src))
+    _check_complete(architecture, state, str(src))
+    float32 = {name: array.astype(np.float32, copy=False) for name, array in state.items()}
+    with replacing(dst) as (partial,):
+        WRITERS[dst.suffix](float32, partial)
+    beside = "the last ones; averaged ones lie beside them (--ema)" if raw.has_averaged else ""
+    return Conversion(
+        source=str(src),
+        target=str(dst),
+        layout=translated.layout,
+        architecture=architecture,
+        tensors=len(state),
+        parameters=sum(array.size for name, array in state.items() if not name.endswith(STATISTICS)),
+        left_out=translated.left_out,
+        averaged="the averaged ones" if ema else beside,
+    )
+
+
+def _check_complete(architecture: Architecture, state: Mapping[str, np.ndarray], source: str) -> None:
+    try:
+        own = architecture.shapes()
+    except UserError as error:
+        raise UserError(f"{source}: its shapes make no network ({error})") from error
+    found = compare(own, state)
+    if found.is_match:
+        return
+    kinds = (("missing", found.missing), ("left over", found.unexpected), ("of wrong shape", found.misshaped))
+    reasons = [f"{len(names)} {kind}, {shown(names[0])} first" for kind, names in kinds if names]
+    network = architecture.name or "RepLKNet"
+    raise UserError(f"{source}: not the weights of a whole {network}: {'; '.join(reasons)}; nothing was written")

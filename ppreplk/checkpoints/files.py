@@ -1,0 +1,141 @@
+"""Checkpoint files of any format: found, opened, read, and reduced to the table of weights in them."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..utils.errors import UserError
+from .arrays import PickledArray, StoredArray
+from .paddle_file import is_pickle, read_pickle
+from .safetensors_file import is_safetensors, read_safetensors
+from .torch_file import is_old_torch, is_torch_zip, read_old_torch, read_torch_zip
+from .unpickle import shown
+
+WRAPPERS = ("model", "state_dict")  # keys around the weights
+AVERAGED = "model_ema"
+
+
+class RawWeights(NamedTuple):
+    """Arrays by the names they have in the file, and whether averaged ones lie beside them."""
+
+    state: dict[str, np.ndarray]
+    has_averaged: bool
+
+
+def read_weights(path: Path, ema: bool = False) -> RawWeights:
+    """The weights of a ``.pth`` (PyTorch), ``.safetensors``, ``.pdparams`` or ``.pkl`` (MegEngine) file.
+
+    The format is told from the content. Nothing in the file is executed. Arrays share the memory of the file,
+    which is mapped, and are read-only.
+
+    Args:
+        path: the file.
+        ema: take the averaged weights a training has put beside its own.
+
+    Raises:
+        UserError: a broken file, or one that holds anything but weights.
+    """
+    with _about(path):
+        content, has_averaged = _unwrapped(_read(path), ema)
+        return RawWeights(_arrays(content), has_averaged)
+
+
+def load_arrays(path: str | Path) -> Any:
+    """What ``paddle.save`` wrote, its tensors as arrays (bfloat16 as its bits), without running code of the file.
+
+    Raises:
+        UserError: the file is broken, or holds anything but arrays, numbers, texts and containers.
+    """
+
+    def leaf(value: Any) -> Any:
+        return _array(value.bits) if isinstance(value, PickledArray) else value
+
+    with _about(path):
+        return read_pickle(_mapped(Path(path)), leaf)
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """``path``, or ``path`` with the suffix ``.pdparams`` added.
+
+    Raises:
+        UserError: neither is a file.
+    """
+    candidates = [Path(path), Path(f"{path}.pdparams")]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"no checkpoint at {candidates[0]} nor at {candidates[1]}")
+
+
+@contextmanager
+def _about(path: str | Path) -> Iterator[None]:
+    """Begin the messages of errors with the file they are about."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _mapped(path: Path) -> memoryview:
+    """The bytes of a file, which are read from it as they are used."""
+    try:
+        with open(path, "rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError) as error:  # ValueError: there is nothing to map
+        raise UserError(f"empty or cannot be read ({error}); download it again") from error
+
+
+def _read(path: Path) -> Any:
+    data = _mapped(path)
+    if is_torch_zip(data):
+        return read_torch_zip(data, path)
+    if is_safetensors(data):
+        return read_safetensors(data)
+    if is_old_torch(data):
+        return read_old_torch(data)
+    if is_pickle(data):
+        return read_pickle(data)
+    start = bytes(data[:200]).lstrip().lower()
+    hint = "a web page was saved in its place; " if start.startswith((b"<!doctype", b"<html")) else ""
+    raise UserError(f"not a readable checkpoint (.pth, .safetensors, .pdparams or .pkl); {hint}download it again")
+
+
+def _unwrapped(content: Any, ema: bool) -> tuple[Any, bool]:
+    """The table of weights inside what training scripts put around it."""
+    has_averaged = isinstance(content, Mapping) and isinstance(content.get(AVERAGED), Mapping)
+    if ema:
+        if not has_averaged:
+            raise UserError(f"has no averaged weights ({AVERAGED})")
+        return content[AVERAGED], True
+    for wrapper in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    return content, has_averaged
+
+
+def _arrays(content: Any) -> dict[str, np.ndarray]:
+    if not isinstance(content, Mapping) or not content:
+        raise UserError("holds no table of weights")
+    strange = [n for n, value in content.items() if not isinstance(n, str) or not isinstance(value, StoredArray)]
+    if strange:
+        raise UserError(f"{len(strange)} entries are not weights, {shown(strange[0])!r} first")
+    arrays = {}
+    for name, stored in content.items():
+        with _about(shown(name)):
+            arrays[name] = _array(stored.array)
+    return arrays
+
+
+def _array(make: Callable[[], np.ndarray]) -> np.ndarray:
+    try:
+        return make()
+    except UserError:
+        raise
+    except (ValueError, TypeError, OverflowError, MemoryError) as error:
+        raise UserError(f"not an array that can be read ({error}); download the file again") from error

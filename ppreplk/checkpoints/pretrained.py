@@ -1,0 +1,47 @@
+"""Networks with the weights that a configuration names."""
+
+from __future__ import annotations
+
+from paddle import nn
+
+from ..config import Config
+from ..models.arch import build_network
+from ..utils.errors import UserError
+from .apply import load_weights
+from .convert import load_checkpoint
+from .preprocessing import check_preprocessing
+
+
+def build_trained_network(config: Config) -> nn.Layer:
+    """The network with the weights of ``Global.pretrained_model``, for evaluation, export and prediction.
+
+    Raises:
+        UserError: no weights are named, or they do not fit.
+    """
+    path = config.Global.pretrained_model
+    if path is None:
+        raise UserError(
+            "Global.pretrained_model is not set: name the trained weights, for example "
+            f"-o Global.pretrained_model={config.Global.output_dir.rstrip('/')}/best_model"
+        )
+    model = build_network(config.Arch)
+    load_pretrained(model, config)
+    model.eval()
+    return model
+
+
+def load_pretrained(model: nn.Layer, config: Config, training: bool = False) -> None:
+    """Put the weights of ``Global.pretrained_model`` into ``model``.
+
+    Args:
+        model: the network of ``config``.
+        config: its transforms are compared with those the weights expect; a warning names differences.
+        training: a head for another number of classes is then replaced by a new one.
+
+    Raises:
+        UserError: no such file, one that holds anything but weights, or weights that do not fit.
+    """
+    path = config.Global.pretrained_model
+    state = load_checkpoint(path)
+    load_weights(model, state, path, may_replace_head=training)
+    check_preprocessing(config, state, path, training)

@@ -1,0 +1,1 @@
+"""From trained weights to predictions: lowering, export, exported programs, prediction."""

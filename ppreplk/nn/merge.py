@@ -1,0 +1,58 @@
+"""Train form and merged form of weights, as arrays under our names (paper section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from ..utils.errors import UserError
+from . import fusion
+from .conv import BN_EPSILON
+
+ORIGIN = ".lkb_origin.conv.weight"
+REPARAM = ".lkb_reparam.weight"
+SMALL = ".small_conv"
+BN = ("weight", "bias", "_mean", "_variance")
+
+
+def form_of(names: Iterable[str]) -> str | None:
+    """``"train"`` or ``"merged"``; None where no name tells, or names tell both."""
+    found = {"train" if ORIGIN in name else "merged" for name in names if name.endswith((ORIGIN, REPARAM))}
+    return found.pop() if len(found) == 1 else None
+
+
+def merge(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Train-form weights as merged ones: one float32 kernel and bias for the branches of each large kernel.
+
+    Raises:
+        UserError: a branch is incomplete, or the shapes of its parts do not fit.
+    """
+    merged: dict[str, np.ndarray] = {}
+    for name, array in state.items():
+        layer, found, _ = name.partition(".lkb_origin.")
+        if name.endswith(ORIGIN):
+            weight, bias = _fused(state, f"{layer}.lkb_origin")
+            if f"{layer}{SMALL}.conv.weight" in state:
+                small_weight, small_bias = _fused(state, f"{layer}{SMALL}")
+                margin = weight.shape[-1] - small_weight.shape[-1]
+                if len(weight) != len(small_weight) or margin < 0 or margin % 2:
+                    raise UserError(
+                        f"{layer}: kernels {list(weight.shape)} and {list(small_weight.shape)} do not add up"
+                    )
+                weight = weight + fusion.pad_kernel(small_weight, weight.shape[-1])
+                bias = bias + small_bias
+            merged[f"{layer}.lkb_reparam.weight"] = weight.astype(np.float32)
+            merged[f"{layer}.lkb_reparam.bias"] = bias.astype(np.float32)
+        elif not found and f"{SMALL}." not in name:
+            merged[name] = array
+    return merged
+
+
+def _fused(state: Mapping[str, np.ndarray], layer: str) -> tuple[np.ndarray, np.ndarray]:
+    """Weight (C, 1, K, K) and bias (C,), float64, of a convolution and its batch normalization."""
+    weight = state[f"{layer}.conv.weight"]
+    vectors = [state.get(f"{layer}.bn.{part}") for part in BN]
+    if weight.ndim != 4 or any(vector is None or vector.shape != weight.shape[:1] for vector in vectors):
+        raise UserError(f"{layer}: a convolution and its batch normalization are incomplete or of different widths")
+    return fusion.scale_conv_output(weight, None, *fusion.bn_scale_shift(*vectors, BN_EPSILON))

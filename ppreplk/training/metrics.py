@@ -1,0 +1,44 @@
+"""Metrics under PaddleClas's names."""
+
+from collections.abc import Sequence
+from typing import Callable, Optional, Union
+
+import paddle
+
+from ..config import Ops, construct, find_op
+from ..utils.errors import UserError
+
+
+class TopkAcc:
+    """Share of samples whose class is among the k largest logits, for each k of ``topk``.
+
+    Called with (N, K) logits and (N,) class indices it returns {"top1": number of hits, ...}, so that
+    batches of different sizes can be added up. A k beyond K counts as K.
+    """
+
+    def __init__(self, topk: Union[int, Sequence[int]] = (1, 5)):
+        self.topk = [topk] if isinstance(topk, int) else list(topk)
+        if not self.topk or min(self.topk) < 1:
+            raise UserError(f"topk must be positive, got {topk}")
+
+    def __call__(self, logits: paddle.Tensor, label: paddle.Tensor) -> dict[str, int]:
+        largest = min(max(self.topk), logits.shape[-1])
+        _, ranked = logits.topk(largest)
+        hits = (ranked == label.unsqueeze(-1)).astype("int64").sum(axis=0).cumsum().tolist()
+        return {f"top{k}": hits[min(k, largest) - 1] for k in self.topk}
+
+
+METRICS: dict[str, Callable] = {"TopkAcc": TopkAcc}
+
+
+def build_metric(ops: Ops) -> Optional[TopkAcc]:
+    """The metric of ``Metric.Train`` or ``Metric.Eval``; None for an empty list.
+
+    Raises:
+        UserError: unknown metric or arguments, or more than one.
+    """
+    if not ops:
+        return None
+    if len(ops) > 1:
+        raise UserError(f"{ops[1].where}: one metric can be given, found {len(ops)}")
+    return construct(find_op(ops[0], METRICS, {}, "metric"), ops[0].arguments, ops[0].where)

@@ -1,0 +1,1 @@
+"""What every room uses: errors, whole-file replacement, logging, device, tables, figures."""
