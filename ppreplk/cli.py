@@ -77,7 +77,7 @@ def run_without_config(command: Callable[[argparse.Namespace], object], parser: 
     try:
         command(arguments)
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())} [{error.code}]", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

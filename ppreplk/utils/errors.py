@@ -9,9 +9,24 @@ from collections.abc import Iterable
 class UserError(ValueError):
     """Bad input from the person running the program.
 
-    The message is one line that quotes what was received, says where, and says what to do. Command-line
-    tools print it and exit with code 2; any other exception is a defect and keeps its traceback.
+    The message is one line. It quotes what was received, says where, and says what to do. Command-line tools print
+    it and exit with code 2. Any other exception is a defect and keeps its traceback.
+
+    Args:
+        message: the line.
+        code: a stable name for the kind of mistake, ``ROOM.WHAT``, for example ``config.unknown-key``. Scripts and
+            tests match it; the message may be reworded.
+        where: the place, a file or a key of the configuration. It is put before the message.
     """
+
+    def __init__(self, message: str, *, code: str = "input", where: str | None = None):
+        super().__init__(f"{where}: {message}" if where else message)
+        self.code = code
+        self.where = where
+
+    def at(self, where: object) -> UserError:
+        """The same error, with a place before its message."""
+        return UserError(str(self), code=self.code, where=str(where))
 
 
 def nearest(name: str, known: Iterable[str], listed: Iterable[str] | None = None) -> str:

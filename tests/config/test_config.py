@@ -1,0 +1,295 @@
+"""Configurations: types, names, overrides, messages."""
+
+import copy
+
+import paddle
+import pytest
+import yaml
+from helpers import ROOT, colour_config, write_config
+
+from ppreplk.config.checking import load_config, parse_number, read_ops
+from ppreplk.data import build_transforms
+from ppreplk.data.transforms import NORMALIZED, NORMALIZED_CHW
+from ppreplk.models.arch import build_network
+from ppreplk.training.losses import build_loss
+from ppreplk.training.metrics import build_metric
+from ppreplk.training.optimizers import build_optimizer, build_schedule
+from ppreplk.utils.errors import UserError
+
+
+def load(tmp_path, *overrides, **sections):
+    config = copy.deepcopy(colour_config())
+    config.update(sections)
+    write_config(tmp_path / "config.yaml", config)
+    return load_config(tmp_path / "config.yaml", overrides)
+
+
+RECIPES = sorted((ROOT / "configs").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_every_recipe_builds_everything_it_names(path):
+    config = load_config(path)
+    for split in (config.DataLoader.Train, config.DataLoader.Eval):
+        build_transforms(split.dataset.transform_ops, NORMALIZED)
+    build_transforms(config.Infer.transforms, NORMALIZED_CHW)
+    with paddle.LazyGuard():  # no values, which would take most of the time
+        model = build_network(config.Arch)
+    build_optimizer(config.Optimizer, build_schedule(config.Optimizer, config.Global.epochs, 10), model)
+    build_loss(config.Loss.Train)
+    build_loss(config.Loss.Eval)
+    build_metric(config.Metric.Eval)
+
+
+# FACTS of the paper and the official commands: batch, lr, epochs, warm-up, drop path, weight decay, mixing,
+# layer decay, EMA, input size, minimum lr, classes
+PUBLISHED_RECIPES = {
+    "replknet31b": (2048, 4e-3, 300, 10, 0.5, 0.05, True, None, True, 224, 1e-6, 1000),
+    "replknet31b_384": (1024, 4e-4, 30, 1, 0.8, 1e-8, False, 0.7, True, 384, 1e-6, 1000),
+    "replknet31b_22k": (4096, 4e-3, 90, 5, 0.1, 0.05, True, None, False, 224, 1e-6, 21841),
+    "replknet31l_22k": (4096, 4e-3, 90, 5, 0.1, 0.05, True, None, False, 224, 1e-6, 21841),
+    "replknet31b_22kto1k": (512, 4e-4, 30, 1, 0.2, 1e-8, False, 0.7, True, 224, 1e-6, 1000),
+    "replknet31b_22kto1k_384": (512, 4e-4, 30, 1, 0.3, 1e-8, False, 0.7, True, 384, 3e-4, 1000),
+    "replknet31l_22kto1k_384": (512, 4e-4, 30, 1, 0.3, 1e-8, False, 0.7, True, 384, 3e-4, 1000),
+    "replknetxl_320": (512, 1e-4, 30, 1, 0.3, 1e-8, False, 0.4, True, 320, 1e-6, 1000),
+    **{
+        f"replknet{kernel}b_120e": (2048, 4e-3, 120, 10, 0.3, 0.05, True, None, False, 224, 1e-6, 1000)
+        for kernel in (3, 7, 13, 25, 31)
+    },
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED_RECIPES)
+def test_recipes_are_the_published_ones(name):
+    config = load_config(ROOT / "configs" / f"{name}.yaml")
+    train, settings, lr = config.DataLoader.Train, config.Global, config.Optimizer.lr.arguments
+    mixing = train.dataset.batch_transform_ops
+    assert 8 * train.sampler.batch_size * settings.update_freq == settings.global_batch
+    received = (
+        *(settings.global_batch, float(lr["learning_rate"]), settings.epochs, lr["warmup_epoch"]),
+        *(config.Arch.arguments["drop_path_rate"], float(config.Optimizer.arguments["weight_decay"])),
+        *(mixing is not None, config.Arch.arguments.get("layer_decay"), config.EMA is not None),
+        *(settings.image_shape[1], float(lr["eta_min"]), config.Arch.class_num),
+    )
+    assert received == PUBLISHED_RECIPES[name]
+    assert config.EMA is None or config.EMA.decay == 0.9999
+    ops = {op.name: op.arguments for op in train.dataset.transform_ops}
+    assert ops["TimmAutoAugment"]["config_str"] == "rand-m9-mstd0.5-inc1"
+    erasing = ops["RandomErasing"]
+    assert (erasing["EPSILON"], erasing["sl"], erasing["sh"], erasing["r1"]) == (0.25, 0.02, "1.0/3.0", 0.3)
+    if mixing:
+        keys = ("mixup_alpha", "cutmix_alpha", "prob", "switch_prob", "label_smoothing")
+        assert [mixing[0].arguments[key] for key in keys] == [0.8, 1.0, 1.0, 0.5, 0.0]
+    assert config.Loss.Train[0].arguments["epsilon"] == 0.1
+    size = settings.image_shape[1]
+    evaluation = {op.name: op.arguments for op in config.DataLoader.Eval.dataset.transform_ops}
+    if size >= 384:
+        assert evaluation["ResizeImage"]["size"] == size and "CropImage" not in evaluation
+    else:
+        assert evaluation["ResizeImage"]["resize_short"] == int(size / 0.875)
+        assert evaluation["CropImage"]["size"] == size
+    half = [0.5, 0.5, 0.5]
+    means = [op["NormalizeImage"]["mean"] for op in (ops, evaluation)]
+    assert means == [half, half] if name == "replknetxl_320" else half not in means
+    transforms = [(op.name, op.arguments) for op in config.DataLoader.Eval.dataset.transform_ops]
+    assert [(op.name, op.arguments) for op in config.Infer.transforms] == [*transforms, ("ToCHWImage", {})]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "study").glob("*.yaml")), ids=lambda path: path.name)
+def test_recipes_of_the_mobilenet_studies_are_the_published_ones(path):
+    config = load_config(path)
+    train, settings, lr = config.DataLoader.Train, config.Global, config.Optimizer.lr.arguments
+    assert settings.epochs == 100 and settings.global_batch == 8 * train.sampler.batch_size == 256
+    assert config.Optimizer.name == "Momentum" and config.Optimizer.arguments["momentum"] == 0.9
+    assert float(config.Optimizer.arguments["regularizer"]["coeff"]) == 4e-5
+    assert (lr["learning_rate"], lr["warmup_epoch"], config.Optimizer.lr.name) == (0.1, 5, "Cosine")
+    augmentation = [op.name for op in train.dataset.transform_ops]
+    assert augmentation == ["DecodeImage", "RandomResizedCrop", "RandFlipImage", "NormalizeImage"]
+    assert train.dataset.batch_transform_ops is None and config.EMA is None
+
+
+def test_every_recipe_says_command_hardware_batch_and_accuracy():
+    for path in RECIPES:
+        header = path.read_text().split("\nGlobal:")[0]
+        for part in ("# Command:", path.relative_to(ROOT).as_posix(), "# Hardware:", "# Batch:", "# Accuracy:"):
+            assert part in header, f"{path.name} lacks {part}"
+
+
+@pytest.mark.parametrize(
+    "text, value", [("4e-3", 0.004), ("1.0/255.0", 1 / 255), ("1.0/3.0", 1 / 3), ("-2", -2.0), (" 3/4 ", 0.75)]
+)
+def test_numbers_as_strings(text, value):
+    assert parse_number(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "a", "1/0", "1/2/3", "__import__('os')"])
+def test_other_strings_are_no_numbers(text):
+    with pytest.raises(ValueError):
+        parse_number(text)
+
+
+def test_overrides(tmp_path):
+    config = load(
+        tmp_path,
+        "Global.epochs=7",
+        "Global.output_dir=a=b",
+        "EMA.decay=9e-1",
+        "DataLoader.Train.dataset.transform_ops.1.ResizeImage.size=[40, 48]",
+        "Loss.Train.0.CELoss.epsilon=0.2",
+    )
+    assert config.Global.epochs == 7
+    assert config.Global.output_dir == "a=b"
+    assert config.EMA.decay == 0.9
+    assert config.DataLoader.Train.dataset.transform_ops[1].arguments["size"] == [40, 48]
+    assert config.Loss.Train[0].arguments["epsilon"] == 0.2
+
+
+def test_an_impossible_date_stays_text(tmp_path):
+    assert load(tmp_path, "Global.output_dir=2024-13-45").Global.output_dir == "2024-13-45"
+
+
+@pytest.mark.parametrize("code", ["__import__('os').system('touch witness')", "!!python/object/apply:os.getcwd []"])
+def test_overrides_are_never_evaluated(tmp_path, monkeypatch, code):
+    monkeypatch.chdir(tmp_path)
+    assert load(tmp_path, f"Global.output_dir={code}").Global.output_dir == code
+    assert not (tmp_path / "witness").exists()
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("Global.epoch=3", r"Global\.epoch: unknown key; did you mean epochs"),
+        ("Globl.epochs=3", r"Globl: unknown key; did you mean Global"),
+        ("Global.epochs=three", r"Global\.epochs: expected a whole number, got 'three' \(str\)"),
+        ("Global.epochs=1.5", r"Global\.epochs: expected a whole number, got 1.5"),
+        ("Global.epochs=true", r"Global\.epochs: expected a whole number, got True"),
+        ("Global.eval_during_train=1", r"eval_during_train: expected true or false"),
+        ("Global.epochs=0", r"Global\.epochs: must be at least 1"),
+        ("Global.device=tpu", r"Global\.device: expected one of 'cpu', 'gpu'"),
+        ("Global.image_shape=[3, 32]", r"Global\.image_shape: expected \[channels, height, width\]"),
+        ("Global.image_shape=[3, 32, x]", r"Global\.image_shape\[2\]: expected a whole number"),
+        ("Global.use_dali=True", r"Global\.use_dali: True is not served here"),
+        ("Arch=RepLKNet31B", r"Arch: expected a mapping"),
+        ("DataLoader.Train.sampler.batch_size=0", r"DataLoader\.Train\.sampler: batch_size must be at least 1"),
+        ("DataLoader.Train.dataset.transform_ops=5", r"transform_ops: expected a list of operators"),
+        ("Infer.PostProcess.top=3", r"Infer\.PostProcess\.top: unknown key; did you mean topk"),
+        ("AMP.level=O3", r"AMP\.level: expected one of 'O1', 'O2'"),
+        ("AMP.scale_loss=0", r"AMP\.scale_loss: must be positive"),
+        ("DataLoader.Train.loader.num_workers=-1", r"loader: num_workers must not be negative"),
+        ("Global.export_tolerance=.nan", r"export_tolerance: expected a number, got nan"),
+        ("no_equals_sign", r"-o 'no_equals_sign': expected Key\.sub=value"),
+        ("Global.epochs.more=1", r"Global\.epochs is 3 and has no part called 'more'"),
+        ("Loss.Train.5.CELoss.epsilon=1", r"Loss\.Train is a list of 1 entries"),
+    ],
+)
+def test_bad_values_are_refused_in_one_line(tmp_path, override, message):
+    with pytest.raises(UserError, match=message) as error:
+        load(tmp_path, override)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "override, build, message",
+    [
+        ("Arch.name=Nonsense", "network", r"unknown model 'Nonsense'; known: MobileNetV2LK, .*, RepLKNetXL.{0,25}$"),
+        ("Arch.name=RepLKNet31", "network", r"Arch\.name: unknown model 'RepLKNet31'; did you mean .*RepLKNet31B"),
+        ("Arch.drop_path=0.1", "network", r"Arch\.drop_path: unknown key; did you mean drop_path_rate"),
+        ("Arch.layers=[2]", "network", r"Arch: large_kernel_sizes, layers and channels need one entry per stage"),
+        ("Arch.out_indices=[1]", "network", r"Arch\.out_indices: makes a backbone"),
+        ("Arch.in_channels=1", "network", r"Arch\.in_channels: the transforms make 3 channels"),
+        ("Arch.dw_ratio=0", "network", r"Arch: dw_ratio 0\.0 leaves no channels"),
+        ("Arch.ffn_ratio=-1", "network", r"Arch: ffn_ratio -1\.0 leaves no channels"),
+        ("Optimizer.beta1=2", "optimizer", r"Optimizer: beta1 must be at least 0 and below 1"),
+        ("Optimizer.epsilon=-1", "optimizer", r"epsilon must be positive"),
+        ("Optimizer.lr.learning_rate=-1", "schedule", r"learning rates must not be negative"),
+        ("Optimizer.lr={name: Linear, learning_rate: 1, power: -1}", "schedule", r"power must be positive"),
+        ("Arch.class_num=0", "network", r"Arch: class_num must be positive"),
+        ("Optimizer.name=AdamWW", "optimizer", r"Optimizer: unknown optimizer 'AdamWW'; did you mean AdamW"),
+        ("Optimizer.weight_decy=0.1", "optimizer", r"Optimizer\.weight_decy: unknown key; did you mean weight_decay"),
+        ("Optimizer.lr.name=Cosin", "schedule", r"Optimizer\.lr: unknown schedule 'Cosin'; did you mean Cosine"),
+        ("Optimizer.lr.learning_rate=fast", "schedule", r"learning_rate: expected a number, got 'fast'"),
+        ("Optimizer.lr.warmup_epoch=9", "schedule", r"warmup_epoch must lie between 0 and Global\.epochs \(3\)"),
+        ("Loss.Train.0.CELoss.epsilon=2", "loss", r"Loss\.Train\[0\]\.CELoss: epsilon must be"),
+        ("Loss.Train.0={CELos: {}}", "loss", r"unknown loss 'CELos'; did you mean CELoss"),
+        ("Metric.Eval.0={TopkAc: {}}", "metric", r"unknown metric 'TopkAc'; did you mean TopkAcc"),
+    ],
+)
+def test_bad_parts_are_refused_by_what_they_configure(tmp_path, override, build, message):
+    config = load(tmp_path, override)
+    builders = {
+        "network": lambda: build_network(config.Arch),
+        "optimizer": lambda: build_optimizer(config.Optimizer, None, build_network(config.Arch)),
+        "schedule": lambda: build_schedule(config.Optimizer, config.Global.epochs, 10),
+        "loss": lambda: build_loss(config.Loss.Train),
+        "metric": lambda: build_metric(config.Metric.Eval),
+    }
+    with pytest.raises(UserError, match=message):
+        builders[build]()
+
+
+@pytest.mark.parametrize(
+    "op, message",
+    [
+        ({"RandomErasing": {"EPSILON": 7}}, r"EPSILON is a probability"),
+        ({"RandomErasing": {"mean": [0, 0]}}, r"mean needs three numbers"),
+        ({"ToCHWImage": {"x": 1}}, r"ToCHWImage\.x: unknown key; there are none"),
+        ({"TimmAutoAugment": {"config_str": "rand-m99"}}, r"m must be at most 10"),
+        ({"ResizeImag": {"size": 3}}, r"unknown transform 'ResizeImag'; did you mean ResizeImage"),
+        ({"AugMix": None}, r"not served here"),
+        ({"ResizeImage": {"sice": 3}}, r"transform_ops\[0\]\.ResizeImage\.sice: unknown key; did you mean size"),
+        ({"ResizeImage": {}}, r"give size or resize_short"),
+        ({"CropImage": {}}, r"CropImage\.size: missing"),
+        ({"NormalizeImage": {"scale": "abc"}}, r"NormalizeImage\.scale: expected a number, got 'abc'"),
+        ({"TimmAutoAugment": {"config_str": "augmix-m3"}}, r"only RandAugment"),
+        ({"TimmAutoAugment": {"config_str": "rand-m9-x2"}}, r"'x2'"),
+    ],
+)
+def test_bad_transforms(op, message):
+    with pytest.raises(UserError, match=message):
+        build_transforms(read_ops([op], "DataLoader.Train.dataset.transform_ops"), NORMALIZED)
+
+
+def test_missing_section_and_missing_keys(tmp_path):
+    with pytest.raises(UserError, match="the section Optimizer is missing"):
+        load(tmp_path, Optimizer=None).require("Optimizer")
+    with pytest.raises(UserError, match=r"Arch\.name: missing"):
+        load(tmp_path, Arch={"class_num": 3})
+
+
+def test_global_class_num_is_honoured_like_upstream(tmp_path):
+    config = colour_config()
+    del config["Arch"]["class_num"]
+    assert load(tmp_path, "Global.class_num=17", Arch=config["Arch"]).Arch.class_num == 17
+    assert load(tmp_path, "Global.class_num=17").Arch.class_num == 3
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("Global: [unclosed", r"broken.yaml, line 1: not valid YAML"),
+        ("a: b: c", r"broken.yaml, line 1: not valid YAML"),
+        ("- 1", r"expected sections such as Global"),
+        ("", r"expected sections such as Global"),
+    ],
+)
+def test_broken_files(tmp_path, content, message):
+    (tmp_path / "broken.yaml").write_text(content)
+    with pytest.raises(UserError, match=message):
+        load_config(tmp_path / "broken.yaml")
+    with pytest.raises(UserError, match="no configuration file at"):
+        load_config(tmp_path / "absent.yaml")
+
+
+def test_recipes_hold_no_keys_upstream_would_reject():
+    """Dataset, sampler and operator keys reach constructors there, so ours must be PaddleClas's own."""
+    allowed = {"name", "image_root", "cls_label_path", "transform_ops", "batch_transform_ops", "delimiter", "relabel"}
+    for path in RECIPES:
+        raw = yaml.safe_load(path.read_text())
+        for split in raw["DataLoader"].values():
+            assert set(split["dataset"]) <= allowed
+            assert set(split["sampler"]) <= {"name", "batch_size", "drop_last", "shuffle"}
+            for op in split["dataset"]["transform_ops"]:
+                ((name, arguments),) = op.items()
+                fractions = {key for key, value in (arguments or {}).items() if "/" in str(value)}
+                parsed = {"NormalizeImage": {"scale"}, "RandomErasing": {"EPSILON", "sl", "sh", "r1"}}
+                assert fractions <= parsed.get(name, set()), "upstream evaluates fractions only there"

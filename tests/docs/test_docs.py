@@ -1,0 +1,169 @@
+"""docs/config.md names every key, with its default, and no other; docs/large_kernels.md holds what was measured."""
+
+import csv
+import inspect
+import re
+import shlex
+from dataclasses import MISSING
+
+import pytest
+from helpers import ROOT
+
+from ppreplk.analysis.rows import TABLES
+from ppreplk.analysis.small_study import plan, report_tables
+from ppreplk.config import checking as config
+from ppreplk.config.checking import signature_of
+from ppreplk.data.datasets import DATASETS
+from ppreplk.data.mixing import BATCH_TRANSFORMS
+from ppreplk.data.transforms import TRANSFORMS
+from ppreplk.models import MobileNetV2, RepLKNet
+from ppreplk.training.losses import LOSSES
+from ppreplk.training.metrics import METRICS
+from ppreplk.training.optimizers import OPTIMIZERS, SCHEDULES
+
+SECTIONS = {
+    "Global": config.GlobalConfig,
+    "EMA": config.EMAConfig,
+    "AMP": config.AMPConfig,
+    "Arch": config.ArchConfig,
+    "Arch: MobileNetV2": MobileNetV2,
+    "Arch: RepLKNet": RepLKNet,
+    "Loss": config.LossConfig,
+    "Optimizer": config.OptimizerConfig,
+    "DataLoader": config.DataLoaderConfig,
+    "DataLoader: dataset": config.DatasetConfig,
+    "DataLoader: sampler": config.SamplerConfig,
+    "DataLoader: loader": config.LoaderConfig,
+    "Infer": config.InferConfig,
+    "Infer: PostProcess": config.PostProcessConfig,
+    "Metric": config.MetricConfig,
+    **{f"Loss: {name}": factory for name, factory in LOSSES.items()},
+    **{f"Optimizer: {name}": factory for name, factory in OPTIMIZERS.items()},
+    **{f"Optimizer.lr: {name}": factory for name, factory in SCHEDULES.items()},
+    **{f"DataLoader: dataset: {name}": factory for name, factory in DATASETS.items()},
+    **{f"transform_ops: {name}": factory for name, factory in TRANSFORMS.items()},
+    **{f"batch_transform_ops: {name}": factory for name, factory in BATCH_TRANSFORMS.items()},
+    **{f"Metric: {name}": factory for name, factory in METRICS.items()},
+}
+# what the program fills in, not the file; class_num is a key of Arch and Global alone
+GIVEN = {"where", "arguments", "transforms", "seed", "schedule", "model", "per_epoch", "ops", "class_num", "epochs"}
+OWN = {"Global": {"seed", "class_num", "epochs"}, "Arch": {"class_num"}, "Infer": {"transforms"}}
+
+
+def documented() -> dict[str, dict[str, str]]:
+    """{section: {key: default}} of docs/config.md."""
+    sections: dict[str, dict[str, str]] = {}
+    for block in re.split(r"^## ", (ROOT / "docs" / "config.md").read_text(), flags=re.M)[1:]:
+        title, _, body = block.partition("\n")
+        sections[title] = dict(re.findall(r"^\| `(\w+)` \|.*?\| (.*?) \| \S.*\|$", body, flags=re.M))
+    return sections
+
+
+def expected(section: str) -> dict[str, str]:
+    defaults = {}
+    for key, default in signature_of(SECTIONS[section])[0].items():
+        if key in GIVEN - OWN.get(section, set()):
+            continue
+        if default is inspect.Parameter.empty:
+            defaults[key] = "required"
+        elif default is MISSING:
+            defaults[key] = "`[3, 224, 224]`" if key == "image_shape" else "empty"
+        else:
+            defaults[key] = "null" if default is None else f"`{default!r}`"
+    return defaults
+
+
+def test_the_page_has_every_section_and_no_other():
+    assert set(documented()) == set(SECTIONS)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_key_with_its_default(section):
+    assert documented()[section] == expected(section)
+
+
+WEIGHTS = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", re.findall(r"^python (tools/.+)$", WEIGHTS, flags=re.M))
+def test_commands_about_weights_name_files_and_keys_that_exist(command):
+    tool, *arguments = shlex.split(command)
+    assert (ROOT / tool).is_file()
+    if "-c" in arguments:
+        overrides = [value for option, value in zip(arguments, arguments[1:]) if option == "-o"]
+        config.load_config(ROOT / arguments[arguments.index("-c") + 1], overrides)
+
+
+def test_configurations_beside_weights_exist():
+    named = set(re.findall(r"`(\w+\.yaml)`", WEIGHTS))
+    assert len(named) >= 9 and all((ROOT / "configs" / name).is_file() for name in named)
+
+
+def test_every_section_of_a_configuration_is_there():
+    tops = set(signature_of(config.Config)[0])
+    assert tops == {title for title in SECTIONS if re.fullmatch(r"\w+", title)}
+
+
+# --------------------------------------------------------------------------------------------------------
+# docs/large_kernels.md and its Chinese counterpart
+
+ARTICLES = ("large_kernels.md", "large_kernels.zh.md")
+FIGURES = ROOT / "docs" / "large_kernels"
+MOST_BYTES = 200_000
+
+
+def article(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def commands(name: str) -> list[str]:
+    return re.findall(r"```bash\n(.*?)```", article(name), flags=re.S)
+
+
+def numbers_of_tables(name: str) -> list[list[str]]:
+    """The cells with a decimal number of every table line that has at least two."""
+    lines = [re.findall(r"\d+\.\d+(?: ± \d+\.\d+)?", line) for line in article(name).splitlines() if line[:1] == "|"]
+    return [line for line in lines if len(line) > 1]
+
+
+def test_both_languages_have_the_same_commands_and_numbers():
+    english, chinese = ARTICLES
+    assert commands(english) == commands(chinese)
+    assert numbers_of_tables(english) == numbers_of_tables(chinese)
+
+
+@pytest.mark.parametrize("name", ARTICLES)
+def test_commands_name_tools_options_and_recipes_that_exist(name):
+    for command in "".join(commands(name)).splitlines():
+        tool = re.search(r"tools/(\w+)\.py", command)[1]
+        known = (ROOT / "tools" / f"{tool}.py").read_text() + (ROOT / "ppreplk" / "cli.py").read_text()
+        for option in re.findall(r"\s(--?[a-z]+)", command.partition("tools/")[2].partition("$(")[0]):
+            assert f'"{option}"' in known, option
+        for recipe in re.findall(r"configs/\S+\.yaml", command):
+            assert (ROOT / recipe).is_file()
+
+
+@pytest.mark.parametrize("name", ARTICLES)
+def test_pictures_and_links_are_there_and_small(name):
+    links = re.findall(r"\]\(([^)#:]+)\)", article(name))
+    assert "large_kernels/study.png" in links and "large_kernels/erf.png" in links
+    for link in links:
+        path = ROOT / "docs" / link
+        assert path.is_file() and path.stat().st_size < MOST_BYTES, link
+
+
+def test_measured_tables_are_those_of_the_committed_run():
+    """In the English article; the Chinese one has the same numbers."""
+    lines = article(ARTICLES[0]).splitlines()
+    for table in ("study.md", "erf.md"):
+        measured = [line for line in (FIGURES / table).read_text().splitlines() if re.match(r"\| .*\d\.\d", line)]
+        assert measured and set(measured) <= set(lines)
+
+
+def test_the_committed_run_is_the_default_one():
+    runs = list(csv.reader((FIGURES / "study.csv").open(encoding="utf-8")))[1:]
+    assert [run[0] for run in runs] == [run.name for run in plan(TABLES, 3)]
+    top1 = {run[0]: float(run[3]) for run in runs}
+    assert (FIGURES / "study.md").read_text(encoding="utf-8") == "\n".join(
+        table.markdown() for table in report_tables(plan(TABLES, 3), top1)
+    )

@@ -1,0 +1,326 @@
+"""Building the compiled operators: it works, or it is out of the way and says why."""
+
+import ast
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, require_fast_operators, run_tool
+
+from ppreplk.ops import build, loading
+from ppreplk.ops import onednn_headers as headers
+from ppreplk.utils.errors import UserError
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def compiler(tmp_path, monkeypatch):
+    """A stand-in that writes whatever it is asked to write, and counts how often it linked."""
+    script = tmp_path / "compiler"
+    script.write_text(
+        "#!/bin/sh\n"
+        f'case "$*" in *--version*) echo 1.0; exit;; *-shared*) echo linked >> {tmp_path}/links;; esac\n'
+        'for last; do :; done\nsleep 0.2\necho object > "$last"\n'
+    )
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("CXX", str(script))
+    return script
+
+
+def test_a_library_is_built_once_and_found_again(cache, compiler, tmp_path):
+    assert build.find_library() is None
+    library = build.build_library()
+    assert library == build.find_library() and library.is_relative_to(cache)
+    build.build_library()
+    assert (tmp_path / "links").read_text() == "linked\n"
+    assert sorted(path.name for path in library.parent.iterdir()) == [build.LIBRARY, "lock"]
+
+
+def test_the_key_is_of_sources_paddle_and_compiler(cache, compiler, monkeypatch):
+    library = build.build_library()
+    compiler.write_text(compiler.read_text().replace("1.0", "2.0"))
+    assert build.find_library() is None, "another compiler"
+    monkeypatch.setattr(build, "find_compiler", lambda: None)
+    assert build.find_library() == library, "no compiler any more: what was built is used"
+    monkeypatch.setattr("paddle.__version__", "9.9")
+    assert build.find_library() is None, "another Paddle"
+
+
+def test_several_processes_build_once(cache, compiler, tmp_path):
+    command = [sys.executable, "-m", "ppreplk.ops"]
+    running = [
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    outputs = {process.communicate(timeout=120)[0].strip() for process in running}
+    assert outputs == {str(build.find_library())}
+    assert (tmp_path / "links").read_text() == "linked\n"
+
+
+def test_building_ahead_says_what_it_does(cache, compiler):
+    command = [sys.executable, "-m", "ppreplk.ops"]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 0 and process.stdout == f"{build.find_library()}\n"
+    assert f"INFO: building the compiled operators in {build.find_library().parent}; this takes" in process.stderr
+    compiler.write_text("#!/bin/sh\nexit 1\n")
+    build.find_library().unlink()
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 2 and process.stdout == ""
+    assert process.stderr.splitlines()[-1] == f"error: {compiler} failed: exit code 1"
+
+
+def test_operators_stand_on_nothing_of_the_package():
+    for path in set(Path(build.__file__).parent.glob("*.py")) - {Path(build.__file__).with_name("__main__.py")}:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level < 2 or node.module == "errors", (path, node.module)
+                assert node.level or not node.module.startswith("ppreplk"), (path, node.module)
+            elif isinstance(node, ast.Import):
+                assert not [name for name in node.names if name.name.startswith("ppreplk")], path
+
+
+def test_a_build_that_is_cut_off_leaves_nothing_that_counts(cache, compiler):
+    compiler.write_text(compiler.read_text().replace("echo object", "kill -9 $PPID; echo object"))
+    process = subprocess.run([sys.executable, "-m", "ppreplk.ops"], capture_output=True)
+    assert process.returncode < 0 and build.find_library() is None
+    compiler.write_text(compiler.read_text().replace("kill -9 $PPID; ", ""))
+    library = build.build_library()
+    assert library == build.find_library()
+    assert sorted(path.name for path in library.parent.iterdir()) == [build.LIBRARY, "lock"], "and is cleared away"
+
+
+@pytest.mark.parametrize("when", ["asked for its version", "compiling"])
+def test_a_failing_compiler_is_quoted(cache, compiler, when):
+    version = "case $1 in --version) echo 1.0; exit;; esac\n" if when == "compiling" else ""
+    compiler.write_text(f"#!/bin/sh\n{version}echo 'x.cc:1: error: out of memory' >&2\nexit 1\n")
+    with pytest.raises(UserError, match=f"{compiler} failed: x.cc:1: error: out of memory"):
+        build.build_library()
+    assert build.find_library() is None
+
+
+@pytest.mark.parametrize("when", ["asked for its version", "compiling"])
+def test_a_compiler_that_cannot_be_run(cache, compiler, when):
+    """One for another processor, say."""
+    library = build.build_library()
+    other = library.parent / "other"
+    library.rename(other)
+    broken = "not a program"
+    if when == "compiling":
+        compiler.write_text(f"#!/bin/sh\ncp -p $0 $0.new; echo {broken} > $0.new; mv $0.new $0; echo 1.0\n")
+    else:
+        compiler.write_text(broken)
+    with pytest.raises(UserError, match=f"{compiler} cannot be run .Exec format error.; let .CXX name another"):
+        build.build_library()
+    assert build.find_library() is None
+    other.rename(library)
+    assert build.find_library() == library, "what was built is used"
+
+
+def test_a_compiler_with_arguments(cache, compiler, monkeypatch):
+    plain = build.build_library()
+    monkeypatch.setenv("CXX", f"env COLOUR='dark red' {compiler}")
+    assert build.find_compiler()[1:] == ["COLOUR=dark red", str(compiler)]
+    assert build.find_library() is None, "other arguments, another library"
+    assert build.build_library() == build.find_library() != plain
+
+
+@pytest.mark.parametrize("name", ["no-such-compiler", "no-such-launcher g++", "'g++", " "])
+def test_no_compiler_of_that_name(cache, monkeypatch, name):
+    monkeypatch.setenv("CXX", name)
+    with pytest.raises(UserError, match="no C.. compiler was found") as raised:
+        build.build_library()
+    assert f"$CXX is {name!r}" in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["file", "name" * 100])
+def test_a_place_that_cannot_be_written(compiler, tmp_path, monkeypatch, name):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
+    with pytest.raises(UserError, match="set XDG_CACHE_HOME to a writable folder"):
+        build.build_library()
+    assert build.find_library() is None
+    monkeypatch.setattr(build, "find_compiler", lambda: None)
+    assert build.find_library() is None
+
+
+def test_training_goes_on_without_a_compiler(colour_project, cache, tmp_path):
+    broken = tmp_path / "compiler"
+    broken.write_text("not a program")
+    broken.chmod(broken.stat().st_mode | stat.S_IXUSR)
+    environment = {**os.environ, "CXX": str(broken)}
+    process = run_tool("train", "-c", "config.yaml", "-o", "Global.epochs=1", cwd=colour_project, env=environment)
+    assert process.returncode == 0, process.stderr
+    assert f"{broken} cannot be run" in process.stderr and "run as fft" in process.stderr
+    environment = {**os.environ, "CXX": "no-such-compiler"}
+    arguments = ["-c", "config.yaml", "-o", "Global.epochs=1"]
+    process = run_tool("train", *arguments, cwd=colour_project, env=environment)
+    assert process.returncode == 0, process.stderr
+    lines = [line for line in process.stderr.splitlines() if "compiled" in line]
+    assert len(lines) == 1 and "no C++ compiler was found" in lines[0] and build.HOW_TO in lines[0]
+    assert "run as fft" in process.stderr
+    refused = run_tool("train", *arguments, "-o", "Arch.depthwise_impl=compiled", cwd=colour_project, env=environment)
+    assert refused.returncode == 2 and "no C++ compiler was found" in refused.stderr.splitlines()[-1]
+
+
+def test_a_library_that_cannot_be_loaded(colour_project, cache, compiler):
+    process = run_tool("train", "-c", "config.yaml", "-o", "Global.epochs=1", cwd=colour_project)
+    assert process.returncode == 0, process.stderr
+    (path,) = cache.rglob(build.LIBRARY)
+    assert f"{path} cannot be loaded (file too short); delete that file" in process.stderr
+    assert "run as fft" in process.stderr
+
+
+@pytest.fixture
+def opened(cache, compiler, monkeypatch):
+    """Files that were loaded, where nothing is at first; those that say so are broken."""
+    files = []
+
+    def load(path):
+        if "broken" in Path(path).read_text():
+            raise OSError(f"{path}: invalid ELF header")
+        files.append(Path(path))
+        return Path(path)
+
+    monkeypatch.setattr(loading, "_loaded", {})
+    monkeypatch.setattr(loading.ctypes, "CDLL", load)
+    monkeypatch.setattr(loading.core, "load_op_meta_info_and_register_op", lambda path: None)
+    loading._load_built.cache_clear()
+    yield files
+    loading._load_built.cache_clear()
+
+
+def test_a_library_is_loaded_again_after_it_was_deleted(opened):
+    path = build.build_library()
+    path.write_text("broken")
+    for _ in range(2):
+        with pytest.raises(UserError, match=f"in {path} cannot be loaded .invalid ELF header.; delete that file"):
+            loading.load_ops()
+        assert not loading.available(build.DEPTHWISE)
+    path.unlink()
+    loading.load_ops()
+    assert loading.available(build.DEPTHWISE) and opened == [path]
+
+
+def test_what_is_loaded_stays(opened, monkeypatch, tmp_path):
+    with pytest.raises(UserError, match=r"the compiled operators are not loaded; call ppreplk.load_ops\(\) first"):
+        loading.handle(build.DEPTHWISE)
+    with pytest.raises(UserError, match=r"load_ops\(fast=True\)"):
+        loading.handle(build.DENSE)
+    loading.load_ops()
+    (path,) = opened
+    monkeypatch.setenv("CXX", "another")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+    loading._load_built.cache_clear()
+    assert loading.available(build.DEPTHWISE) and loading.handle(build.DEPTHWISE) == path
+    loading.load_ops()
+    assert opened == [path]
+
+
+def test_each_library_has_a_place_of_its_own(cache, compiler, monkeypatch):
+    monkeypatch.setattr(headers, "provide", lambda folder: None)
+    depthwise, dense = build.build_library(), build.build_library(build.DENSE)
+    assert depthwise == build.find_library() != dense == build.find_library(build.DENSE)
+
+
+def test_headers_that_cannot_be_had(cache, compiler, monkeypatch, tmp_path):
+    monkeypatch.setattr(headers, "_installed", list)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    with pytest.raises(UserError, match=r"oneDNN's headers cannot be downloaded \(ERROR: .*onednn-devel") as raised:
+        build.build_library(build.DENSE)
+    assert "pip download --no-deps 'onednn-devel==2025.0.*', and pip install here" in str(raised.value)
+    assert build.find_library(build.DENSE) is None
+    monkeypatch.setattr(headers, "SECONDS", 1e-3)
+    with pytest.raises(UserError, match="no download within"):
+        build.build_library(build.DENSE)
+    assert build.build_library() == build.find_library(), "the depthwise convolution does not need them"
+
+
+def test_installed_headers_are_taken(monkeypatch, tmp_path):
+    source = tmp_path / "site" / "oneapi" / "dnnl"
+    source.mkdir(parents=True)
+    (source / "dnnl.h").write_text("// declarations")
+    (source / "dnnl_config.h").write_text("#define DNNL_CPU_RUNTIME DNNL_RUNTIME_SYCL\n#define DNNL_WITH_SYCL\n")
+    monkeypatch.setattr(headers, "_installed", lambda: sorted(source.iterdir()))
+    monkeypatch.setattr(headers, "_downloaded", lambda folder: pytest.fail("downloaded"))
+    headers.provide(tmp_path)
+    assert (tmp_path / "oneapi" / "dnnl" / "dnnl.h").read_text() == "// declarations"
+    configuration = (tmp_path / "oneapi" / "dnnl" / "dnnl_config.h").read_text()
+    assert configuration == "#define DNNL_CPU_RUNTIME DNNL_RUNTIME_OMP\n\n"
+    (source / "dnnl_config.h").unlink()
+    with pytest.raises(UserError, match="has no oneapi/dnnl/dnnl_config.h"):
+        headers.provide(tmp_path / "other")
+
+
+def installed_headers(folder, version):
+    """A distribution of that version, with a header, in ``folder``."""
+    (folder / "include" / "oneapi" / "dnnl").mkdir(parents=True)
+    (folder / "include" / "oneapi" / "dnnl" / "dnnl_config.h").write_text("// installed")
+    information = folder / f"onednn_devel-{version}.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: onednn-devel\nVersion: {version}\n")
+    (information / "RECORD").write_text("include/oneapi/dnnl/dnnl_config.h,,\n")
+
+
+@pytest.mark.parametrize(("version", "taken"), [("2025.0.1", True), ("2025.1.0", False), ("2024.2.0", False)])
+def test_installed_headers_of_another_release_are_not_taken(monkeypatch, tmp_path, version, taken):
+    installed_headers(tmp_path / "site", version)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    downloaded = tmp_path / "dnnl_config.h"
+    downloaded.write_text("// downloaded")
+    monkeypatch.setattr(headers, "_downloaded", lambda folder: [downloaded])
+    headers.provide(tmp_path / "headers")
+    text = (tmp_path / "headers" / "oneapi" / "dnnl" / "dnnl_config.h").read_text()
+    assert text == ("// installed" if taken else "// downloaded")
+
+
+def test_a_download_that_comes_broken_and_no_pip(monkeypatch, tmp_path):
+    def download(command, **kwargs):
+        folder = Path(command[command.index("--dest") + 1])
+        folder.mkdir(parents=True)
+        (folder / "onednn_devel-2025.0.0-py2.py3-none-any.whl").write_bytes(b"cut off")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(headers, "_installed", list)
+    monkeypatch.setattr(subprocess, "run", download)
+    with pytest.raises(UserError, match="onednn_devel-2025.0.0.* came broken"):
+        headers.provide(tmp_path / "broken")
+    no_pip = subprocess.CompletedProcess([], 1, "", "python: No module named pip\n")
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **keywords: no_pip)
+    with pytest.raises(
+        UserError, match="cannot be downloaded .python: No module named pip.; where pip reaches an index"
+    ):
+        headers.provide(tmp_path / "without")
+
+
+def test_a_paddle_without_onednn(cache, compiler, monkeypatch):
+    monkeypatch.setattr(build, "ONEDNN", "libabsent.so")
+    with pytest.raises(UserError, match=r"the operators of fast programs need oneDNN, .* without it \(libabsent.so\)"):
+        build.build_library(build.DENSE)
+
+
+def test_another_onednn_than_is_needed(monkeypatch):
+    require_fast_operators()
+    monkeypatch.setattr(loading, "_onednn_mismatch", lambda: "Paddle's oneDNN is 2.7, needed is 3.6 or a later 3.x")
+    with pytest.raises(UserError, match="fast programs cannot run: Paddle's oneDNN is 2.7, .*; use another Paddle"):
+        loading.load_ops(fast=True)
+
+
+def test_installing_compiles_nothing():
+    assert "ext_modules" not in (ROOT / "setup.py").read_text()
+
+
+def test_an_installation_brings_every_source():
+    patterns = re.search(r'package_data=\{"ppreplk.ops": \[(.*?)\]', (ROOT / "setup.py").read_text())[1]
+    folder = ROOT / "ppreplk" / "ops"
+    installed = {path for pattern in re.findall(r'"(.*?)"', patterns) for path in folder.glob(pattern)}
+    assert installed == {path for path in folder.rglob("*") if path.suffix in (".cc", ".cpp", ".h", ".inl")}

@@ -1,0 +1,69 @@
+"""Two processes over gloo train as one process does with the joined batch."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import ROOT, colour_config, write_config
+
+from ppreplk.checkpoints import load_checkpoint
+from ppreplk.config.checking import load_config
+from ppreplk.training import Trainer
+
+ONE_EPOCH = """
+import sys
+from pathlib import Path
+
+from ppreplk.config import load_config
+from ppreplk.engine import Trainer
+
+trainer = Trainer(load_config("config.yaml", sys.argv[1:]))
+trainer.model.train = trainer.model.eval  # batch normalization is not synchronized on a CPU: use running statistics
+trainer.train_epoch(1)
+trainer.save(Path("two"))
+"""
+
+
+def launch(project, *command: str) -> None:
+    """Run a script in two processes; show their logs if it fails."""
+    launcher = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--backend", "gloo"]
+    process = subprocess.run(
+        [*launcher, "--log_dir", "logs", *command], cwd=project, capture_output=True, text=True, timeout=300
+    )
+    logs = "".join(path.read_text() for path in sorted((project / "logs").glob("workerlog.*")))
+    assert process.returncode == 0, logs
+
+
+@pytest.mark.parametrize("update_freq", [1, 3])
+def test_two_processes_equal_one_with_the_joined_batch(colour_project, monkeypatch, update_freq):
+    monkeypatch.chdir(colour_project)
+    config = colour_config()
+    config["Optimizer"] = {"name": "Momentum", "momentum": 0.9, "lr": {"learning_rate": 0.05}}
+    config["Arch"]["drop_path_rate"] = 0.0
+    write_config(colour_project / "config.yaml", config)
+    trainer = Trainer(load_config("config.yaml", ["DataLoader.Train.sampler.batch_size=6"]))
+    trainer.model.train = trainer.model.eval
+    trainer.train_epoch(1)
+    (colour_project / "one_epoch.py").write_text(ONE_EPOCH)
+    options = [f"Global.update_freq={update_freq}", f"DataLoader.Train.sampler.batch_size={3 // update_freq}"]
+    launch(colour_project, "one_epoch.py", *options)
+    received = load_checkpoint("two")
+    for name, value in trainer.model.state_dict().items():
+        expected = value.numpy()
+        assert np.abs(received[name] - expected).max() <= 1e-5 * max(np.abs(expected).max(), 1e-3), name
+    assert json.loads((colour_project / "two.pdstates").read_text())["step"] == 3
+
+
+def test_the_tool_under_the_launcher(colour_project):
+    """Every held-out image is counted once, though seven do not divide by two; one process writes."""
+    lines = (colour_project / "data" / "train.txt").read_text().splitlines()
+    (colour_project / "data" / "val.txt").write_text("\n".join(lines[:7]) + "\n")
+    launch(colour_project, str(ROOT / "tools" / "train.py"), "-c", "config.yaml", "-o", "Global.epochs=1")
+    log = (colour_project / "output" / "train.log").read_text()
+    assert "process 0 of 2" in log and "process 1 of 2" not in log
+    weights = ["Global.pretrained_model=output/latest"]
+    command = [sys.executable, str(ROOT / "tools" / "eval.py"), "-c", "config.yaml", "-o", *weights]
+    alone = subprocess.run(command, cwd=colour_project, capture_output=True, text=True, timeout=120)
+    assert alone.stderr.split("[Avg]")[1].strip() == log.split("[Eval][Epoch 1][Avg]")[1].splitlines()[0].strip()
