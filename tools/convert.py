@@ -4,7 +4,7 @@ import sys
 
 from ppreplk.checkpoints import convert
 from ppreplk.cli import Parser, positive, run_without_config
-from ppreplk.deploy.predict import predict_with_weights
+from ppreplk.deploy.from_weights import predict_with_weights
 
 
 def main(arguments):

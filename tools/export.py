@@ -4,7 +4,7 @@ import sys
 
 from ppreplk.cli import config_parser, run
 from ppreplk.deploy.export import export
-from ppreplk.deploy.lowering import FP32, PRECISIONS
+from ppreplk.deploy.programs import FP32, PRECISIONS
 
 if __name__ == "__main__":
     parser = config_parser("Merge, fold, save and verify a program.")

@@ -3,8 +3,8 @@
 import sys
 
 from ppreplk.cli import config_parser, run
-from ppreplk.deploy.lowering import PRECISIONS
 from ppreplk.deploy.predict import infer, write_predictions
+from ppreplk.deploy.programs import PRECISIONS
 
 
 def main(config, arguments):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import paddle
 from paddle import nn
 
-from ..nn.conv import DepthwiseConv2D, eval_mode
+from ..nn import DepthwiseConv2D, eval_mode
 
 
 @dataclass(frozen=True)

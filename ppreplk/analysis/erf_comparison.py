@@ -16,9 +16,9 @@ from ..config import ArchConfig, read_ops
 from ..data import Pipeline, build_transforms
 from ..data.datasets import find_images, load_image
 from ..data.transforms import NORMALIZED_CHW
-from ..models import list_models
+from ..models import architecture_of
 from ..models.arch import build_network
-from ..nn.surgery import fold
+from ..nn import fold
 from ..utils import figures
 from ..utils.atomic import creating, replacing
 from ..utils.errors import UserError
@@ -134,4 +134,4 @@ def trained(subject: Subject) -> nn.Layer:
     else:
         load_weights(model, load_checkpoint(subject.weights), subject.weights, may_replace_head=True)
     model.eval()
-    return fold(model, inplace=True) if subject.model in list_models() else model
+    return model if architecture_of(model) is None else fold(model, inplace=True)

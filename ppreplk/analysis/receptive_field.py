@@ -13,7 +13,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ..nn.conv import eval_mode
+from ..nn import eval_mode
 from ..utils.errors import UserError, nearest
 
 logger = logging.getLogger(__name__)

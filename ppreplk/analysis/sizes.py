@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..config import ArchConfig, load_config
-from ..models import build_model, list_models
+from ..models import architecture_of, build_model, find_model
 from ..models.arch import build_network
-from ..models.replknet.network import VARIANTS
-from ..nn.surgery import fold, reparameterize
+from ..nn import fold, reparameterize
 from ..utils.errors import UserError
 from ..utils.tables import Table
 from .counting import Complexity, count, count_by_part
@@ -51,7 +50,7 @@ def part_table(network: str, size: int) -> Table:
         arch = ArchConfig(where="the network", arguments={}, name=network)
     model = build_network(arch)
     forms = {"training": model, "merged": reparameterize(model)}
-    if arch.name in list_models():
+    if architecture_of(model) is not None:
         forms["exported"] = fold(model)
     try:
         counts = {form: count_by_part(layer, (1, 3, size, size)) for form, layer in forms.items()}
@@ -98,7 +97,7 @@ def variant_line(variant: Variant) -> list[str]:
     model = build_model(variant.model)
     trained = sum(parameter.size for parameter in model.parameters() if not parameter.stop_gradient)
     exported = count(fold(model, inplace=True), (1, 3, variant.size, variant.size))
-    kernels = VARIANTS[variant.model]["large_kernel_sizes"] if variant.model in VARIANTS else (3,)
+    kernels = find_model(variant.model).arguments.get("large_kernel_sizes", (3,))
     return [
         f"`{variant.model}`",
         "-".join(map(str, kernels)),

@@ -17,11 +17,11 @@ import paddle
 from paddle import nn
 
 from ..deploy.export import save_network
-from ..deploy.lowering import BF16, FAST, FP32, NATIVE, lower
-from ..deploy.programs import PROGRAMS, Predictor, program_files
-from ..models import RepLKNet, build_model
-from ..models.registry import find_model
-from ..nn.surgery import fold
+from ..deploy.lowering import CHANNELS_LAST, NATIVE, lower
+from ..deploy.onnx_file import BATCH, onnx_network
+from ..deploy.programs import BF16, FP32, PROGRAMS, Predictor, program_files
+from ..models import build_model, find_model, graph_of
+from ..nn import fold
 from ..ops import onednn as dense
 from ..utils.device import set_threads, use_vector_units
 from ..utils.errors import UserError
@@ -40,8 +40,8 @@ LOADABLE = {
     "Paddle Inference, native": (NATIVE, FP32),
     "Paddle Inference, native bf16": (NATIVE, BF16),
     "Paddle Inference, compiled": ("compiled", FP32),
-    "Paddle Inference, fast": (FAST, FP32),
-    "Paddle Inference, fast bf16": (FAST, BF16),
+    "Paddle Inference, fast": (CHANNELS_LAST, FP32),
+    "Paddle Inference, fast bf16": (CHANNELS_LAST, BF16),
     "ONNX Runtime": (ONNX, FP32),
     "OpenVINO": (ONNX, FP32),
     "OpenVINO bf16": (ONNX, BF16),
@@ -50,7 +50,7 @@ LOADABLE = {
 FORMS = {
     NATIVE: {},
     "compiled": {"depthwise": "compiled"},
-    FAST: {"runtime": FAST, "precisions": (FP32, BF16)},
+    CHANNELS_LAST: {"runtime": CHANNELS_LAST, "precisions": (FP32, BF16)},
 }
 HINTS = {FP32: "f32", BF16: "bf16"}  # what OpenVINO calls them
 PEERS = {FP32: "OpenVINO", BF16: "OpenVINO bf16"}  # what the others are compared with
@@ -71,7 +71,7 @@ def measure_network(
         native: also what is in :data:`SLOW`.
 
     Raises:
-        UserError: unknown network, or no RepLKNet.
+        UserError: unknown network, or one without a graph.
     """
     use_vector_units()
     paddle.seed(0)
@@ -89,9 +89,13 @@ def measure_network(
     return Table(f"{name}, inference, {rounds} rounds", COLUMNS + LOADING, rows)
 
 
-def _network(name: str, **kwargs: Any) -> RepLKNet:
-    if find_model(name).architecture is not RepLKNet:
-        raise UserError(f"only RepLKNets are known in the other frameworks, got {name!r}; choose another --name")
+def _network(name: str, **kwargs: Any) -> nn.Layer:
+    if find_model(name).architecture.graph is None:
+        raise UserError(
+            f"{name} has no description as a graph, from which the other frameworks' networks are made; choose another "
+            "--name",
+            code="benchmark.no-graph",
+        )
     return build_model(name, **kwargs)
 
 
@@ -117,7 +121,7 @@ def _save(model: nn.Layer, size: int, folder: Path) -> None:
         for precision, form in forms.items():
             save_network(form, [3, size, size], folder / directory / PROGRAMS[precision])
     try:
-        (folder / ONNX).write_bytes(peers.onnx_network(fold(model), size))
+        (folder / ONNX).write_bytes(onnx_network(graph_of(fold(model)), (BATCH, 3, size, size)))
     except ImportError as error:
         logger.info("without ONNX files: %s", error)
 
@@ -212,7 +216,7 @@ def measure_training(name: str, size: int, batch: int, threads: int, rounds: int
         native: also measure Paddle's own depthwise operator, which takes very long.
 
     Raises:
-        UserError: unknown network, or no RepLKNet.
+        UserError: unknown network, or one without a graph.
     """
     use_vector_units()
     set_threads(threads)

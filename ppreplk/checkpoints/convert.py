@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ..models.replknet.layouts import COUNTER, translate
-from ..models.replknet.recognition import Architecture, compare, infer
+from ..models.registry import Recognised, recognise
 from ..utils.atomic import replacing
 from ..utils.errors import UserError
+from .compare import compare
 from .files import find_checkpoint, read_weights
 from .paddle_file import write_pdparams
 from .safetensors_file import write_safetensors
+from .translate import COUNTER, translate
 from .unpickle import shown
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Conversion:
     source: str
     target: str
     layout: str
-    architecture: Architecture
+    network: Recognised
     tensors: int
     parameters: int
     left_out: dict[str, int]
@@ -74,8 +75,8 @@ class Conversion:
         return "\n".join(
             [
                 f"layout: {self.layout}",
-                f"architecture: {self.architecture}",
-                f"form: {self.architecture.form}",
+                f"architecture: {self.network}",
+                f"form: {self.network.form}",
                 f"tensors: {self.tensors}, parameters: {self.parameters:,}, left out: {_counts(self.left_out)}",
                 *([f"weights: {self.averaged}"] if self.averaged else []),
                 f"wrote {self.target}",
@@ -97,16 +98,21 @@ def convert(src: str | Path, dst: str | Path, ema: bool = False) -> Conversion:
     """
     src, dst = find_checkpoint(src), Path(dst)
     if dst.suffix not in WRITERS:
-        raise UserError(f"{dst}: expected a file ending in {' or '.join(WRITERS)}")
+        raise UserError(
+            f"expected a file ending in {' or '.join(WRITERS)}", code="checkpoints.bad-target", where=str(dst)
+        )
     if dst.is_dir() or not dst.absolute().parent.is_dir():
-        raise UserError(f"{dst} is a folder, or the folder it is in does not exist")
+        raise UserError(f"{dst} is a folder, or the folder it is in does not exist", code="checkpoints.bad-target")
     raw = read_weights(src, ema)
     translated = translate(raw.state, str(src))
     if translated.layout is None:
-        raise UserError(f"{src}: of no layout known here, its names begin with {shown(next(iter(raw.state)))}")
+        first = shown(next(iter(raw.state)))
+        raise UserError(
+            f"of no layout known here, its names begin with {first}", code="checkpoints.unknown-layout", where=str(src)
+        )
     state = translated.state
-    architecture = infer(state, str(src))
-    _check_complete(architecture, state, str(src))
+    network = recognise(state, str(src))
+    _check_complete(network, state, str(src))
     float32 = {name: array.astype(np.float32, copy=False) for name, array in state.items()}
     with replacing(dst) as (partial,):
         WRITERS[dst.suffix](float32, partial)
@@ -115,7 +121,7 @@ def convert(src: str | Path, dst: str | Path, ema: bool = False) -> Conversion:
         source=str(src),
         target=str(dst),
         layout=translated.layout,
-        architecture=architecture,
+        network=network,
         tensors=len(state),
         parameters=sum(array.size for name, array in state.items() if not name.endswith(STATISTICS)),
         left_out=translated.left_out,
@@ -123,15 +129,18 @@ def convert(src: str | Path, dst: str | Path, ema: bool = False) -> Conversion:
     )
 
 
-def _check_complete(architecture: Architecture, state: Mapping[str, np.ndarray], source: str) -> None:
+def _check_complete(network: Recognised, state: Mapping[str, np.ndarray], source: str) -> None:
     try:
-        own = architecture.shapes()
+        own = network.shapes()
     except UserError as error:
-        raise UserError(f"{source}: its shapes make no network ({error})") from error
+        raise UserError(f"its shapes make no network ({error})", code="checkpoints.incomplete", where=source) from error
     found = compare(own, state)
     if found.is_match:
         return
     kinds = (("missing", found.missing), ("left over", found.unexpected), ("of wrong shape", found.misshaped))
     reasons = [f"{len(names)} {kind}, {shown(names[0])} first" for kind, names in kinds if names]
-    network = architecture.name or "RepLKNet"
-    raise UserError(f"{source}: not the weights of a whole {network}: {'; '.join(reasons)}; nothing was written")
+    raise UserError(
+        f"not the weights of a whole {network.name}: {'; '.join(reasons)}; nothing was written",
+        code="checkpoints.incomplete",
+        where=source,
+    )

@@ -9,7 +9,7 @@ from ..models.arch import build_network
 from ..utils.errors import UserError
 from .apply import load_weights
 from .convert import load_checkpoint
-from .preprocessing import check_preprocessing
+from .transform_check import check_preprocessing
 
 
 def build_trained_network(config: Config) -> nn.Layer:
@@ -22,7 +22,8 @@ def build_trained_network(config: Config) -> nn.Layer:
     if path is None:
         raise UserError(
             "Global.pretrained_model is not set: name the trained weights, for example "
-            f"-o Global.pretrained_model={config.Global.output_dir.rstrip('/')}/best_model"
+            f"-o Global.pretrained_model={config.Global.output_dir.rstrip('/')}/best_model",
+            code="checkpoints.none-named",
         )
     model = build_network(config.Arch)
     load_pretrained(model, config)

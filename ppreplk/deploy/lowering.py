@@ -1,4 +1,4 @@
-"""From a trained network to the form its program is saved in: the one place that decides which operators that uses."""
+"""From a trained network to the forms its programs are saved in. Only this module decides which operators they use."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Sequence
 import paddle
 from paddle import nn
 
-from ..models import RepLKNet
+from ..models.registry import architecture_of, graph_of
+from ..nn import fold, fuse_relu, reparameterize, set_implementation
 from ..nn.channels_last import ChannelsLastNetwork
-from ..nn.conv import set_implementation
-from ..nn.surgery import fold, fuse_relu, reparameterize
 from ..ops import load_ops
 from ..ops.depthwise import check_implementation
 from ..utils.errors import UserError
+from .programs import BF16, FP32, PRECISIONS
 
-NATIVE, FAST = "native", "fast"
-FP32, BF16 = "fp32", "bf16"
-RUNTIMES, PRECISIONS = (NATIVE, FAST), (FP32, BF16)
+NATIVE, CHANNELS_LAST = "native", "channels_last"
+RUNTIMES = (NATIVE, CHANNELS_LAST)
+USE_NATIVE = "use -o Global.export_runtime=native"
 
 
 def lower(
@@ -28,28 +28,36 @@ def lower(
     The forms share their parameters, so that one file of weights serves all.
 
     Args:
-        network: in train or merged form. A network of paddleclas's is merged only: what may be folded there is not
-            known here.
-        runtime: ``"native"`` for Paddle's operators, ``"fast"`` for channels-last ones of ours.
-        precisions: ``"fp32"``, and with the fast operators ``"bf16"``.
+        network: in train or merged form. A foreign network, such as one of paddleclas, is merged only: what may be
+            folded there is not known here.
+        runtime: ``"native"`` for Paddle's operators, ``"channels_last"`` for those of this package.
+        precisions: ``"fp32"``, and with the channels-last operators ``"bf16"``.
         depthwise: with Paddle's operators, the implementation of the depthwise layers.
 
     Raises:
         UserError: what is asked for does not exist for this network, or cannot run here.
     """
     for precision in precisions:
-        require(runtime, precision, depthwise)
-    folded = fold(network) if isinstance(network, RepLKNet) else reparameterize(network)
+        check_lowering(runtime, precision, depthwise)
+    folded = reparameterize(network) if architecture_of(network) is None else fold(network)
     folded.eval()
-    if runtime == FAST:
-        return {precision: ChannelsLastNetwork(folded, precision == BF16) for precision in precisions}
+    if runtime == CHANNELS_LAST:
+        try:
+            graph = graph_of(folded)
+        except UserError as error:
+            raise UserError(f"the channels-last operators: {error}; {USE_NATIVE}", code=error.code) from error
+        return {precision: ChannelsLastNetwork(graph, precision == BF16) for precision in precisions}
     if set_implementation(folded, depthwise) == 0 and depthwise != NATIVE:
-        raise UserError(f"Global.export_depthwise: {type(network).__name__} has no depthwise layer for {depthwise!r}")
+        raise UserError(
+            f"{type(network).__name__} has no depthwise layer for {depthwise!r}",
+            code="deploy.no-depthwise",
+            where="Global.export_depthwise",
+        )
     fuse_relu(folded)
     return {precision: folded for precision in precisions}
 
 
-def require(runtime: str, precision: str, depthwise: str = NATIVE) -> None:
+def check_lowering(runtime: str, precision: str, depthwise: str = NATIVE) -> None:
     """Check that programs of this kind exist and can be made here.
 
     Raises:
@@ -57,20 +65,26 @@ def require(runtime: str, precision: str, depthwise: str = NATIVE) -> None:
     """
     for value, known in ((runtime, RUNTIMES), (precision, PRECISIONS)):
         if value not in known:
-            raise UserError(f"a program is one of {', '.join(known)}, not {value!r}")
+            raise UserError(f"a program is one of {', '.join(known)}, not {value!r}", code="deploy.unknown-program")
     if runtime == NATIVE:
         if precision != FP32:
-            raise UserError(f"precision {precision} needs the fast operators: -o Global.export_runtime=fast")
+            raise UserError(
+                f"precision {precision} needs the channels-last operators: -o Global.export_runtime={CHANNELS_LAST}",
+                code="deploy.precision",
+            )
         check_implementation(depthwise)
         return
     if depthwise != NATIVE:
         raise UserError(
-            f"Global.export_depthwise={depthwise} is for Global.export_runtime=native: the fast operators have a "
-            "depthwise convolution of their own; leave it out"
+            f"{depthwise} is for Global.export_runtime=native: the channels-last operators have a depthwise "
+            "convolution of their own; leave it out",
+            code="deploy.unknown-program",
+            where="Global.export_depthwise",
         )
     if paddle.get_device() != "cpu":
         raise UserError(
-            f"the fast operators run on cpu, the device is {paddle.get_device()}: -o Global.device=cpu, or "
-            "-o Global.export_runtime=native"
+            f"the channels-last operators run on cpu, the device is {paddle.get_device()}: -o Global.device=cpu, or "
+            f"{USE_NATIVE}",
+            code="deploy.device",
         )
     load_ops(fast=True)

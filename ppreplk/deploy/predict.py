@@ -1,41 +1,29 @@
-"""Prediction on images without labels, with trained weights or with an exported program."""
+"""Prediction on images without labels. Running an exported program imports no network code."""
 
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Optional, TextIO
 
 import numpy as np
-import paddle
-from paddle import nn
 
-from ..checkpoints import load_checkpoint, load_weights
-from ..checkpoints.preprocessing import published_preprocessing
-from ..checkpoints.pretrained import build_trained_network
-from ..config import Config, PostProcessConfig, construct, read_ops, read_yaml
+from ..config import Config, construct, read_ops, read_yaml
 from ..data import Pipeline, build_transforms
 from ..data.datasets import find_images, load_image
 from ..data.digits import prepare_dataset
 from ..data.transforms import NORMALIZED_CHW
-from ..models.replknet.recognition import infer as infer_architecture
 from ..utils.atomic import replacing
 from ..utils.device import set_up_device
 from ..utils.errors import UserError
 from ..utils.log import progress
-from .lowering import FP32
-from .programs import INFERENCE_YAML, Predictor, choose_precision, program_files
+from .programs import FP32, INFERENCE_YAML, Predictor, choose_precision, program_files
 
 logger = logging.getLogger(__name__)
-
-IMAGENET_CLASSES = 1000
-IMAGENET_NAMES = "ppcls/utils/imagenet1k_label_list.txt"
-TOP = 5  # classes in a look at converted weights
 
 
 @dataclass(frozen=True)
@@ -75,65 +63,24 @@ def infer(config: Config, model_dir: str | None = None, precision: str | None = 
         UserError: no images, an unreadable one, no weights or program.
     """
     if precision is not None and model_dir is None:
-        raise UserError(f"precision {precision} is that of an exported program, and none is given; use --model-dir")
+        raise UserError(
+            f"precision {precision} is that of an exported program, and none is given; use --model-dir",
+            code="deploy.precision",
+        )
     device = set_up_device(config.Global.device, config.Global.num_threads)
     section = config.require("Infer")
     prepare_dataset(config)
     images = find_images(section.infer_imgs, section.infer_list)
-    classifier = program_classifier(model_dir, config, precision) if model_dir else network_classifier(config)
+    if model_dir:
+        classifier = program_classifier(model_dir, config, precision)
+    else:
+        from .from_weights import network_classifier  # the networks are not needed to run a program
+
+        classifier = network_classifier(config)
     logger.info("%s, images: %d", device, len(images))
     with progress(_batches(images, section.batch_size), -(-len(images) // section.batch_size), "infer") as batches:
         for paths in batches:
             yield from predict(classifier, paths)
-
-
-def network_classifier(config: Config) -> Classifier:
-    """Predict with the weights of ``Global.pretrained_model``, in eval mode."""
-    post = config.Infer.PostProcess
-    transforms, names = build_transforms(config.Infer.transforms, NORMALIZED_CHW), read_class_names(post)
-    return Classifier(_runner(build_trained_network(config)), transforms, post.topk, names, add_softmax=True)
-
-
-def predict_with_weights(
-    weights: str | Path, image: str, size: int | None = None, published_as: str | Path | None = None
-) -> Prediction:
-    """The five likeliest classes of one image, by a network of the weights' own architecture.
-
-    Args:
-        weights: a checkpoint file of any layout, in train or merged form.
-        image: the file.
-        size: side of the network's input in pixels; without it, that of the published weights of this name.
-        published_as: the name the weights were published under, where ``weights`` is called otherwise.
-
-    Raises:
-        UserError: the file holds no classifier, or the image cannot be read.
-    """
-    state = load_checkpoint(weights)
-    architecture = infer_architecture(state, str(weights))
-    if "class_num" not in architecture.arguments:
-        raise UserError(f"{weights}: holds a backbone without a head, which predicts no classes")
-    preprocessing = published_preprocessing(architecture, published_as or weights)
-    if size is not None:
-        preprocessing = replace(preprocessing, size=size)
-    logger.info("%s: %s", image, preprocessing)
-    network = architecture.build()
-    load_weights(network, state, str(weights))
-    network.eval()
-    names = None
-    if architecture.arguments["class_num"] == IMAGENET_CLASSES and _class_file(IMAGENET_NAMES).is_file():
-        names = read_class_names(PostProcessConfig(class_id_map_file=IMAGENET_NAMES))
-    transforms = build_transforms(preprocessing.transforms(), NORMALIZED_CHW)
-    return predict(Classifier(_runner(network), transforms, TOP, names, add_softmax=True), [image])[0]
-
-
-def _runner(network: nn.Layer) -> Callable[[np.ndarray], np.ndarray]:
-    """``network`` as a function of arrays."""
-
-    @paddle.no_grad()
-    def run(images: np.ndarray) -> np.ndarray:
-        return network(paddle.to_tensor(images)).numpy()
-
-    return run
 
 
 @dataclass
@@ -164,7 +111,11 @@ def program_classifier(folder: str, config: Config, precision: str | None = None
         ops, topk = content["PreProcess"]["transform_ops"], content["PostProcess"]["Topk"]
         exported = content.get("Global", {}).get("precision", FP32)
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not written by tools/export.py, {error} is missing; export again") from error
+        raise UserError(
+            f"not written by tools/export.py, {error} is missing; export again",
+            code="deploy.bad-program",
+            where=str(path),
+        ) from error
     chosen = choose_precision(folder, config.Global.device, exported, precision)
     run = Predictor(folder, config.Global.device, config.Global.num_threads, chosen)
     transforms = build_transforms(read_ops(ops, f"{path}: PreProcess.transform_ops"), NORMALIZED_CHW)
@@ -183,8 +134,10 @@ def predict(classifier: Classifier, paths: Sequence[str]) -> list[Prediction]:
     for path, image in zip(paths, images):
         if image.shape != images[0].shape:
             raise UserError(
-                f"{path}: shape {image.shape} after Infer.transforms, others {images[0].shape}; "
-                "crop or resize to one size, or use -o Infer.batch_size=1"
+                f"shape {image.shape} after Infer.transforms, others {images[0].shape}; crop or resize to one size, "
+                "or use -o Infer.batch_size=1",
+                code="deploy.other-shape",
+                where=path,
             )
     scores = classifier.run(np.stack(images)).astype(np.float64)
     if classifier.add_softmax:
@@ -193,7 +146,10 @@ def predict(classifier: Classifier, paths: Sequence[str]) -> list[Prediction]:
     ranked = np.argsort(-scores, axis=1, kind="stable")[:, : classifier.topk]
     names = classifier.class_names
     if names is not None and len(names) != scores.shape[1]:
-        raise UserError(f"there are {len(names)} class names for {scores.shape[1]} classes; check class_id_map_file")
+        raise UserError(
+            f"there are {len(names)} class names for {scores.shape[1]} classes; check class_id_map_file",
+            code="deploy.bad-class-names",
+        )
     return [
         Prediction(
             path,
@@ -203,39 +159,6 @@ def predict(classifier: Classifier, paths: Sequence[str]) -> list[Prediction]:
         )
         for path, row, best in zip(paths, scores, ranked)
     ]
-
-
-def read_class_names(config: PostProcessConfig) -> list[str] | None:
-    """Class names in order, from a file with one ``index name`` per line; None where no file is given.
-
-    ``ppcls/...`` names a file inside the installed paddleclas, as it does in a PaddleClas checkout.
-
-    Raises:
-        UserError: the file is missing or does not read ``index name`` with indices 0, 1, ...
-    """
-    if config.class_id_map_file is None:
-        return None
-    path = _class_file(config.class_id_map_file)
-    names = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Infer.PostProcess.class_id_map_file: {path}: cannot be read ({error})") from error
-    for number, line in enumerate(lines, 1):
-        index, _, name = line.partition(config.delimiter or " ")
-        if index.strip() != str(number - 1):
-            raise UserError(f"{path}, line {number}: expected '{number - 1} NAME', got {line!r}")
-        names.append(name.strip())
-    return names
-
-
-def _class_file(name: str) -> Path:
-    path = Path(name)
-    if not path.is_file() and path.parts[:1] == ("ppcls",):
-        package = importlib.util.find_spec("paddleclas")
-        if package is not None and package.origin is not None:
-            path = Path(package.origin).parent / name
-    return path
 
 
 def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
@@ -251,9 +174,13 @@ def write_predictions(predictions: Iterable[Prediction], output: str) -> None:
     """
     path = Path(output)
     if path.suffix not in (".json", ".csv"):
-        raise UserError(f"--output: expected a file ending in .json or .csv, got {output}")
+        raise UserError(
+            f"expected a file ending in .json or .csv, got {output}", code="deploy.bad-output", where="--output"
+        )
     if path.is_dir() or not path.absolute().parent.is_dir():
-        raise UserError(f"--output: {output} is a folder, or the folder it is in does not exist")
+        raise UserError(
+            f"{output} is a folder, or the folder it is in does not exist", code="deploy.bad-output", where="--output"
+        )
     predictions = list(predictions)
     with replacing(path) as (partial,), open(partial, "w", encoding="utf-8", newline="") as file:
         if path.suffix == ".json":

@@ -15,10 +15,10 @@ from ..ops import load_ops
 from ..ops import onednn as dense
 from ..utils.device import available_cores
 from ..utils.errors import UserError
-from .lowering import BF16, FP32
 
 logger = logging.getLogger(__name__)
 
+FP32, BF16 = PRECISIONS = ("fp32", "bf16")
 PROGRAMS = {FP32: "inference", BF16: "inference_bf16"}  # files by precision: inference.json, ...
 INFERENCE_YAML = "inference.yml"
 NO_BFLOAT16 = "this processor has no bfloat16 arithmetic (AVX-512 BF16 or AMX)"
@@ -31,16 +31,22 @@ def program_files(folder: str | Path, precision: str = FP32) -> tuple[Path, Path
         UserError: there is no such program, or precision.
     """
     if precision not in tuple(PROGRAMS):  # a file may hold what cannot be hashed
-        raise UserError(f"unknown precision {precision!r}; the precisions are {', '.join(PROGRAMS)}")
+        raise UserError(
+            f"unknown precision {precision!r}; the precisions are {', '.join(PROGRAMS)}", code="deploy.precision"
+        )
     program, weights = Path(folder) / f"{PROGRAMS[precision]}.json", Path(folder) / f"{PROGRAMS[FP32]}.pdiparams"
     missing = [str(path) for path in (program, weights) if not path.is_file()]
     if missing and precision != FP32 and program_files(folder):
         raise UserError(
             f"{missing[0]} missing; use --precision {FP32}, or run tools/export.py --precision {precision} "
-            "-o Global.export_runtime=fast"
+            "-o Global.export_runtime=channels_last",
+            code="deploy.no-program",
         )
     if missing:
-        raise UserError(f"no exported program in {folder}: {' and '.join(missing)} missing; run tools/export.py")
+        raise UserError(
+            f"no exported program in {folder}: {' and '.join(missing)} missing; run tools/export.py",
+            code="deploy.no-program",
+        )
     return program, weights
 
 
@@ -54,7 +60,11 @@ def _load_operators(program: Path, device: str) -> bool:
     fast = dense.OPERATOR_PREFIX in content
     if fast or compiled.OPERATOR_PREFIX in content:
         if device != "cpu":
-            raise UserError(f"{program}: holds operators for cpu, the device is {device}; export it without them")
+            raise UserError(
+                f"holds operators for cpu, the device is {device}; export it without them",
+                code="deploy.device",
+                where=str(program),
+            )
         load_ops(fast)
     return fast
 
@@ -96,7 +106,9 @@ class Predictor:
             self._predictor = paddle.inference.create_predictor(config)
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[-1]
-            raise UserError(f"{program} or {weights} cannot be loaded ({reason}); export them again") from error
+            raise UserError(
+                f"{program} or {weights} cannot be loaded ({reason}); export them again", code="deploy.bad-program"
+            ) from error
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Outputs (N, K) for images (N, C, H, W) float32."""
@@ -115,7 +127,7 @@ def choose_precision(folder: str, device: str, exported: str, requested: str | N
     program, _ = program_files(folder, precision)
     if precision == BF16 and _load_operators(program, device) and not dense.has_bfloat16():
         if requested:
-            raise UserError(f"precision {BF16}: {NO_BFLOAT16}; use {FP32}")
+            raise UserError(f"precision {BF16}: {NO_BFLOAT16}; use {FP32}", code="deploy.precision")
         logger.info("%s: predicting in %s", NO_BFLOAT16, FP32)
         return FP32
     return precision

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from typing import Any
 
 import paddle
 from paddle import nn
@@ -33,31 +34,54 @@ def build_network(arch: ArchConfig) -> nn.Layer:
 
 def _own_network(arch: ArchConfig) -> nn.Layer:
     if arch.arguments.get("out_indices") is not None:
-        raise UserError("Arch.out_indices: makes a backbone; the tools train and run classifiers")
+        raise UserError(
+            "makes a backbone; the tools train and run classifiers", code="models.backbone", where="Arch.out_indices"
+        )
     if arch.arguments.get("in_channels", 3) != 3:
-        raise UserError(f"Arch.in_channels: the transforms make 3 channels, got {arch.arguments['in_channels']}")
+        raise UserError(
+            f"the transforms make 3 channels, got {arch.arguments['in_channels']}",
+            code="models.bad-argument",
+            where="Arch.in_channels",
+        )
+    model = find_model(arch.name)
     given = {"class_num": arch.class_num}
-    entry = find_model(arch.name)
-    arguments = check_arguments(entry.architecture, arch.arguments, "Arch", given, complete=False)
+    arguments = check_arguments(model.architecture.network, arch.arguments, "Arch", given, complete=False)
     try:
         prepare(arguments.get("depthwise_impl", AUTO))
-        return entry.build(**arguments)
+        return model.build(**arguments)
     except UserError as error:
-        raise UserError(f"Arch: {error}") from error
+        raise error.at("Arch") from error
 
 
 def _paddleclas_network(arch: ArchConfig) -> nn.Layer:
-    """A baseline; its constructor checks no arguments of its own, so what it rejects is reported as it says it."""
-    names: list[str] = []
-    if importlib.util.find_spec("paddleclas") is not None:
-        from paddleclas.ppcls.arch import backbone
-
-        names = [name for name in dir(backbone) if name[0].isupper() and callable(getattr(backbone, name))]
-    if arch.name not in names:
+    """A baseline. Its constructor checks no arguments, so what it rejects is reported as it says it."""
+    backbones, reason = _paddleclas_backbones()
+    if arch.name not in backbones:
         ours = list_models()
-        listed = [*ours, "backbones of paddleclas"] if names else ours
-        raise UserError(f"Arch.name: unknown model {arch.name!r}{nearest(arch.name, [*ours, *names], listed)}")
+        listed = [*ours, "backbones of paddleclas"] if backbones else ours
+        raise UserError(
+            f"unknown model {arch.name!r}{nearest(arch.name, [*ours, *backbones], listed)}{reason}",
+            code="models.unknown-model",
+            where="Arch.name",
+        )
     try:
-        return getattr(backbone, arch.name)(class_num=arch.class_num, **arch.arguments)
+        return backbones[arch.name](class_num=arch.class_num, **arch.arguments)
     except TypeError as error:
-        raise UserError(f"Arch: paddleclas's {arch.name} does not take these arguments ({error})") from error
+        raise UserError(
+            f"paddleclas's {arch.name} does not take these arguments ({error})",
+            code="models.bad-argument",
+            where="Arch",
+        ) from error
+
+
+def _paddleclas_backbones() -> tuple[dict[str, Any], str]:
+    """{name: constructor} of the installed paddleclas, and why it has none where it is broken."""
+    if importlib.util.find_spec("paddleclas") is None:
+        return {}, ""
+    try:
+        from paddleclas.ppcls.arch import backbone
+    except Exception as error:  # an import can raise anything, and the name may be a slip of the pen
+        line = (str(error).strip().splitlines() or [""])[0]
+        return {}, f" (the backbones of paddleclas cannot be imported: {type(error).__name__}: {line})"
+    names = [name for name in dir(backbone) if name[0].isupper() and callable(getattr(backbone, name))]
+    return {name: getattr(backbone, name) for name in names}, ""

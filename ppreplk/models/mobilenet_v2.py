@@ -8,14 +8,15 @@ names are ours, those inside the depthwise layers are RepLKNet's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional
+from typing import Any, Optional
 
 import paddle
 from paddle import nn
 
-from ..nn.conv import ReparamDepthwiseConv, conv_bn, torch_uniform
+from ..nn import ConvBN, ReparamDepthwiseConv, conv_bn, torch_uniform
+from ..nn.graph import Graph
 from ..utils.errors import UserError
-from .registry import register
+from .registry import Architecture, register
 
 STEM_CHANNELS = 32
 # Expansion, channels and blocks of each stage; strides of the stem and of the first block of each.
@@ -25,6 +26,7 @@ FEATURES = 1280
 BLOCKS = sum(blocks for _, _, blocks in STAGES)
 PLAIN_KERNEL = 3
 DIVISOR = 8
+BAD_ARGUMENT = "models.bad-argument"
 
 
 class InvertedResidual(nn.Layer):
@@ -87,15 +89,20 @@ class MobileNetV2(nn.Layer):
         super().__init__()
         chosen = set(range(BLOCKS) if large_kernel_blocks is None else large_kernel_blocks)
         if not chosen <= set(range(BLOCKS)):
-            raise UserError(f"large_kernel_blocks must lie between 0 and {BLOCKS - 1}, got {list(large_kernel_blocks)}")
+            raise UserError(
+                f"large_kernel_blocks must lie between 0 and {BLOCKS - 1}, got {sorted(chosen)}", code=BAD_ARGUMENT
+            )
         if len(strides) != len(STRIDES) or min(strides) < 1:
-            raise UserError(f"strides needs {len(STRIDES)} positive entries, stem and stages, got {list(strides)}")
+            raise UserError(
+                f"strides needs {len(STRIDES)} positive entries, stem and stages, got {list(strides)}",
+                code=BAD_ARGUMENT,
+            )
         for name, value in {"width": width, "dilation": dilation}.items():
             if value <= 0:
-                raise UserError(f"{name} must be positive, got {value}")
+                raise UserError(f"{name} must be positive, got {value}", code=BAD_ARGUMENT)
         for name, value in {"in_channels": in_channels, "class_num": class_num}.items():
             if value < 1:
-                raise UserError(f"{name} must be positive, got {value}")
+                raise UserError(f"{name} must be positive, got {value}", code=BAD_ARGUMENT)
         large = {"kernel_size": kernel_size, "small_kernel": small_kernel, "dilation": dilation}
 
         channels = scaled(STEM_CHANNELS, width)
@@ -136,10 +143,30 @@ def scaled(channels: int, width: float) -> int:
     return rounded + DIVISOR if rounded < 0.9 * channels * width else rounded
 
 
-@register(MobileNetV2)
-def MobileNetV2LK(**kwargs) -> MobileNetV2:
+def graph(network: MobileNetV2) -> Graph:
+    """The classifier, in the form it is in."""
+    description = Graph()
+    x = description.conv_bn(description.images, network.stem)
+    for stage in network.stages:
+        for block in stage:
+            y = description.conv_bn(x, block.expand) if isinstance(block.expand, ConvBN) else x
+            y = description.activation(description.reparam_conv(y, block.depthwise), block.nonlinear)
+            y = description.conv_bn(y, block.project)
+            x = description.add(x, y) if block.shortcut else y
+    x = description.conv_bn(x, network.last)
+    description.linear(description.pool(x), network.head)
+    return description
+
+
+# Weights do not tell the dilation, nor whether there are shortcuts: nothing recognises this network from them.
+MOBILENET_V2 = register(
+    Architecture(name="MobileNetV2", network=MobileNetV2, variants={"MobileNetV2LK": {}}, graph=graph)
+)
+
+
+def MobileNetV2LK(**kwargs: Any) -> MobileNetV2:
     """MobileNetV2 with any depthwise kernel, by default the plain 3x3 network: 3.5M parameters.
 
-    LK, since ``MobileNetV2`` names paddleclas's own.
+    LK stands for large kernels; ``MobileNetV2`` is the name of paddleclas's own network.
     """
     return MobileNetV2(**kwargs)

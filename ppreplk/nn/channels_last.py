@@ -1,4 +1,4 @@
-"""The ``fast`` form of a folded RepLKNet: the same layers in channels-last operators of ours, for CPUs.
+"""A folded network in channels-last operators of this package, for inference on CPUs.
 
 Every tensor between the images and the pooled features is (N, H, W, C), in float32 or bfloat16. Weights stay plain
 float32 parameters; the program packs them when it is loaded.
@@ -6,114 +6,141 @@ float32 parameters; the program packs them when it is loaded.
 
 from __future__ import annotations
 
+from typing import Optional
+
 import paddle.nn.functional as F
 from paddle import nn
 
-from ..models.replknet.network import ConvFFN, RepLKBlock, RepLKNet
-from ..ops import cpu as compiled
-from ..ops import onednn as dense
+from ..ops import cpu, onednn
 from ..utils.errors import UserError
-from .conv import ConvBN, DenseConv2D, DepthwiseConv2D
+from .graph import ACTIVATION, ADD, CONV, INPUT, LINEAR, POOL, Graph, Node
+
+MIN_LARGE_KERNEL = 5  # smaller depthwise kernels are faster in oneDNN
+OTHER_RUNTIME = "use -o Global.export_runtime=native"
 
 
 class Convolution(nn.Layer):
-    """A convolution with bias, and what follows it: a residual, an activation. (N, H, W, in) -> (N, H', W', out)."""
+    """A convolution with bias, then a residual, then an activation. (N, H, W, in) -> (N, H', W', out).
 
-    def __init__(self, conv: DenseConv2D | DepthwiseConv2D, activation: str, bfloat16: bool):
+    Args:
+        conv: a :class:`~ppreplk.nn.Conv2D` or :class:`~ppreplk.nn.DepthwiseConv2D` with bias; its parameters are
+            shared.
+        activation: ``"none"``, ``"relu"``, ``"relu6"`` or ``"gelu"``.
+        bfloat16: whether tensors are bfloat16.
+    """
+
+    def __init__(self, conv: nn.Layer, activation: str, bfloat16: bool):
         super().__init__()
-        own = conv.hyperparameters
         self.weight, self.bias = conv.weight, conv.bias
-        self.kernel, self.stride = own["kernel_size"], own["stride"]
-        self.groups = conv.groups
+        self.kernel_size, self.stride, self.groups = conv.kernel_size, conv.stride, conv.groups
         self.activation = activation
         self.bfloat16 = bfloat16
 
     def forward(self, x, residual=None):
-        packed = dense.pack(self.weight, *x.shape[1:3], self.stride, self.groups, self.bfloat16)
-        return dense.conv(x, packed, self.bias, residual, self.kernel, self.stride, self.groups, self.activation)
+        packed = onednn.pack(self.weight, *x.shape[1:3], self.stride, self.groups, self.bfloat16)
+        return onednn.conv(x, packed, self.bias, residual, self.kernel_size, self.stride, self.groups, self.activation)
 
 
 class LargeKernel(nn.Layer):
-    """A depthwise convolution of stride 1 with bias and ReLU, in float32 arithmetic. (N, H, W, C) -> (N, H, W, C).
+    """A depthwise convolution of stride 1 with bias, then a ReLU if asked for, in float32 arithmetic.
 
-    Raises:
-        UserError: a kernel that the compiled operator does not take.
+    (N, H, W, C) -> (N, H, W, C).
     """
 
-    def __init__(self, conv: DepthwiseConv2D):
+    def __init__(self, conv: nn.Layer, relu: bool):
         super().__init__()
-        size, dilation = conv.hyperparameters["kernel_size"], conv.hyperparameters["dilation"]
-        if dilation != 1 or not compiled.serves(conv.weight.dtype, size):
-            raise UserError(
-                f"the fast operators take large kernels up to {compiled.LARGEST_KERNEL} without dilation, this one has "
-                f"{size}, dilation {dilation}; use -o Global.export_runtime=native"
-            )
         self.weight, self.bias = conv.weight, conv.bias
+        self.relu = relu
 
     def forward(self, x):
-        packed = compiled.pack(self.weight, *x.shape[1:3])
-        return compiled.packed_conv2d_nhwc(x, self.weight, packed, self.bias, relu=True)
-
-
-class Block(nn.Layer):
-    """A folded RepLK block: pointwise with ReLU, large kernel with ReLU, pointwise with the residual."""
-
-    def __init__(self, block: RepLKBlock, bfloat16: bool):
-        super().__init__()
-        self.pw1 = Convolution(block.pw1.conv, "relu", bfloat16)
-        self.large_kernel = LargeKernel(block.large_kernel.lkb_reparam)
-        self.pw2 = Convolution(block.pw2.conv, "none", bfloat16)
-
-    def forward(self, x):
-        return self.pw2(self.large_kernel(self.pw1(x)), x)
-
-
-class FeedForward(nn.Layer):
-    """A folded ConvFFN: pointwise with GELU, pointwise with the residual."""
-
-    def __init__(self, block: ConvFFN, bfloat16: bool):
-        super().__init__()
-        self.pw1 = Convolution(block.pw1.conv, "gelu", bfloat16)
-        self.pw2 = Convolution(block.pw2.conv, "none", bfloat16)
-
-    def forward(self, x):
-        return self.pw2(self.pw1(x), x)
+        packed = cpu.pack(self.weight, *x.shape[1:3])
+        return cpu.packed_conv2d_nhwc(x, self.weight, packed, self.bias, relu=self.relu)
 
 
 class ChannelsLastNetwork(nn.Layer):
-    """A folded classifier in these operators; it shares the parameters. (N, 3, H, W) float32 -> (N, class_num).
+    """A folded classifier in these operators. It shares the parameters. (N, C, H, W) float32 -> (N, class_num).
 
     Args:
-        network: what :func:`ppreplk.fold` returned.
-        bfloat16: whether tensors are bfloat16 and products are of bfloat16 numbers; sums are float32 either way.
+        graph: of a network that :func:`ppreplk.fold` returned.
+        bfloat16: whether tensors are bfloat16 and products are of bfloat16 numbers. Sums are float32 either way.
 
     Raises:
-        UserError: no RepLKNet, or a backbone, or kernels that are too large.
+        UserError: the network holds something that these operators do not compute.
     """
 
-    def __init__(self, network: nn.Layer, bfloat16: bool):
+    def __init__(self, graph: Graph, bfloat16: bool):
         super().__init__()
-        if not isinstance(network, RepLKNet) or network.out_indices is not None:
-            raise UserError(
-                f"the fast operators serve RepLKNet classifiers only, not this {type(network).__name__}; use "
-                "-o Global.export_runtime=native"
-            )
-        assert network.is_fused, "fold the network first"
         self.bfloat16 = bfloat16
-        self.parts = nn.LayerList(self._converted(layer) for layer in network.in_order())
-        self.head = network.head
+        self.steps: list[tuple[int, int, Optional[int]]] = []  # result, input, residual: numbers of nodes
+        self.parts = nn.LayerList()
+        self.head: Optional[nn.Linear] = None
+        done: set[int] = set()
+        for number, node in enumerate(graph.nodes):
+            if node.op == CONV:
+                result, residual, activation = _followers(graph, number)
+                self.parts.append(_lowered(node.layer, activation, residual, bfloat16))
+                self.steps.append((result, node.inputs[0], residual))
+                done.update(range(number, result + 1))
+            elif node.op == LINEAR and graph.nodes[node.inputs[0]].op == POOL:
+                self.head = node.layer
+                self.pooled = graph.nodes[node.inputs[0]].inputs[0]
+            elif node.op not in (INPUT, POOL) and number not in done:
+                raise UserError(
+                    f"the channels-last operators do not compute {_described(node)} at this place; {OTHER_RUNTIME}",
+                    code="nn.not-channels-last",
+                )
+        if self.head is None:
+            raise UserError(
+                f"the channels-last operators serve classifiers with a linear head; {OTHER_RUNTIME}",
+                code="nn.not-channels-last",
+            )
         self.eval()
 
-    def _converted(self, layer: nn.Layer) -> nn.Layer:
-        if isinstance(layer, RepLKBlock):
-            return Block(layer, self.bfloat16)
-        if isinstance(layer, ConvFFN):
-            return FeedForward(layer, self.bfloat16)
-        assert isinstance(layer, ConvBN) and isinstance(layer.nonlinear, nn.ReLU)
-        return Convolution(layer.conv, "relu", self.bfloat16)
-
     def forward(self, images):
-        x = dense.images(images, self.bfloat16)
-        for part in self.parts:
-            x = part(x)
-        return F.linear(dense.pool(x), self.head.weight, self.head.bias)
+        values = {Graph.images: onednn.images(images, self.bfloat16)}
+        for part, (result, x, residual) in zip(self.parts, self.steps):
+            values[result] = part(values[x]) if residual is None else part(values[x], values[residual])
+        return F.linear(onednn.pool(values[self.pooled]), self.head.weight, self.head.bias)
+
+
+def _followers(graph: Graph, number: int) -> tuple[int, Optional[int], str]:
+    """What can be computed together with a convolution: the last node of it, the residual, the activation."""
+    result, residual, activation = number, None, "none"
+    while activation == "none":
+        users = [(n, node) for n, node in enumerate(graph.nodes) if result in node.inputs]
+        if len(users) != 1:
+            break
+        following, node = users[0]
+        if node.op == ADD and residual is None:
+            others = [x for x in node.inputs if x != result]
+            if len(others) != 1 or others[0] > number:  # computed later: the sum belongs to that convolution
+                break
+            residual = others[0]
+        elif node.op == ACTIVATION:
+            activation = str(node.kind)
+        else:
+            break
+        result = following
+    return result, residual, activation
+
+
+def _lowered(conv: nn.Layer, activation: str, residual: Optional[int], bfloat16: bool) -> nn.Layer:
+    if conv.dilation != 1:
+        raise UserError(
+            f"the channels-last operators have no dilation, a layer has {conv.dilation}; {OTHER_RUNTIME}",
+            code="nn.not-channels-last",
+        )
+    is_depthwise = conv.groups == conv.in_channels == conv.out_channels
+    is_large = is_depthwise and conv.stride == 1 and conv.kernel_size >= MIN_LARGE_KERNEL
+    if (
+        is_large
+        and residual is None
+        and activation in ("none", "relu")
+        and cpu.serves(conv.weight.dtype, conv.kernel_size)
+    ):
+        return LargeKernel(conv, activation == "relu")
+    return Convolution(conv, activation, bfloat16)
+
+
+def _described(node: Node) -> str:
+    return f"{node.op} {node.kind}" if node.kind else node.op

@@ -1,4 +1,4 @@
-"""Train form and merged form of weights, as arrays under our names (paper section 3.1)."""
+"""Train form and merged form of the weights of :class:`ReparamDepthwiseConv`, as arrays (paper section 3.1)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from ..utils.errors import UserError
 from . import fusion
-from .conv import BN_EPSILON
+from .norm import BN_EPSILON
 
 ORIGIN = ".lkb_origin.conv.weight"
 REPARAM = ".lkb_reparam.weight"
@@ -38,7 +38,9 @@ def merge(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
                 margin = weight.shape[-1] - small_weight.shape[-1]
                 if len(weight) != len(small_weight) or margin < 0 or margin % 2:
                     raise UserError(
-                        f"{layer}: kernels {list(weight.shape)} and {list(small_weight.shape)} do not add up"
+                        f"kernels {list(weight.shape)} and {list(small_weight.shape)} do not add up",
+                        code="nn.bad-weights",
+                        where=layer,
                     )
                 weight = weight + fusion.pad_kernel(small_weight, weight.shape[-1])
                 bias = bias + small_bias
@@ -54,5 +56,9 @@ def _fused(state: Mapping[str, np.ndarray], layer: str) -> tuple[np.ndarray, np.
     weight = state[f"{layer}.conv.weight"]
     vectors = [state.get(f"{layer}.bn.{part}") for part in BN]
     if weight.ndim != 4 or any(vector is None or vector.shape != weight.shape[:1] for vector in vectors):
-        raise UserError(f"{layer}: a convolution and its batch normalization are incomplete or of different widths")
+        raise UserError(
+            "a convolution and its batch normalization are incomplete or of different widths",
+            code="nn.bad-weights",
+            where=layer,
+        )
     return fusion.scale_conv_output(weight, None, *fusion.bn_scale_shift(*vectors, BN_EPSILON))

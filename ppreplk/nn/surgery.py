@@ -1,18 +1,26 @@
-"""Module surgery: merge the branches of re-parameterizable layers, fold every BN, report the differences.
+"""Module surgery: merge the branches of re-parameterizable layers, fold batch normalizations, report differences.
 
-Layers take part through two methods. ``re_parameterize()`` with the flag ``is_repped`` is PaddleClas's
-protocol: it merges parallel branches. ``fuse_bn()`` folds the batch normalizations a layer owns into
-convolutions beside them; a block that knows a BN to stand before a 1x1 convolution does so in its own. A third,
-``fuse_relu()``, does the like for a ReLU behind a depthwise convolution.
+Layers take part through the protocols of :mod:`ppreplk.nn.protocols`.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import paddle
 from paddle import nn
+
+from .protocols import Foldable, ReluFusable, Reparameterizable
+from .reparam_conv import ReparamDepthwiseConv
+
+
+def parts_first(model: nn.Layer) -> Iterator[nn.Layer]:
+    """Every layer of ``model`` after all of its own parts, ``model`` itself last."""
+    for part in model.children():
+        yield from parts_first(part)
+    yield model
 
 
 def reparameterize(model: nn.Layer, inplace: bool = False) -> nn.Layer:
@@ -29,29 +37,29 @@ def reparameterize(model: nn.Layer, inplace: bool = False) -> nn.Layer:
         The merged model.
     """
     model = model if inplace else copy.deepcopy(model)
-    for layer in model.sublayers(include_self=True):
-        if hasattr(layer, "re_parameterize") and not layer.is_repped:
+    for layer in list(parts_first(model)):
+        if isinstance(layer, Reparameterizable) and not layer.is_repped:
             layer.re_parameterize()
     return model
 
 
 def fold(model: nn.Layer, inplace: bool = False) -> nn.Layer:
-    """Re-parameterize and leave no batch normalization at all: the form to export.
+    """Re-parameterize, and absorb every batch normalization: the form to export.
 
-    Conv + BN become one convolution, a BN before a 1x1 convolution goes into it, the last BN goes through
-    the average pool into the head, and a BN with nothing behind it becomes a per-channel affine map. The
-    result is for inference: it computes what ``model`` computes in eval mode.
+    Conv + BN become one convolution. A BN before a 1x1 convolution goes into it. The last BN goes through the average
+    pool into the head. A BN with nothing behind it becomes a per-channel affine map. The result is for inference: it
+    computes what ``model`` computes in eval mode.
 
     Args:
-        model: any Paddle layer built from :mod:`ppreplk.nn`.
+        model: a network built from the layers of :mod:`ppreplk.nn`.
         inplace: change ``model`` itself instead of a copy.
 
     Returns:
         The folded model, in eval mode.
     """
     model = reparameterize(model, inplace)
-    for layer in reversed(model.sublayers(include_self=True)):  # parts before the blocks that hold them
-        if hasattr(layer, "fuse_bn"):
+    for layer in list(parts_first(model)):
+        if isinstance(layer, Foldable):
             layer.fuse_bn()
     model.eval()
     left = [name for name, layer in model.named_sublayers() if isinstance(layer, (nn.BatchNorm2D, nn.SyncBatchNorm))]
@@ -62,16 +70,19 @@ def fold(model: nn.Layer, inplace: bool = False) -> nn.Layer:
 def fuse_relu(model: nn.Layer) -> None:
     """Make every ReLU behind a depthwise convolution part of it, in place, in a folded model.
 
-    It computes the same; the compiled convolution then writes its output once.
+    The model computes the same. The C++ convolution then writes its output once.
     """
     for layer in model.sublayers(include_self=True):
-        if hasattr(layer, "fuse_relu"):
+        if isinstance(layer, ReluFusable):
             layer.fuse_relu()
 
 
 @dataclass(frozen=True)
 class LayerDifference:
-    """How far one merged layer is from its train form on the same input, in eval mode."""
+    """How far one merged layer is from its train form on the same input, in eval mode.
+
+    ``relative`` is the largest difference over the largest output.
+    """
 
     name: str
     kernel_size: int
@@ -85,7 +96,7 @@ class LayerDifference:
 
 @paddle.no_grad()
 def layer_report(model: nn.Layer, images: paddle.Tensor) -> list[LayerDifference]:
-    """Compare train form and merged form of every re-parameterizable layer, each on its real input.
+    """Compare train form and merged form of every :class:`ReparamDepthwiseConv`, each on its real input.
 
     Args:
         model: a network in train form; it is left as it was.
@@ -99,13 +110,13 @@ def layer_report(model: nn.Layer, images: paddle.Tensor) -> list[LayerDifference
     report: list[LayerDifference] = []
     hooks = []
     for name, layer in model.named_sublayers():
-        if hasattr(layer, "re_parameterize") and not layer.is_repped:
+        if isinstance(layer, ReparamDepthwiseConv) and not layer.is_repped:
 
             def compare(layer, inputs, output, name=name):
                 merged = reparameterize(layer)
                 difference = (merged.forward(*inputs) - output).abs().max()  # not a call: the copy has this hook
-                size = layer.hyperparameters["kernel_size"]
-                report.append(LayerDifference(name, size, float(difference), float(output.abs().max())))
+                largest = float(output.abs().max())
+                report.append(LayerDifference(name, layer.kernel_size, float(difference), largest))
 
             hooks.append(layer.register_forward_post_hook(compare))
     model(images)

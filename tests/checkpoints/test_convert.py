@@ -25,10 +25,10 @@ from torch_files import Storage, Tensor, as_torch, tensors, write_zip
 import ppreplk
 from ppreplk.checkpoints import convert, load_checkpoint, load_weights
 from ppreplk.checkpoints import pretrained as builders
-from ppreplk.checkpoints.preprocessing import check_preprocessing
+from ppreplk.checkpoints.transform_check import check_preprocessing
+from ppreplk.checkpoints.translate import translate
 from ppreplk.config.checking import load_config
-from ppreplk.models.replknet.layouts import translate
-from ppreplk.models.replknet.recognition import infer, shapes_of
+from ppreplk.models.registry import recognise, shapes_of
 from ppreplk.utils.errors import UserError
 
 VARIANTS = [name for name in ppreplk.list_models() if name.startswith("RepLKNet")]
@@ -45,8 +45,8 @@ def stand_ins(name: str, **changes) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_is_told_from_its_shapes(name, merged):
     state = stand_ins(name, class_num=123, merged=merged)
-    architecture = infer(state, "file")
-    assert (architecture.name, architecture.form) == (name, "merged" if merged else "train")
+    architecture = recognise(state, "file")
+    assert (architecture.variant, architecture.form) == (name, "merged" if merged else "train")
     assert architecture.arguments["class_num"] == 123
     assert architecture.shapes() == {key: value.shape for key, value in state.items()}
 
@@ -56,8 +56,8 @@ def test_official_names_and_shapes_are_told(name):
     official = json.loads((GOLDEN / "official_state_dict_shapes.json").read_text())[name]
     state = {key: np.broadcast_to(np.float32(0), shape) for key, shape in official.items()}
     translated = translate(state, "file")
-    architecture = infer(translated.state, "file")
-    assert (translated.layout, architecture.name, architecture.form) == ("official", name, "train")
+    architecture = recognise(translated.state, "file")
+    assert (translated.layout, architecture.variant, architecture.form) == ("official", name, "train")
     assert architecture.arguments["class_num"] == 1000
 
 
@@ -75,8 +75,8 @@ def test_official_names_and_shapes_are_told(name):
 def test_any_architecture_is_told_from_its_shapes(changes):
     model = small_network(**changes)
     state = {name: value.numpy() for name, value in model.state_dict().items()}
-    architecture = infer(state, "file")
-    assert architecture.name is None
+    architecture = recognise(state, "file")
+    assert architecture.variant is None
     assert architecture.shapes() == shapes_of(model)
 
 
@@ -87,11 +87,11 @@ def test_converted_golden_weights_give_the_golden_outputs(tmp_path, name, suffix
     report = convert(GOLDEN / f"{name}.pth", tmp_path / f"converted.{suffix}")
     state = load_checkpoint(tmp_path / f"converted.{suffix}")
     assert set(state) == set(case.state) and all((state[key] == value).all() for key, value in case.state.items())
-    model = report.architecture.build()
+    model = report.network.build()
     load_weights(model, state, "converted")
     model.eval()
     assert relative_difference(model(case.input), case.arrays["logits"]) < 1e-5
-    merged = report.architecture.build(merged=True)
+    merged = report.network.build(merged=True)
     load_weights(merged, state, "converted")
     merged.eval()
     assert relative_difference(merged(case.input), case.arrays["logits_merged"]) < 1e-5

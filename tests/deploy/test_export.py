@@ -250,7 +250,7 @@ def test_imagenet_names_come_from_the_installed_paddleclas():
     pytest.importorskip("paddleclas")
     from helpers import ROOT
 
-    from ppreplk.deploy.predict import read_class_names
+    from ppreplk.deploy.class_names import read_class_names
 
     names = read_class_names(load_config(ROOT / "configs" / "replknet31b.yaml").Infer.PostProcess)
     assert len(names) == 1000 and names[0].startswith("tench")

@@ -11,7 +11,7 @@ from torch_files import as_torch, tensors, write_old, write_zip
 
 import ppreplk
 from ppreplk.checkpoints import convert, load_checkpoint, load_weights
-from ppreplk.models.replknet.layouts import translate
+from ppreplk.checkpoints.translate import translate
 from ppreplk.utils.errors import UserError
 
 PADDLEVIT = {
@@ -122,7 +122,7 @@ def test_every_layout_gives_the_same_network(tmp_path, layout, form):
     report = convert(path, tmp_path / "converted.pdparams")
     plain = layout.partition(",")[0]
     assert report.layout == LAYOUTS.get(plain, plain)
-    assert (report.architecture.form, report.tensors) == (form, len(model.state_dict()))
+    assert (report.network.form, report.tensors) == (form, len(model.state_dict()))
     images = random_images(2, 3, 40, 40)
     for checkpoint in (path, tmp_path / "converted"):
         other = small_network(merged=form == "merged")
@@ -167,7 +167,7 @@ def test_backbones_leave_the_downstream_heads(tmp_path, caplog):
         load_checkpoint(tmp_path / "mmseg.pth")
     assert "left out what is no part of the network: 1 of decode_head, 1 of auxiliary_head" in caplog.text
     assert report.left_out["decode_head"] == report.left_out["auxiliary_head"] == 1
-    other = report.architecture.build()
+    other = report.network.build()
     load_weights(other, load_checkpoint(tmp_path / "backbone.safetensors"), "converted")
     other.eval()
     images = random_images(1, 3, 40, 40)

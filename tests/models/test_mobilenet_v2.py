@@ -7,7 +7,7 @@ from helpers import random_images, randomise_batch_norms, relative_difference
 
 import ppreplk
 from ppreplk.checkpoints import load_weights
-from ppreplk.nn.conv import DepthwiseConv2D
+from ppreplk.nn import DepthwiseConv2D
 from ppreplk.ops import IMPLEMENTATIONS
 from ppreplk.utils.errors import UserError
 
@@ -54,12 +54,12 @@ def test_multiply_adds_of_the_plain_network():
 
 def test_kernels_go_where_they_are_asked_for():
     everywhere = depthwise_layers(build(kernel_size=9))
-    assert [layer.hyperparameters["kernel_size"] for layer in everywhere] == [9] * 17
-    assert [i for i, layer in enumerate(everywhere) if layer.hyperparameters["stride"] == 2] == [1, 3, 6, 13]
+    assert [layer.kernel_size for layer in everywhere] == [9] * 17
+    assert [i for i, layer in enumerate(everywhere) if layer.stride == 2] == [1, 3, 6, 13]
     last = depthwise_layers(build(kernel_size=13, small_kernel=3, large_kernel_blocks=[14, 15, 16]))
-    assert [layer.hyperparameters["kernel_size"] for layer in last] == [3] * 14 + [13, 3] * 3
+    assert [layer.kernel_size for layer in last] == [3] * 14 + [13, 3] * 3
     dilated = depthwise_layers(build(dilation=6))
-    assert {layer.hyperparameters["dilation"] for layer in dilated} == {6}
+    assert {layer.dilation for layer in dilated} == {6}
 
 
 def test_shortcuts():
@@ -132,7 +132,7 @@ def test_every_layer_computes_the_same_through_the_compiled_convolution(kernel, 
     x = random_images(2, 6, *size)
     received = {}
     for impl in ("native", "compiled"):
-        layer.hyperparameters["impl"] = impl
+        layer.impl = impl
         received[impl] = gradients(layer, x)
     for ours, expected in zip(received["compiled"], received["native"]):
         assert relative_difference(ours, expected) < 1e-5

@@ -7,8 +7,7 @@ from helpers import random_images, randomise_batch_norms, relative_difference, s
 
 import ppreplk
 from ppreplk.checkpoints import load_weights
-from ppreplk.nn.conv import DepthwiseConv2D, ReparamDepthwiseConv
-from ppreplk.nn.surgery import fold, fuse_relu, layer_report
+from ppreplk.nn import DepthwiseConv2D, ReparamDepthwiseConv, fold, fuse_relu, layer_report
 from ppreplk.utils.errors import UserError
 
 INPUTS = {"square": (2, 3, 64, 64), "non-square": (1, 3, 40, 72), "maps smaller than the kernels": (2, 3, 16, 20)}

@@ -10,7 +10,7 @@ from helpers import randomise_batch_norms, require_compiled_operator
 from scipy.signal import fftconvolve
 
 import ppreplk
-from ppreplk.nn.conv import ReparamDepthwiseConv
+from ppreplk.nn import ReparamDepthwiseConv
 from ppreplk.ops import cpu as compiled
 from ppreplk.ops.depthwise import choose
 from ppreplk.ops.fft import transform_size

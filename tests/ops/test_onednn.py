@@ -8,7 +8,7 @@ import paddle
 import pytest
 from helpers import relative_difference, require_fast_operators
 
-from ppreplk.models.replknet.network import VARIANTS
+from ppreplk.models.replknet import VARIANTS
 from ppreplk.ops import onednn as dense
 from ppreplk.utils.device import available_cores, set_threads
 from ppreplk.utils.errors import UserError

@@ -1,4 +1,4 @@
-"""Name maps between the checkpoint layouts of other implementations and ours.
+"""The checkpoint layouts of RepLKNet: how other implementations name and shape what is ours.
 
 | ours = official | MegEngine | PaddleViT |
 |-|-|-|
@@ -21,20 +21,15 @@ statistics of a batch normalization ``running_mean`` and ``running_var`` and sto
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Optional
 
 import numpy as np
 
-from ...checkpoints.unpickle import shown
-from ...utils.errors import UserError
+from ..registry import Layout
 
-MEGENGINE = "MegEngine"
-PARALLEL = "module."  # PyTorch's DataParallel
+Renamed = dict[str, Optional[str]]
 BACKBONE = "backbone."
-COUNTER = "num_batches_tracked"
-BUFFERS = {"running_mean": "_mean", "running_var": "_variance"}
-HEAD = "head.weight"
 STEM = "stem.0.conv.weight"
 DOWNSTREAM = ("decode_head", "auxiliary_head", "neck", "rpn_head", "roi_head", "bbox_head", "mask_head")
 
@@ -58,71 +53,40 @@ MEGENGINE_BLOCK = (  # what follows blocks.g, and the place of it in a pair
 )
 
 
-@dataclass(frozen=True)
-class Translated:
-    """Weights under our names.
-
-    ``layout`` names the layout they had, None where it is not known; ``left_out`` counts what belongs to no
-    network of ours: {"num_batches_tracked": 120, "decode_head": 30}.
-    """
-
-    state: dict[str, np.ndarray]
-    layout: str | None
-    left_out: dict[str, int] = field(default_factory=dict)
+def _has(part: str) -> Callable[[Sequence[str]], bool]:
+    """Whether ``part`` is a part of one of the names."""
+    return lambda names: any(part in name.split(".") for name in names)
 
 
-def translate(state: Mapping[str, np.ndarray], source: str) -> Translated:
-    """Arrays under the names, and in the shapes, of our networks, as views of those given.
-
-    Names of no known layout are left as they are, but for PyTorch's words for batch normalizations.
-
-    Args:
-        state: {name: array} of a file.
-        source: the file, for messages.
-
-    Raises:
-        UserError: two names stand for the same thing.
-    """
-    is_parallel = all(name.startswith(PARALLEL) for name in state)
-    names = {name: name[len(PARALLEL) :] if is_parallel else name for name in state}
-    layout, renamed = _renamed(names.values())
-    if layout is None:
-        names = renamed = {name: name for name in state}
-    translated: dict[str, np.ndarray] = {}
-    left_out: dict[str, int] = {}
-    foreign = any(name.rpartition(".")[2] in BUFFERS for name in names)
-    for theirs, plain in names.items():
-        ours = renamed[plain]
-        stem, _, leaf = (ours or plain).rpartition(".")
-        if ours is None or leaf == COUNTER:
-            group = COUNTER if leaf == COUNTER else plain.partition(".")[0]
-            left_out[group] = left_out.get(group, 0) + 1
-            continue
-        ours = f"{stem}.{BUFFERS[leaf]}" if leaf in BUFFERS else ours
-        if ours in translated:
-            raise UserError(f"{source}: {shown(theirs)} and another name both stand for {shown(ours)}")
-        array = state[theirs]
-        if layout == MEGENGINE:
-            array = _megengine_array(ours, array)
-        translated[ours] = array.T if foreign and ours == HEAD and array.ndim == 2 else array
-    return Translated(translated, f"{layout}, DataParallel" if layout and is_parallel else layout, left_out)
+def _is_openmmlab(names: Sequence[str]) -> bool:
+    return _has("prelkb_bn")(names) and any(name.startswith(BACKBONE) for name in names)
 
 
-def _renamed(names: Iterable[str]) -> tuple[str | None, dict[str, str | None]]:
-    """The layout, and {name: official name, or None for what is no part of the network}."""
-    names = list(names)
-    parts = {part for name in names for part in name.split(".")}
-    if "prelkb_bn" in parts and any(name.startswith(BACKBONE) for name in names):
-        layout = "mmpretrain" if "head.fc.weight" in names else "mmseg/mmdet"
-        last = max((int(n) for n in re.findall(r"^backbone\.stages\.(\d{1,3})\.", "\n".join(names), re.M)), default=0)
-        return layout, {name: _from_openmmlab(name, layout == "mmpretrain", last) for name in names}
-    if "premlp_bn" in parts:
-        stages = _megengine_stages(names)
-        return MEGENGINE, {name: _from_megengine(name, stages) for name in names}
-    if "pre_large_kernel_bn" in parts:
-        return "PaddleViT", {name: _from_paddlevit(name) for name in names}
-    known = "ppreplk" if "_mean" in parts else "official"
-    return known if "prelkb_bn" in parts else None, {name: name for name in names}
+def _is_mmpretrain(names: Sequence[str]) -> bool:
+    return _is_openmmlab(names) and "head.fc.weight" in names
+
+
+def _is_ours(names: Sequence[str]) -> bool:
+    return _has("prelkb_bn")(names) and _has("_mean")(names)
+
+
+def _from_mmpretrain(names: Sequence[str]) -> Renamed:
+    stages = re.findall(r"^backbone\.stages\.(\d{1,3})\.", "\n".join(names), re.M)
+    last = max((int(number) for number in stages), default=0)
+    return {name: _from_openmmlab(name, True, last) for name in names}
+
+
+def _from_mmseg(names: Sequence[str]) -> Renamed:
+    return {name: _from_openmmlab(name, False, 0) for name in names}
+
+
+def _from_megengine(names: Sequence[str]) -> Renamed:
+    stages = _megengine_stages(names)
+    return {name: _megengine_name(name, stages) for name in names}
+
+
+def _unchanged(names: Sequence[str]) -> Renamed:
+    return {name: name for name in names}
 
 
 def _from_openmmlab(name: str, is_classifier: bool, last: int) -> str | None:
@@ -156,7 +120,7 @@ def _megengine_stages(names: Iterable[str]) -> dict[int, tuple[int, int]]:
     return stages
 
 
-def _from_megengine(name: str, stages: Mapping[int, tuple[int, int]]) -> str:
+def _megengine_name(name: str, stages: Mapping[int, tuple[int, int]]) -> str:
     """Activations have indices there too, hence every other one."""
     match = re.fullmatch(r"stem\.(\d{1,2})\.(.+)", name)
     if match:
@@ -185,3 +149,13 @@ def _megengine_array(name: str, array: np.ndarray) -> np.ndarray:
     if array.ndim == 4 and is_vector and array.size == array.shape[1]:
         return array.reshape(-1)
     return array
+
+
+LAYOUTS = (
+    Layout("mmpretrain", _is_mmpretrain, _from_mmpretrain),
+    Layout("mmseg/mmdet", _is_openmmlab, _from_mmseg),
+    Layout("MegEngine", _has("premlp_bn"), _from_megengine, _megengine_array),
+    Layout("PaddleViT", _has("pre_large_kernel_bn"), lambda names: {name: _from_paddlevit(name) for name in names}),
+    Layout("ppreplk", _is_ours, _unchanged),
+    Layout("official", _has("prelkb_bn"), _unchanged),
+)

@@ -12,24 +12,26 @@ from typing import Literal, Optional
 import numpy as np
 import paddle
 from paddle import nn
-from paddle.distributed.fleet.utils import recompute
 
-from ...nn.conv import (
+from ...nn import (
     ChannelAffine,
     DropPath,
     PreNormBlock,
     ReparamDepthwiseConv,
     batch_norm,
     bn_scale_shift,
+    checkpointed,
     conv_bn,
     depthwise_conv_bn,
     fuse_bn_linear,
     torch_uniform,
 )
 from ...utils.errors import UserError
-from ..registry import register
+from .layer_ids import layer_ids, scale_learning_rates
 
-LAYER_ID_GROUP = 2  # (RepLK block, ConvFFN) pairs that share a layer id, as in the official layer decay
+
+def _bad(message: str) -> UserError:
+    return UserError(message, code="models.bad-argument")
 
 
 class RepLKBlock(PreNormBlock):
@@ -108,27 +110,6 @@ class RepLKNetStage(nn.Layer):
         self.is_fused = True
 
 
-def checkpointed(layer: nn.Layer, x: paddle.Tensor) -> paddle.Tensor:
-    """``layer(x)``, its activations recomputed in the backward pass instead of kept.
-
-    The recomputation leaves the running statistics of batch normalizations alone, so that they are
-    updated once per step as without recomputation.
-    """
-    if not layer.training or not paddle.is_grad_enabled():
-        return layer(x)
-
-    def run(x):
-        if not paddle.is_grad_enabled():  # the first pass
-            return layer(x)
-        statistics = [(tensor, tensor.clone()) for tensor in layer.parameters() if tensor.stop_gradient]
-        out = layer(x)
-        for tensor, value in statistics:
-            tensor.set_value(value)
-        return out
-
-    return recompute(run, x)
-
-
 class RepLKNet(nn.Layer):
     """RepLKNet as a classifier, or with ``out_indices`` as a backbone.
 
@@ -182,28 +163,28 @@ class RepLKNet(nn.Layer):
         super().__init__()
         stages = len(layers)
         if not 1 <= stages == len(channels) == len(large_kernel_sizes):
-            raise UserError(
+            raise _bad(
                 "large_kernel_sizes, layers and channels need one entry per stage each, got "
                 f"{list(large_kernel_sizes)}, {list(layers)} and {list(channels)}"
             )
         if min(layers) < 1 or min(channels) < 1:
-            raise UserError(f"layers and channels must be positive, got {list(layers)} and {list(channels)}")
+            raise _bad(f"layers and channels must be positive, got {list(layers)} and {list(channels)}")
         if in_channels < 1:
-            raise UserError(f"in_channels must be positive, got {in_channels}")
+            raise _bad(f"in_channels must be positive, got {in_channels}")
         for name, ratio in {"dw_ratio": dw_ratio, "ffn_ratio": ffn_ratio}.items():
             if int(min(channels) * ratio) < 1:
-                raise UserError(f"{name} {ratio} leaves no channels at a width of {min(channels)}")
+                raise _bad(f"{name} {ratio} leaves no channels at a width of {min(channels)}")
         if not 0.0 <= drop_path_rate < 1.0:
-            raise UserError(f"drop_path_rate must be at least 0 and below 1, got {drop_path_rate}")
+            raise _bad(f"drop_path_rate must be at least 0 and below 1, got {drop_path_rate}")
         if layer_decay is not None and not 0.0 < layer_decay <= 1.0:
-            raise UserError(f"layer_decay must be above 0 and at most 1, got {layer_decay}")
+            raise _bad(f"layer_decay must be above 0 and at most 1, got {layer_decay}")
         if out_indices is None:
             if class_num < 1:
-                raise UserError(f"class_num must be positive, got {class_num}")
+                raise _bad(f"class_num must be positive, got {class_num}")
             if norm_intermediate_features:
-                raise UserError("norm_intermediate_features belongs to a backbone: give out_indices too")
+                raise _bad("norm_intermediate_features belongs to a backbone: give out_indices too")
         elif not out_indices or any(not 0 <= index < stages for index in out_indices):
-            raise UserError(f"out_indices must name some of the stages 0 to {stages - 1}, got {list(out_indices)}")
+            raise _bad(f"out_indices must name some of the stages 0 to {stages - 1}, got {list(out_indices)}")
 
         self.layers = list(layers)
         self.use_checkpoint = use_checkpoint
@@ -212,13 +193,11 @@ class RepLKNet(nn.Layer):
         self.feat_channels = [channels[index] for index in self.out_indices or range(stages)]
 
         base = channels[0]
-        self.stem = nn.LayerList(
-            [
-                conv_bn(in_channels, base, 3, stride=2, activation="relu"),
-                depthwise_conv_bn(base, 3, activation="relu", impl=depthwise_impl),
-                conv_bn(base, base, 1, activation="relu"),
-                depthwise_conv_bn(base, 3, stride=2, activation="relu", impl=depthwise_impl),
-            ]
+        self.stem = nn.Sequential(
+            conv_bn(in_channels, base, 3, stride=2, activation="relu"),
+            depthwise_conv_bn(base, 3, activation="relu", impl=depthwise_impl),
+            conv_bn(base, base, 1, activation="relu"),
+            depthwise_conv_bn(base, 3, stride=2, activation="relu", impl=depthwise_impl),
         )
         rates = iter(np.linspace(0.0, drop_path_rate, sum(layers)).tolist())
         self.stages = nn.LayerList()
@@ -255,7 +234,7 @@ class RepLKNet(nn.Layer):
             initializer = paddle.ParamAttr(initializer=torch_uniform(channels[-1]))
             self.head = nn.Linear(channels[-1], class_num, weight_attr=initializer, bias_attr=initializer)
         if layer_decay is not None:
-            self._scale_learning_rates(layer_decay, layer_decay_by)
+            scale_learning_rates(self, layer_decay, layer_decay_by)
 
     def forward(self, x):
         if self.out_indices is not None:
@@ -297,120 +276,5 @@ class RepLKNet(nn.Layer):
         self.is_fused = True
 
     def layer_ids(self, by: Literal["group", "stage"] = "group") -> dict[str, int]:
-        """{parameter name: id} for layer-wise learning-rate decay.
-
-        By group: the stem is 0. Each stage is cut into groups of two (RepLK block, ConvFFN) pairs, numbered on
-        from 1; a transition has the id of the group before it; norm and head come after the last group. By
-        stage: one id per stage, the stem that of the first.
-        """
-        if by == "stage":
-            groups = [1 for _ in self.layers]
-            pairs_in_group = max(self.layers)
-        else:
-            groups = [-(-pairs // LAYER_ID_GROUP) for pairs in self.layers]
-            pairs_in_group = LAYER_ID_GROUP
-        last = np.cumsum(groups).tolist()  # id of each stage's last group
-        head = last[-1] + 1
-
-        def layer_id(name: str) -> int:
-            part, _, rest = name.partition(".")
-            if part == "stem":
-                return 1 if by == "stage" else 0
-            if part == "transitions":
-                return last[int(rest.split(".")[0])]
-            if part == "stages":
-                stage, kind, *indices = rest.split(".")
-                stage = int(stage)
-                if kind == "norm":
-                    return last[stage]
-                return last[stage] - groups[stage] + 1 + int(indices[0]) // (2 * pairs_in_group)
-            return head
-
-        return {name: layer_id(name) for name, _ in self._trainable()}
-
-    def _trainable(self) -> list[tuple[str, paddle.Tensor]]:
-        """Named parameters without the running statistics, which Paddle counts among them."""
-        return [(name, parameter) for name, parameter in self.named_parameters() if not parameter.stop_gradient]
-
-    def _scale_learning_rates(self, decay: float, by: Literal["group", "stage"]) -> None:
-        ids = self.layer_ids(by)
-        head = max(ids.values()) + (0 if self.out_indices is None else 1)
-        for name, parameter in self._trainable():
-            parameter.optimize_attr["learning_rate"] *= decay ** (head - ids[name])
-
-
-# Tables 5 and 6. Table 5 (kernel sizes) trains its 3-3-3-3 network without a parallel kernel.
-_BASE = {"layers": (2, 2, 18, 2), "channels": (128, 256, 512, 1024), "small_kernel": 5}
-VARIANTS: dict[str, dict] = {
-    "RepLKNet31B": {**_BASE, "large_kernel_sizes": (31, 29, 27, 13)},
-    "RepLKNet31L": {**_BASE, "large_kernel_sizes": (31, 29, 27, 13), "channels": (192, 384, 768, 1536)},
-    "RepLKNetXL": {
-        **_BASE,
-        "large_kernel_sizes": (27, 27, 27, 13),
-        "channels": (256, 512, 1024, 2048),
-        "small_kernel": None,
-        "dw_ratio": 1.5,
-    },
-    "RepLKNet3B": {**_BASE, "large_kernel_sizes": (3, 3, 3, 3), "small_kernel": None},
-    "RepLKNet7B": {**_BASE, "large_kernel_sizes": (7, 7, 7, 7)},
-    "RepLKNet13B": {**_BASE, "large_kernel_sizes": (13, 13, 13, 13)},
-    "RepLKNet25B": {**_BASE, "large_kernel_sizes": (25, 25, 25, 13)},
-    "RepLKNet13T": {
-        "layers": (1, 1, 2, 1),
-        "channels": (16, 32, 64, 128),
-        "large_kernel_sizes": (13, 9, 7, 3),
-        "small_kernel": 3,
-    },
-}
-
-
-def _build(name: str, kwargs: dict) -> RepLKNet:
-    return RepLKNet(**{**VARIANTS[name], **kwargs})
-
-
-@register(RepLKNet)
-def RepLKNet31B(**kwargs) -> RepLKNet:
-    """31-29-27-13 kernels, base width: 79.5M parameters merged, 15.4G multiply-adds at 224 (table 6)."""
-    return _build("RepLKNet31B", kwargs)
-
-
-@register(RepLKNet)
-def RepLKNet31L(**kwargs) -> RepLKNet:
-    """31-29-27-13 kernels, large width: 172.2M parameters merged, 96.0G multiply-adds at 384 (table 6)."""
-    return _build("RepLKNet31L", kwargs)
-
-
-@register(RepLKNet)
-def RepLKNetXL(**kwargs) -> RepLKNet:
-    """27-27-27-13 kernels, no parallel kernel: 335.4M parameters, 128.7G multiply-adds at 320 (table 6)."""
-    return _build("RepLKNetXL", kwargs)
-
-
-@register(RepLKNet)
-def RepLKNet3B(**kwargs) -> RepLKNet:
-    """The 3-3-3-3 row of the kernel-size study (table 5)."""
-    return _build("RepLKNet3B", kwargs)
-
-
-@register(RepLKNet)
-def RepLKNet7B(**kwargs) -> RepLKNet:
-    """The 7-7-7-7 row of the kernel-size study (table 5)."""
-    return _build("RepLKNet7B", kwargs)
-
-
-@register(RepLKNet)
-def RepLKNet13B(**kwargs) -> RepLKNet:
-    """The 13-13-13-13 row of the kernel-size study (table 5)."""
-    return _build("RepLKNet13B", kwargs)
-
-
-@register(RepLKNet)
-def RepLKNet25B(**kwargs) -> RepLKNet:
-    """The 25-25-25-13 row of the kernel-size study (table 5)."""
-    return _build("RepLKNet25B", kwargs)
-
-
-@register(RepLKNet)
-def RepLKNet13T(**kwargs) -> RepLKNet:
-    """A small network (ours, unpublished) that trains on two CPU cores in minutes."""
-    return _build("RepLKNet13T", kwargs)
+        """{parameter name: id} for layer-wise learning-rate decay, see :func:`.layer_ids.layer_ids`."""
+        return layer_ids(self, by)

@@ -1,79 +1,49 @@
-"""Which network weights belong to, told from their names and shapes."""
+"""Which RepLKNet weights belong to, told from their names and shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import paddle
-from paddle import nn
 
 from ...nn.merge import form_of
 from ...utils.errors import UserError
-from .. import RepLKNet
-from .network import VARIANTS
 
 DEFAULTS = {"dw_ratio": 1.0, "ffn_ratio": 4.0, "in_channels": 3}
-MOST_BLOCKS = 1000
-Shapes = dict[str, tuple[int, ...]]
+MAX_BLOCKS = 1000
+SIGNS = (".prelkb_bn.", ".large_kernel.")  # parts of names that only a RepLKNet has
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """``arguments`` of :class:`RepLKNet`; ``name`` is that of a published variant, or None; ``form`` is train or
-    merged. The small kernel of a merged network cannot be told.
-    """
-
-    name: str | None
-    form: str
-    arguments: dict[str, Any]
-
-    def build(self, **changes: Any) -> nn.Layer:
-        """The network, with initial weights."""
-        return RepLKNet(**{**self.arguments, **changes})
-
-    def shapes(self) -> Shapes:
-        """{name: shape} of its parameters and buffers; no memory is taken for them."""
-        with paddle.LazyGuard():
-            model = self.build()
-        return shapes_of(model)
-
-    def __str__(self) -> str:
-        task = f"{self.arguments['class_num']} classes" if "class_num" in self.arguments else "a backbone"
-        shown = ("large_kernel_sizes", "layers", "channels", "small_kernel", *DEFAULTS)
-        details = ", ".join(f"{key}={self.arguments[key]}" for key in shown if key in self.arguments)
-        return f"{self.name or 'RepLKNet'}, {task} ({details})"
+def matches(names: Iterable[str]) -> bool:
+    """Whether any of the names is one of a RepLKNet."""
+    return any(sign in name for name in names for sign in SIGNS)
 
 
-def shapes_of(model: nn.Layer) -> Shapes:
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+def arguments_of(state: Mapping[str, np.ndarray], source: str) -> tuple[str, dict[str, Any]]:
+    """The form, ``"train"`` or ``"merged"``, and the arguments of the :class:`RepLKNet` with these weights.
 
-
-def infer(state: Mapping[str, np.ndarray], source: str) -> Architecture:
-    """The architecture of weights under our names.
+    The small kernel of a merged network cannot be told.
 
     Raises:
         UserError: names or shapes that belong to no RepLKNet; the first one is named.
     """
     form = form_of(state)
     if form is None:
-        raise UserError(f"{source}: not weights of a RepLKNet, no large kernels or kernels in two forms")
+        raise _broken(source, "not weights of a RepLKNet, no large kernels or kernels in two forms")
 
     def shape(name: str, dimensions: int) -> tuple[int, ...]:
         if name not in state:
-            raise UserError(f"{source}: {name} is missing")
+            raise _broken(source, f"{name} is missing")
         if state[name].ndim != dimensions or state[name].size == 0:  # an empty array can claim any other length
-            raise UserError(
-                f"{source}: {name} has the shape {list(state[name].shape)}, expected {dimensions} dimensions"
-            )
+            shape = list(state[name].shape)
+            raise _broken(source, f"{name} has the shape {shape}, expected {dimensions} dimensions")
         return state[name].shape
 
     stages = _count(state, "stages.{}.blocks.0.prelkb_bn.weight")
     layers = [_count(state, f"stages.{s}.blocks.{{}}.prelkb_bn.weight", step=2) for s in range(stages)]
-    if not layers or sum(layers) > MOST_BLOCKS:
-        raise UserError(f"{source}: stages.0.blocks.0.prelkb_bn.weight is missing, or there are too many blocks")
+    if not layers or sum(layers) > MAX_BLOCKS:
+        raise _broken(source, "stages.0.blocks.0.prelkb_bn.weight is missing, or there are too many blocks")
     channels = [shape(f"stages.{s}.blocks.0.prelkb_bn.weight", 1)[0] for s in range(stages)]
     large = "lkb_reparam" if form == "merged" else "lkb_origin.conv"
     kernels = [shape(f"stages.{s}.blocks.0.large_kernel.{large}.weight", 4) for s in range(stages)]
@@ -94,7 +64,11 @@ def infer(state: Mapping[str, np.ndarray], source: str) -> Architecture:
     else:
         arguments["out_indices"] = list(range(stages))
         arguments["norm_intermediate_features"] = "stages.0.norm.weight" in state
-    return Architecture(_variant(arguments), form, arguments)
+    return form, arguments
+
+
+def _broken(source: str, reason: str) -> UserError:
+    return UserError(reason, code="models.not-recognised", where=source)
 
 
 def _count(state: Mapping[str, np.ndarray], pattern: str, step: int = 1) -> int:
@@ -114,8 +88,9 @@ def _ratio(widths: list[int], channels: list[int]) -> float:
     return candidates[0] if candidates else 1.0  # the comparison of shapes names what does not fit
 
 
-def _variant(arguments: Mapping[str, Any]) -> str | None:
-    for name, variant in VARIANTS.items():
+def variant_of(arguments: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The name of the variant that these arguments make, or None."""
+    for name, variant in variants.items():
         wanted = {**DEFAULTS, **variant}
         if arguments["merged"]:
             del wanted["small_kernel"]
@@ -126,25 +101,3 @@ def _variant(arguments: Mapping[str, Any]) -> str | None:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """How the names and shapes of weights differ from those of a network."""
-
-    matched: int
-    missing: list[str]
-    unexpected: list[str]
-    misshaped: list[str]
-
-    @property
-    def is_match(self) -> bool:
-        return not self.missing and not self.unexpected and not self.misshaped
-
-
-def compare(own: Shapes, state: Mapping[str, np.ndarray]) -> Comparison:
-    """Compare weights with the shapes of a network."""
-    missing = [name for name in own if name not in state]
-    unexpected = [name for name in state if name not in own]
-    misshaped = [name for name in own if name in state and own[name] != tuple(np.shape(state[name]))]
-    return Comparison(len(own) - len(missing) - len(misshaped), missing, unexpected, misshaped)

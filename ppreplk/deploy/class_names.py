@@ -1,0 +1,53 @@
+"""Class names from the files that PaddleClas's configurations name."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from ..config import PostProcessConfig
+from ..utils.errors import UserError
+
+IMAGENET_NAMES = "ppcls/utils/imagenet1k_label_list.txt"
+
+
+def read_class_names(config: PostProcessConfig) -> list[str] | None:
+    """Class names in order, from a file with one ``index name`` per line; None where no file is given.
+
+    ``ppcls/...`` names a file inside the installed paddleclas, as it does in a PaddleClas checkout.
+
+    Raises:
+        UserError: the file is missing or does not read ``index name`` with indices 0, 1, ...
+    """
+    if config.class_id_map_file is None:
+        return None
+    path = class_file(config.class_id_map_file)
+    names = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error})",
+            code="deploy.bad-class-names",
+            where="Infer.PostProcess.class_id_map_file",
+        ) from error
+    for number, line in enumerate(lines, 1):
+        index, _, name = line.partition(config.delimiter or " ")
+        if index.strip() != str(number - 1):
+            raise UserError(
+                f"expected '{number - 1} NAME', got {line!r}",
+                code="deploy.bad-class-names",
+                where=f"{path}, line {number}",
+            )
+        names.append(name.strip())
+    return names
+
+
+def class_file(name: str) -> Path:
+    """The path of a file of class names; ``ppcls/...`` may lie inside the installed paddleclas."""
+    path = Path(name)
+    if not path.is_file() and path.parts[:1] == ("ppcls",):
+        package = importlib.util.find_spec("paddleclas")
+        if package is not None and package.origin is not None:
+            path = Path(package.origin).parent / name
+    return path

@@ -1,0 +1,128 @@
+"""Proof of an export: a program gives what the trained network gives, on random and on real images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from ..config import Config, Ops
+from ..data import build_dataset, build_transforms
+from ..data.datasets import load_image
+from ..data.digits import prepare_dataset
+from ..data.transforms import IMAGE, NORMALIZED_CHW
+from ..utils.errors import UserError
+from .programs import FP32, Predictor
+
+logger = logging.getLogger(__name__)
+
+MIN_LOG_PROBABILITY = -80.0  # below, a float32 probability has no digits left to compare
+REAL_PIXELS = 8 * 224 * 224  # of all real images together
+MIN_REAL_IMAGES = 8
+RANDOM_BATCHES = (1, 3)  # batch sizes
+
+
+@dataclass
+class Verification:
+    """How far a program is from the network: logits, absolute, over all images; first classes, over real ones."""
+
+    difference: float
+    scale: float  # the largest logit
+    same: int  # real images with the same class first
+    real: int
+
+
+@paddle.no_grad()
+def verify(
+    network: nn.Layer, config: Config, folder: Path, precisions: Sequence[str] = (FP32,)
+) -> dict[str, Verification]:
+    """Run the programs in ``folder`` and ``network`` (train form, eval mode) on the same random and real images.
+
+    Where a program ends in a softmax, logarithms of probabilities are compared: they differ from the
+    logits by one constant per image.
+
+    Raises:
+        UserError: the network's own outputs are not finite, or the transforms make images of another shape.
+    """
+    network.eval()
+    generator = np.random.default_rng(0)
+    random = [generator.standard_normal((size, *config.Global.image_shape), np.float32) for size in RANDOM_BATCHES]
+    batches = [*random, real_images(config)]
+    logits = [network(paddle.to_tensor(images)).numpy().astype(np.float64) for images in batches]
+    if not all(np.isfinite(each).all() for each in logits):
+        raise UserError(
+            "export failed: the trained network itself gives NaN or infinite logits", code="deploy.not-finite"
+        )
+    results = {}
+    for precision in precisions:
+        predictor = Predictor(folder, config.Global.device, config.Global.num_threads, precision)
+        outputs = [predictor(images).astype(np.float64) for images in batches]
+        differences = [_difference(*pair, config.Arch.infer_add_softmax) for pair in zip(outputs, logits)]
+        results[precision] = Verification(
+            difference=max(differences),
+            scale=max(float(np.abs(each).max()) for each in logits),
+            same=int((outputs[-1].argmax(1) == logits[-1].argmax(1)).sum()),
+            real=len(logits[-1]),
+        )
+    return results
+
+
+def _difference(outputs: np.ndarray, logits: np.ndarray, softmax: bool) -> float:
+    """The largest difference of a program's outputs from logits, infinite where one is no number."""
+    if softmax:
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        logits = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        with np.errstate(divide="ignore"):
+            outputs = np.where(logits > MIN_LOG_PROBABILITY, np.log(outputs), logits)
+    return float(np.nan_to_num(np.abs(outputs - logits), nan=np.inf).max())
+
+
+def real_images(config: Config) -> np.ndarray:
+    """A few images through ``Infer.transforms``: of the evaluation data, else two photographs.
+
+    Returns:
+        (N, 3, H, W) float32.
+    """
+    rng = np.random.default_rng(0)
+    transforms = build_transforms(config.Infer.transforms, NORMALIZED_CHW)
+    images = [load_image(path, transforms, rng) for path in _evaluation_images(config)]
+    if not images:
+        logger.info("verifying on two photographs of scikit-learn")
+        without_decoding = Ops(op for op in config.Infer.transforms if op.name != "DecodeImage")
+        transforms = build_transforms(without_decoding, NORMALIZED_CHW, start=IMAGE)
+        images = [transforms(photograph, rng) for photograph in _photographs()]
+    shapes = sorted({image.shape for image in images})
+    if shapes != [tuple(config.Global.image_shape)]:
+        raise UserError(
+            f"Infer.transforms make images of shape {list(shapes[0])}, but Global.image_shape is "
+            f"{config.Global.image_shape}; make them equal",
+            code="deploy.other-shape",
+        )
+    return np.stack(images)
+
+
+def _evaluation_images(config: Config) -> list[str]:
+    split = config.DataLoader.Eval
+    if split is None:
+        return []
+    prepare_dataset(config)
+    try:
+        samples = build_dataset(split.dataset, config.Arch.class_num, seed=0).samples
+    except UserError as error:
+        logger.info("the evaluation images cannot be used for verification: %s", error)
+        return []
+    height, width = config.Global.image_shape[1:]
+    wanted = max(REAL_PIXELS // (height * width), MIN_REAL_IMAGES)
+    step = max(len(samples) // wanted, 1)
+    return [sample.path for sample in samples[::step][:wanted]]
+
+
+def _photographs() -> list[np.ndarray]:
+    from sklearn.datasets import load_sample_images
+
+    return list(load_sample_images().images)

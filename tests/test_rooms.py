@@ -1,0 +1,118 @@
+"""The walls of the house: imports run downhill, files are short, names are unique (docs/architecture.md)."""
+
+import ast
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+PACKAGE = ROOT / "ppreplk"
+# A room may import those before it in its line, and itself.
+MAY_IMPORT = {
+    "utils": [],
+    "config": ["utils"],
+    "ops": ["utils"],
+    "data": ["utils", "config"],
+    "nn": ["utils", "ops"],
+    "models": ["utils", "config", "ops", "nn"],
+    "checkpoints": ["utils", "config", "nn", "models"],
+    "training": ["utils", "config", "data", "nn", "models", "checkpoints"],
+    "deploy": ["utils", "config", "ops", "data", "nn", "models", "checkpoints"],
+    "analysis": ["utils", "config", "data", "nn", "models", "checkpoints", "training"],
+    "benchmark": ["utils", "config", "ops", "data", "nn", "models", "deploy"],
+    "plugins": ["utils", "config", "models", "checkpoints", "deploy"],
+}
+FACADES = ["weights", "erf", "complexity", "optim"]  # public names, kept where they always were
+FORMATS = ["arrays", "unpickle", "torch_file", "safetensors_file", "paddle_file", "files"]
+NO_NETWORKS = ["deploy.programs", "deploy.predict", "deploy.class_names"]
+MAX_LINES = 400
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imported(module: str, inside_functions: bool = True) -> set[str]:
+    """Modules of the package that a module imports, as names below ``ppreplk``."""
+    path = MODULES[module]
+    is_package = path.name == "__init__.py"
+    here = module.split(".") if module else []
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = ast.walk(tree) if inside_functions else tree.body
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            up = node.level - 1 if is_package else node.level
+            base = here[: len(here) - up]
+            target = [*base, *(node.module or "").split(".")] if node.module else base
+            for alias in node.names:
+                full = ".".join([*target, alias.name])
+                found.add(full if full in MODULES else ".".join(target))
+    return found
+
+
+def room(module: str) -> str:
+    return module.partition(".")[0]
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if room(name) in MAY_IMPORT])
+def test_imports_run_downhill(module):
+    allowed = {room(module), *MAY_IMPORT[room(module)]}
+    beyond = {target for target in imported(module) if room(target) not in allowed}
+    assert not beyond, f"{module} imports {sorted(beyond)}"
+
+
+def test_every_module_is_in_a_room():
+    top = {room(name) for name in MODULES} - set(MAY_IMPORT)
+    assert top <= {"", "cli", *FACADES}
+
+
+def test_no_circles():
+    arrows = {name: imported(name, inside_functions=False) & set(MODULES) - {name} for name in MODULES}
+    left = {name: {t for t in targets if t not in ("",)} for name, targets in arrows.items()}
+    while left:
+        ready = [name for name, targets in left.items() if not targets & set(left)]
+        assert ready, f"these import each other in a circle: {sorted(left)}"
+        for name in ready:
+            del left[name]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_file_formats_know_no_architecture(name):
+    assert {room(target) for target in imported(f"checkpoints.{name}")} <= {"utils", "checkpoints"}
+    inside = {target for target in imported(f"checkpoints.{name}") if room(target) == "checkpoints"}
+    assert inside <= {f"checkpoints.{each}" for each in [*FORMATS, "wrappers"]}
+
+
+@pytest.mark.parametrize("name", NO_NETWORKS)
+def test_running_a_program_needs_no_network_code(name):
+    rooms = {room(target) for target in imported(name, inside_functions=False)}
+    assert not rooms & {"nn", "models", "checkpoints", "training"}
+
+
+def test_only_its_own_room_names_an_architecture():
+    """What the rest of the program knows of an architecture, the registry tells it."""
+    for name, path in MODULES.items():
+        if room(name) == "models" or name == "":
+            continue
+        reaches_in = {t for t in imported(name) if t.startswith(("models.replknet", "models.mobilenet_v2"))}
+        assert not reaches_in, f"{name} imports {sorted(reaches_in)}"
+        assert "isinstance(" not in path.read_text() or ", RepLKNet)" not in path.read_text(), name
+
+
+@pytest.mark.parametrize("path", [*FILES, *sorted((ROOT / "tools").glob("*.py"))], ids=lambda path: path.name)
+def test_files_are_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+def test_no_two_modules_of_one_name():
+    names = Counter(path.stem for path in FILES if path.stem not in ("__init__", "__main__"))
+    rooms = {path.parent.name for path in PACKAGE.rglob("__init__.py")}
+    assert [name for name, count in names.items() if count > 1] == []
+    assert not rooms & set(names)
