@@ -26,7 +26,7 @@ import ppreplk
 from ppreplk.checkpoints import convert, load_checkpoint, load_weights
 from ppreplk.checkpoints import pretrained as builders
 from ppreplk.checkpoints.preprocessing import check_preprocessing
-from ppreplk.config.checking import load_config
+from ppreplk.config import load_config
 from ppreplk.models.replknet.layouts import translate
 from ppreplk.models.replknet.recognition import infer, shapes_of
 from ppreplk.utils.errors import UserError

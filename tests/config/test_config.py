@@ -7,7 +7,7 @@ import pytest
 import yaml
 from helpers import ROOT, colour_config, write_config
 
-from ppreplk.config.checking import load_config, parse_number, read_ops
+from ppreplk.config import load_config, parse_number, read_ops
 from ppreplk.data import build_transforms
 from ppreplk.data.transforms import NORMALIZED, NORMALIZED_CHW
 from ppreplk.models.arch import build_network

@@ -25,7 +25,7 @@ from helpers import (
     write_config,
 )
 
-from ppreplk.config.checking import load_config
+from ppreplk.config import load_config
 from ppreplk.deploy import lowering
 from ppreplk.deploy.export import export, save_network
 from ppreplk.deploy.lowering import lower

@@ -9,10 +9,10 @@ from dataclasses import MISSING
 import pytest
 from helpers import ROOT
 
+from ppreplk import config
 from ppreplk.analysis.rows import TABLES
 from ppreplk.analysis.small_study import plan, report_tables
-from ppreplk.config import checking as config
-from ppreplk.config.checking import signature_of
+from ppreplk.config import signature_of
 from ppreplk.data.datasets import DATASETS
 from ppreplk.data.mixing import BATCH_TRANSFORMS
 from ppreplk.data.transforms import TRANSFORMS
