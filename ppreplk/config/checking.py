@@ -4,10 +4,17 @@ One mechanism does all the checking. The signature is that of a dataclass of thi
 operator, a loss or a model elsewhere. Unknown keys, missing keys and wrong types are a
 :class:`~ppreplk.utils.errors.UserError` that names the place, what was received and what fits.
 
+A class may say three things more about its keys, in attributes of its own:
+
+- ``unserved``: {key: :class:`Unserved`}, PaddleClas's keys that are refused with a reason;
+- ``renamed``: {key: {old value: new value}}, values that are still read under their old name;
+- ``rest``: the name of the parameter that collects all other keys, unchecked.
+
 Type hints are evaluated at run time, so they keep to what Python 3.9 can evaluate.
 """
 
 import inspect
+import logging
 import math
 import typing
 from collections.abc import Mapping, Sequence
@@ -17,45 +24,128 @@ from typing import Any, Callable, Optional, Union
 from ..utils.errors import UserError, nearest
 from .operators import Ops, read_ops
 
+logger = logging.getLogger(__name__)
 
-def parse_number(text: str) -> float:
-    """``"4e-3"`` (a string to PyYAML) or a fraction such as ``"1.0/255.0"`` to a float.
+
+@dataclass(frozen=True)
+class Unserved:
+    """A key of PaddleClas's that this package knows and does not serve.
+
+    The values in ``inert`` ask for nothing and are accepted.
+    """
+
+    reason: str
+    inert: tuple = (None, False)
+
+    def check(self, value: Any, where: str) -> None:
+        """Refuse a value that asks for something.
+
+        Raises:
+            UserError: gives the reason.
+        """
+        if value not in self.inert:
+            raise UserError(f"{value!r} is not served here: {self.reason}", code="config.not-served", where=where)
+
+
+def construct(factory: Callable, mapping: Any, where: str, **given: Any) -> Any:
+    """Call ``factory`` with the entries of ``mapping``, checked against its signature.
+
+    Args:
+        factory: a class or function with type hints.
+        mapping: {name: value} from a configuration; None is an empty one.
+        where: the place in the configuration, for messages; passed on where ``factory`` has a ``where``.
+        given: further arguments, from the program; those ``factory`` does not take are left out.
 
     Raises:
-        ValueError: neither.
+        UserError: an unknown, missing or ill-typed entry, or one that the factory itself refuses. In the latter case
+            the code is the factory's. If its ``where`` is the name of an argument, it becomes part of the dotted place.
+
+    >>> from ppreplk.config import LoaderConfig
+    >>> construct(LoaderConfig, {"num_workers": 4}, "DataLoader.Train.loader")
+    LoaderConfig(num_workers=4, use_shared_memory=True)
     """
-    numerator, slash, denominator = text.partition("/")
-    if not slash:
-        return float(text)
-    if float(denominator) == 0.0:
-        raise ValueError(text)
-    return float(numerator) / float(denominator)
+    arguments = check_arguments(factory, mapping, where, given)
+    try:
+        return factory(**arguments)
+    except UserError as error:
+        if error.where in arguments:
+            message = str(error).removeprefix(f"{error.where}: ")
+            raise UserError(message, code=error.code, where=_join(where, error.where)) from error
+        if str(error).startswith(where):  # it knows its place
+            raise
+        raise error.at(where) from error
 
 
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a mapping"}
+def check_arguments(
+    factory: Callable, mapping: Any, where: str, given: Optional[Mapping[str, Any]] = None, complete: bool = True
+) -> dict[str, Any]:
+    """The keyword arguments that :func:`construct` calls ``factory`` with.
+
+    Args:
+        factory, mapping, where, given: see :func:`construct`.
+        complete: whether arguments without a default must be there. If not, something else fills them in.
+
+    Raises:
+        UserError: an unknown, missing or ill-typed entry.
+    """
+    if mapping is None:
+        mapping = {}
+    if not isinstance(mapping, Mapping):
+        raise _wrong_type(mapping, dict, where)
+    signature, hints = signature_of(factory)
+    unserved: Mapping[str, Unserved] = getattr(factory, "unserved", {})
+    renamed: Mapping[str, Mapping[str, str]] = getattr(factory, "renamed", {})
+    rest: Optional[str] = getattr(factory, "rest", None)
+    arguments = {name: value for name, value in {"where": where, **(given or {})}.items() if name in signature}
+    if rest is not None:
+        arguments[rest] = {}
+    settable = set(signature) - set(arguments)
+    for name, value in mapping.items():
+        place = _join(where, name)
+        if name in unserved:
+            unserved[name].check(value, place)
+        elif name in settable:
+            value = _new_name(value, renamed.get(name, {}), place)
+            arguments[name] = typed(value, hints.get(name, Any), place)
+        elif rest is not None:
+            arguments[rest][name] = value
+        else:
+            raise UserError(f"unknown key{nearest(name, settable)}", code="config.unknown-key", where=place)
+    for name, default in signature.items():
+        if complete and default is inspect.Parameter.empty and name not in arguments:
+            raise UserError("missing; it has no default", code="config.missing-key", where=_join(where, name))
+    return arguments
 
 
-def _describe(hint: Any) -> str:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Union:
-        return " or ".join(_describe(a) if a is not type(None) else "null" for a in arguments)
-    if origin is typing.Literal:
-        return "one of " + ", ".join(map(repr, arguments))
-    if _is_sequence(hint):
-        return f"a list, each entry {_describe(arguments[0])}" if arguments else "a list"
-    if is_dataclass(hint):
-        return "a mapping"
-    return _WORDS.get(hint, getattr(hint, "__name__", str(hint)))
+def _join(where: str, name: Any) -> str:
+    return f"{where}.{name}" if where else str(name)
 
 
-def _is_sequence(hint: Any) -> bool:
-    origin = typing.get_origin(hint) or hint
-    return isinstance(origin, type) and issubclass(origin, Sequence) and not issubclass(origin, str)
+def _new_name(value: Any, renamed: Mapping[str, str], where: str) -> Any:
+    """``value``, or what replaced it; a line in the log says so."""
+    if not isinstance(value, str) or value not in renamed:
+        return value
+    logger.warning("%s: %r is now called %r", where, value, renamed[value])
+    return renamed[value]
 
 
-def _wrong(value: Any, hint: Any, where: str) -> UserError:
-    received = "nothing" if value is None else f"{value!r} ({type(value).__name__})"
-    return UserError(f"{where}: expected {_describe(hint)}, got {received}")
+def signature_of(factory: Callable) -> tuple[dict[str, Any], dict[str, Any]]:
+    """{parameter: default or ``Parameter.empty``} and {parameter: type hint}.
+
+    The default of a dataclass's field with a ``default_factory`` is ``dataclasses.MISSING``.
+    """
+    if is_dataclass(factory):
+        hints = typing.get_type_hints(factory)
+        defaults = {
+            f.name: inspect.Parameter.empty if f.default is MISSING and f.default_factory is MISSING else f.default
+            for f in fields(factory)
+            if f.init
+        }
+        return defaults, hints
+    parameters = inspect.signature(factory).parameters.values()
+    function = factory.__init__ if inspect.isclass(factory) else factory
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return {p.name: p.default for p in named}, typing.get_type_hints(function)
 
 
 def typed(value: Any, hint: Any, where: str) -> Any:
@@ -63,6 +153,9 @@ def typed(value: Any, hint: Any, where: str) -> Any:
 
     Raises:
         UserError: it does not fit; ``where`` names the place.
+
+    >>> typed(["1.0/2.0", "4e-3", 1], list[float], "mean")
+    [0.5, 0.004, 1.0]
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any or hint is inspect.Parameter.empty:
@@ -72,25 +165,20 @@ def typed(value: Any, hint: Any, where: str) -> Any:
     if origin is typing.Literal:
         if any(type(value) is type(choice) and value == choice for choice in arguments):
             return value
-    elif hint is Ops:
+        raise _wrong_type(value, hint, where, "config.bad-value")
+    if hint is Ops:
         return read_ops(value, where)
-    elif is_dataclass(hint):
+    if isinstance(hint, type) and is_dataclass(hint):
         return construct(hint, value, where)
-    elif hint is float:
-        if isinstance(value, str):
-            try:
-                value = parse_number(value)
-            except ValueError:
-                raise _wrong(value, hint, where) from None
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-            return float(value)
-    elif hint is int:
+    if hint is float:
+        return _typed_float(value, where)
+    if hint is int:
         if isinstance(value, int) and not isinstance(value, bool):
             return value
     elif hint in (bool, str):
         if isinstance(value, hint):
             return value
-    elif _is_sequence(hint):
+    elif is_sequence(hint):
         if isinstance(value, (list, tuple)):
             entry = arguments[0] if arguments else Any
             return [typed(item, entry, f"{where}[{index}]") for index, item in enumerate(value)]
@@ -99,7 +187,7 @@ def typed(value: Any, hint: Any, where: str) -> Any:
             return dict(value)
     else:
         raise TypeError(f"{where}: no rule for the type {hint}")
-    raise _wrong(value, hint, where)
+    raise _wrong_type(value, hint, where)
 
 
 def _typed_union(value: Any, hint: Any, where: str) -> Any:
@@ -113,89 +201,65 @@ def _typed_union(value: Any, hint: Any, where: str) -> Any:
             return typed(value, choice, where)
         except UserError:
             continue
-    raise _wrong(value, hint, where)
+    raise _wrong_type(value, hint, where)
 
 
-def construct(factory: Callable, mapping: Any, where: str, **given: Any) -> Any:
-    """Call ``factory`` with the entries of ``mapping``, checked against its signature.
+def _typed_float(value: Any, where: str) -> float:
+    number = value
+    if isinstance(value, str):
+        try:
+            number = parse_number(value)
+        except ValueError:
+            raise _wrong_type(value, float, where) from None
+    if isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number):
+        return float(number)
+    raise _wrong_type(value, float, where)
 
-    Args:
-        factory: a class or function with type hints.
-        mapping: {name: value} from a configuration; None is an empty one.
-        where: the place in the configuration, for messages; passed on where ``factory`` has a ``where``.
-        given: further arguments, from the program; those ``factory`` does not take are left out.
+
+def parse_number(text: str) -> float:
+    """The float that ``text`` writes, as a number or as a fraction. PyYAML reads ``4e-3`` as text.
 
     Raises:
-        UserError: unknown, missing or ill-typed entries, or an entry the factory itself refuses.
+        ValueError: it is neither.
+
+    >>> parse_number("4e-3"), parse_number("1.0/4.0")
+    (0.004, 0.25)
     """
-    arguments = check_arguments(factory, mapping, where, given)
-    try:
-        return factory(**arguments)
-    except UserError as error:
-        raise error if str(error).startswith(where) else UserError(f"{where}: {error}") from error
+    numerator, slash, denominator = text.partition("/")
+    if not slash:
+        return float(text)
+    if float(denominator) == 0.0:
+        raise ValueError(text)
+    return float(numerator) / float(denominator)
 
 
-def check_arguments(
-    factory: Callable, mapping: Any, where: str, given: Optional[Mapping[str, Any]] = None, complete: bool = True
-) -> dict[str, Any]:
-    """The keyword arguments :func:`construct` would call ``factory`` with.
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a mapping"}
 
-    Without ``complete``, required ones may be missing: something else fills them in.
+
+def describe(hint: Any) -> str:
+    """What fits a type hint, in words.
+
+    >>> describe(Union[int, Sequence[int]])
+    'a whole number or a list, each entry a whole number'
     """
-    if mapping is None:
-        mapping = {}
-    if not isinstance(mapping, Mapping):
-        raise _wrong(mapping, dict, where)
-    signature, hints = signature_of(factory)
-    unserved: Mapping[str, Unserved] = getattr(factory, "unserved", {})
-    rest: Optional[str] = getattr(factory, "rest", None)
-    arguments = {name: value for name, value in {"where": where, **(given or {})}.items() if name in signature}
-    if rest is not None:
-        arguments[rest] = {}
-    settable = set(signature) - set(arguments)
-    for name, value in mapping.items():
-        place = f"{where}.{name}" if where else str(name)
-        if name in unserved:
-            unserved[name].check(value, place)
-        elif name not in settable and rest is not None:
-            arguments[rest][name] = value
-        elif name not in settable:
-            raise UserError(f"{place}: unknown key{nearest(name, settable)}")
-        else:
-            arguments[name] = typed(value, hints.get(name, Any), place)
-    missing = [name for name, default in signature.items() if default is inspect.Parameter.empty]
-    for name in missing:
-        if complete and name not in arguments:
-            raise UserError(f"{where + '.' if where else ''}{name}: missing; it has no default")
-    return arguments
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Union:
+        return " or ".join(describe(a) if a is not type(None) else "null" for a in arguments)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(repr, arguments))
+    if is_sequence(hint):
+        return f"a list, each entry {describe(arguments[0])}" if arguments else "a list"
+    if is_dataclass(hint):
+        return "a mapping"
+    return _WORDS.get(hint, getattr(hint, "__name__", str(hint)))
 
 
-def signature_of(factory: Callable) -> tuple[dict[str, Any], dict[str, Any]]:
-    """{parameter: default or ``Parameter.empty``} and {parameter: type hint}."""
-    if is_dataclass(factory):
-        hints = typing.get_type_hints(factory)
-        required = {
-            f.name: inspect.Parameter.empty if f.default is MISSING and f.default_factory is MISSING else f.default
-            for f in fields(factory)
-            if f.init
-        }
-        return required, hints
-    parameters = inspect.signature(factory).parameters.values()
-    function = factory.__init__ if inspect.isclass(factory) else factory
-    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    return {p.name: p.default for p in named}, typing.get_type_hints(function)
+def is_sequence(hint: Any) -> bool:
+    """Whether a type hint is that of a list."""
+    origin = typing.get_origin(hint) or hint
+    return isinstance(origin, type) and issubclass(origin, Sequence) and not issubclass(origin, str)
 
 
-@dataclass(frozen=True)
-class Unserved:
-    """A key of PaddleClas's that this package knows and does not serve.
-
-    ``inert`` are the values that ask for nothing and are therefore accepted.
-    """
-
-    reason: str
-    inert: tuple = (None, False)
-
-    def check(self, value: Any, where: str) -> None:
-        if value not in self.inert:
-            raise UserError(f"{where}: {value!r} is not served here: {self.reason}")
+def _wrong_type(value: Any, hint: Any, where: str, code: str = "config.wrong-type") -> UserError:
+    received = "nothing" if value is None else f"{value!r} ({type(value).__name__})"
+    return UserError(f"expected {describe(hint)}, got {received}", code=code, where=where)

@@ -12,10 +12,10 @@ from .sections import Config
 
 
 def load_config(path: Union[str, Path], overrides: Iterable[str] = ()) -> Config:
-    """Read a YAML file, apply ``Key.sub=value`` overrides, check everything.
+    """Read a YAML file, apply ``Key.sub=value`` overrides, and check everything.
 
     Raises:
-        UserError: unreadable file, invalid YAML, an override that does not apply, or an invalid section.
+        UserError: the file cannot be read or is not valid YAML, an override does not apply, or a section is wrong.
     """
     raw = read_yaml(path)
     for text in overrides:
@@ -29,57 +29,69 @@ def load_config(path: Union[str, Path], overrides: Iterable[str] = ()) -> Config
 
 
 def read_yaml(path: Union[str, Path]) -> dict:
-    """A YAML file as a mapping.
+    """The mapping that a YAML file holds.
 
     Raises:
-        UserError: no such file, or not a mapping in YAML.
+        UserError: there is no such file, it cannot be read, or it does not hold a mapping in YAML.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"no configuration file at {path}")
+        raise UserError(f"no configuration file at {path}", code="config.no-file")
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+        message = f"cannot be read ({error.strerror or error})"
+        raise UserError(message, code="config.no-file", where=str(path)) from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or an impossible date
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', None) or error})") from error
+        message = f"not valid YAML ({getattr(error, 'problem', None) or error})"
+        raise UserError(message, code="config.not-yaml", where=f"{path}{line}") from error
     if not isinstance(raw, dict):
-        raise UserError(f"{path}: expected sections such as Global: and Arch:, got {type(raw).__name__}")
+        message = f"expected sections such as Global: and Arch:, got {type(raw).__name__}"
+        raise UserError(message, code="config.wrong-type", where=str(path))
     return raw
 
 
 def override(raw: dict, text: str) -> None:
-    """Apply one ``Key.sub.0.name=value`` to a raw configuration; numbers index lists.
+    """Apply one ``Key.sub.0.name=value`` to a configuration as read. A number is the index of an entry of a list.
 
-    The value is read as YAML, never evaluated as code; what is not valid YAML, or reads as a mapping
-    without braces, stays text. Everything after the first ``=`` is the value.
+    Everything after the first ``=`` is the value. It is read as YAML and never evaluated as code. What is not valid
+    YAML stays text, and so does a mapping without braces.
 
     Raises:
-        UserError: no ``=``, an index outside its list, or a path through something that has no parts.
+        UserError: there is no ``=``, an index is outside its list, or the path leads through a value without parts.
+
+    >>> raw = {"Loss": {"Train": [{"CELoss": {"epsilon": 0.1}}]}}
+    >>> override(raw, "Loss.Train.0.CELoss.epsilon=0.2")
+    >>> raw
+    {'Loss': {'Train': [{'CELoss': {'epsilon': 0.2}}]}}
     """
     path, equals, value = text.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
-        raise UserError(f"-o {text!r}: expected Key.sub=value, for example Global.epochs=10")
+        raise _bad_override(text, "expected Key.sub=value, for example Global.epochs=10")
     node: Any = raw
     for depth, key in enumerate(keys):
         last = depth == len(keys) - 1
         place = ".".join(keys[:depth]) or "the configuration"
         if isinstance(node, list):
             if not key.isdigit() or int(key) >= len(node):
-                raise UserError(f"-o {text!r}: {place} is a list of {len(node)} entries, {key!r} is not one of them")
+                raise _bad_override(text, f"{place} is a list of {len(node)} entries, {key!r} is not one of them")
             index: Any = int(key)
         elif isinstance(node, dict):
             index = key
         else:
-            raise UserError(f"-o {text!r}: {place} is {node!r} and has no part called {key!r}")
+            raise _bad_override(text, f"{place} is {node!r} and has no part called {key!r}")
         if last:
             node[index] = _override_value(value)
         elif isinstance(node, dict) and node.get(index) is None:
             node[index] = {}
         node = node[index]
+
+
+def _bad_override(text: str, message: str) -> UserError:
+    return UserError(message, code="config.bad-override", where=f"-o {text!r}")
 
 
 def _override_value(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""The sections of a configuration. Names and defaults are PaddleClas's; keys that are ours say so.
+"""The sections of a configuration. Names and defaults are PaddleClas's, unless said otherwise.
 
 Type hints are evaluated at run time, so they keep to what Python 3.9 can evaluate.
 """
@@ -11,9 +11,19 @@ from .checking import Unserved
 from .operators import Ops
 
 
+def _check_min(key: str, value: Optional[int], minimum: int) -> None:
+    if value is not None and value < minimum:
+        raise _bad_value(key, f"must be at least {minimum}, got {value}")
+
+
+def _bad_value(key: str, message: str) -> UserError:
+    """``construct`` puts the place of the section before ``key``."""
+    return UserError(message, code="config.bad-value", where=key)
+
+
 @dataclass
 class GlobalConfig:
-    """``Global``: the run as a whole. Names and defaults are PaddleClas's; the last seven keys are ours."""
+    """``Global``: the run as a whole. The keys from ``num_threads`` on are ours."""
 
     epochs: int = 300
     checkpoints: Optional[str] = None
@@ -36,8 +46,8 @@ class GlobalConfig:
     builtin_dataset: Optional[Literal["digits"]] = None
     export_tolerance: float = 1e-4
     export_tolerance_bf16: float = 5e-2
-    export_runtime: Literal["native", "fast"] = "native"
-    export_depthwise: Literal["native", "compiled"] = "native"
+    export_runtime: Literal["native", "channels_last"] = "native"
+    export_depthwise: Literal["native", "cpu"] = "native"
     global_batch: Optional[int] = None
 
     unserved: ClassVar[dict[str, Unserved]] = {
@@ -49,33 +59,33 @@ class GlobalConfig:
         "export_for_fd": Unserved("inference.yml is always written beside an exported program", (None, False, True)),
         "log_ranks": Unserved("one process logs", (None, 0, "0")),
     }
+    renamed: ClassVar[dict[str, dict[str, str]]] = {
+        "export_runtime": {"fast": "channels_last"},
+        "export_depthwise": {"compiled": "cpu"},
+    }
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "eval_interval", "print_batch_step", "update_freq"):
-            if getattr(self, name) < 1:
-                raise UserError(f"Global.{name}: must be at least 1, got {getattr(self, name)}")
-        if self.num_threads is not None and self.num_threads < 1:
-            raise UserError(f"Global.num_threads: must be at least 1, got {self.num_threads}")
+        for name in ("epochs", "eval_interval", "print_batch_step", "update_freq", "num_threads"):
+            _check_min(name, getattr(self, name), 1)
+        _check_min("seed", self.seed, 0)
         if len(self.image_shape) != 3 or min(self.image_shape) < 1:
-            raise UserError(f"Global.image_shape: expected [channels, height, width], got {self.image_shape}")
-        if self.seed is not None and self.seed < 0:
-            raise UserError(f"Global.seed: must not be negative, got {self.seed}")
+            raise _bad_value("image_shape", f"expected [channels, height, width], got {self.image_shape}")
 
 
 @dataclass
 class EMAConfig:
-    """``EMA``: exponential moving average of the weights; the section's presence switches it on."""
+    """``EMA``: exponential moving average of the weights. The presence of the section switches it on."""
 
     decay: float = 0.9999
 
     def __post_init__(self) -> None:
         if not 0.0 < self.decay < 1.0:
-            raise UserError(f"EMA.decay: must lie between 0 and 1, got {self.decay}")
+            raise _bad_value("decay", f"must lie between 0 and 1, got {self.decay}")
 
 
 @dataclass
 class AMPConfig:
-    """``AMP``: mixed precision; the section's presence switches it on unless ``use_amp`` is False."""
+    """``AMP``: mixed precision. The presence of the section switches it on, unless ``use_amp`` is False."""
 
     use_amp: bool = True
     level: Literal["O1", "O2"] = "O1"
@@ -87,11 +97,11 @@ class AMPConfig:
 
     def __post_init__(self) -> None:
         if self.scale_loss <= 0:
-            raise UserError(f"AMP.scale_loss: must be positive, got {self.scale_loss}")
+            raise _bad_value("scale_loss", f"must be positive, got {self.scale_loss}")
 
 
-# Sections that name something to build have a ``rest``: their other keys are collected there unchecked, for the
-# constructor of that thing to check.
+# A section that names something to build has a ``rest``. It collects the other keys, and the constructor of that thing
+# checks them.
 
 
 @dataclass
@@ -152,8 +162,7 @@ class SamplerConfig:
     shuffle: bool = False
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise UserError(f"batch_size must be at least 1, got {self.batch_size}")
+        _check_min("batch_size", self.batch_size, 1)
 
 
 @dataclass
@@ -164,8 +173,7 @@ class LoaderConfig:
     use_shared_memory: bool = True
 
     def __post_init__(self) -> None:
-        if self.num_workers < 0:
-            raise UserError(f"num_workers must not be negative, got {self.num_workers}")
+        _check_min("num_workers", self.num_workers, 0)
 
 
 @dataclass
@@ -208,8 +216,7 @@ class PostProcessConfig:
     delimiter: Optional[str] = None
 
     def __post_init__(self) -> None:
-        if self.topk < 1:
-            raise UserError(f"topk must be at least 1, got {self.topk}")
+        _check_min("topk", self.topk, 1)
 
 
 @dataclass
@@ -225,8 +232,7 @@ class InferConfig:
     unserved: ClassVar[dict[str, Unserved]] = {"save_dir": Unserved("use --output FILE.json or FILE.csv")}
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise UserError(f"batch_size must be at least 1, got {self.batch_size}")
+        _check_min("batch_size", self.batch_size, 1)
 
 
 @dataclass
@@ -239,7 +245,7 @@ class MetricConfig:
 
 @dataclass
 class Config:
-    """A whole configuration. Sections a command does not need may be missing."""
+    """A whole configuration. Sections that a command does not need may be missing."""
 
     Global: GlobalConfig
     Arch: ArchConfig
@@ -268,5 +274,5 @@ class Config:
         for name in section.split("."):
             value = getattr(value, name)
             if value is None:
-                raise UserError(f"{self.source}: the section {section} is missing")
+                raise UserError(f"the section {section} is missing", code="config.missing-key", where=self.source)
         return value

@@ -12,10 +12,10 @@ from ..nn.channels_last import ChannelsLastNetwork
 from ..nn.conv import set_implementation
 from ..nn.surgery import fold, fuse_relu, reparameterize
 from ..ops import load_ops
-from ..ops.depthwise import check_implementation
+from ..ops.depthwise import IMPLEMENTATIONS, check_implementation
 from ..utils.errors import UserError
 
-NATIVE, FAST = "native", "fast"
+NATIVE, FAST = "native", "channels_last"
 FP32, BF16 = "fp32", "bf16"
 RUNTIMES, PRECISIONS = (NATIVE, FAST), (FP32, BF16)
 
@@ -30,7 +30,7 @@ def lower(
     Args:
         network: in train or merged form. A network of paddleclas's is merged only: what may be folded there is not
             known here.
-        runtime: ``"native"`` for Paddle's operators, ``"fast"`` for channels-last ones of ours.
+        runtime: ``"native"`` for Paddle's operators, ``"channels_last"`` for channels-last ones of ours.
         precisions: ``"fp32"``, and with the fast operators ``"bf16"``.
         depthwise: with Paddle's operators, the implementation of the depthwise layers.
 
@@ -43,10 +43,15 @@ def lower(
     folded.eval()
     if runtime == FAST:
         return {precision: ChannelsLastNetwork(folded, precision == BF16) for precision in precisions}
-    if set_implementation(folded, depthwise) == 0 and depthwise != NATIVE:
+    if set_implementation(folded, _implementation(depthwise)) == 0 and depthwise != NATIVE:
         raise UserError(f"Global.export_depthwise: {type(network).__name__} has no depthwise layer for {depthwise!r}")
     fuse_relu(folded)
     return {precision: folded for precision in precisions}
+
+
+def _implementation(depthwise: str) -> str:
+    """The name under which this version of the operators knows ``cpu``."""
+    return "compiled" if depthwise == "cpu" and "cpu" not in IMPLEMENTATIONS else depthwise
 
 
 def require(runtime: str, precision: str, depthwise: str = NATIVE) -> None:
@@ -60,8 +65,8 @@ def require(runtime: str, precision: str, depthwise: str = NATIVE) -> None:
             raise UserError(f"a program is one of {', '.join(known)}, not {value!r}")
     if runtime == NATIVE:
         if precision != FP32:
-            raise UserError(f"precision {precision} needs the fast operators: -o Global.export_runtime=fast")
-        check_implementation(depthwise)
+            raise UserError(f"precision {precision} needs the fast operators: -o Global.export_runtime=channels_last")
+        check_implementation(_implementation(depthwise))
         return
     if depthwise != NATIVE:
         raise UserError(

@@ -37,7 +37,7 @@ def program_files(folder: str | Path, precision: str = FP32) -> tuple[Path, Path
     if missing and precision != FP32 and program_files(folder):
         raise UserError(
             f"{missing[0]} missing; use --precision {FP32}, or run tools/export.py --precision {precision} "
-            "-o Global.export_runtime=fast"
+            "-o Global.export_runtime=channels_last"
         )
     if missing:
         raise UserError(f"no exported program in {folder}: {' and '.join(missing)} missing; run tools/export.py")
