@@ -10,6 +10,14 @@ A class may say three things more about its keys, in attributes of its own:
 - ``renamed``: {key: {old value: new value}}, values that are still read under their old name;
 - ``rest``: the name of the parameter that collects all other keys, unchecked.
 
+Why not pydantic (tried with 2.14): most of what is checked are constructors elsewhere, plain signatures in which
+``float`` must also read ``4e-3`` and ``1.0/255.0``. Their hints have to be rewritten and made into models. Pydantic's
+errors have to be translated, to find the nearest key and to leave out the branches of unions. The sections lost 61
+lines of code and this module gained 56 (330 lines instead of 335), and these messages were still worse: a limit read
+"expected a whole number, got 0", the place of an entry in a list of operators lost its dots, a value under its old name
+was logged without its section, and the keys that are not served stood among the valid ones. ``import pydantic`` takes
+0.16 s.
+
 Type hints are evaluated at run time, so they keep to what Python 3.9 can evaluate.
 """
 

@@ -566,7 +566,7 @@ def test_a_bf16_program_where_nothing_multiplies_bfloat16(project, monkeypatch, 
 
 
 def test_fast_programs_that_cannot_be(project, monkeypatch):
-    with pytest.raises(UserError, match="one of native, fast, not 'quick'"):
+    with pytest.raises(UserError, match="one of native, channels_last, not 'quick'"):
         lower(build_model("RepLKNet13T"), "quick")
     with pytest.raises(UserError, match="one of fp32, bf16, not 'int8'"):
         lower(build_model("RepLKNet13T"), "channels_last", ["int8"])
