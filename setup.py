@@ -56,8 +56,17 @@ setup(
     python_requires=">=3.9",
     install_requires=REQUIREMENTS,
     extras_require={
-        # tests, on several cores, and lint; nbclient and ipykernel execute the notebook in a slow test
-        "dev": ["pytest>=7", "pytest-xdist>=3", "ruff>=0.4", "nbclient", "ipykernel", "matplotlib>=3.6"],
+        # tests, on several cores, and lint; nbclient and ipykernel execute the notebook in a slow test;
+        # jsonschema validates the recipes with configs/schema.json
+        "dev": [
+            "pytest>=7",
+            "pytest-xdist>=3",
+            "ruff>=0.4",
+            "nbclient",
+            "ipykernel",
+            "matplotlib>=3.6",
+            "jsonschema>=4",
+        ],
         # other frameworks, to measure beside ours; figures
         "benchmark": ["torch", "onnx", "onnxruntime", "openvino", "matplotlib"],
         # pictures of tools/study.py and tools/erf.py, where paddleclas has not brought it

@@ -7,7 +7,7 @@ from ppreplk.benchmark.kernel_sizes import check_figure, plot_kernel_sizes
 from ppreplk.benchmark.layers import SHAPES, measure_layers
 from ppreplk.benchmark.networks import measure_network, measure_training
 from ppreplk.cli import Parser, add_config_arguments, positive, run_without_config
-from ppreplk.config.checking import load_config
+from ppreplk.config import load_config
 from ppreplk.utils.device import available_cores
 from ppreplk.utils.errors import UserError
 from ppreplk.utils.tables import check_destination, write_table

@@ -8,6 +8,6 @@ from ppreplk.deploy.programs import FP32, PRECISIONS
 
 if __name__ == "__main__":
     parser = config_parser("Merge, fold, save and verify a program.")
-    text = "of the program; bf16, with Global.export_runtime=fast, adds one in bfloat16"
+    text = "of the program; bf16, with Global.export_runtime=channels_last, adds one in bfloat16"
     parser.add_argument("--precision", choices=PRECISIONS, default=FP32, help=text)
     sys.exit(run(lambda config, arguments: export(config, arguments.precision), parser))

@@ -26,6 +26,7 @@ def recipe(row: Row) -> str:
         "name": Path(row.recipe).name,
         "accuracy": f"{row.top1:.2f}% top-1 (published)",
         "same": _same(row),
+        "schema": "../" * row.recipe.count("/") + "schema.json",
         "arch": "".join(f"  {key}: {_inline(value)}\n" for key, value in arch.items()).rstrip("\n"),
     }
     parts = {name: Template(text).substitute(values) for name, text in parts.items()}
@@ -158,6 +159,8 @@ KERNEL_STUDY_PARTS = {
 }
 TEMPLATE = """\
 $header
+#
+# yaml-language-server: $$schema=$schema
 
 Global:
   checkpoints: null

@@ -1,6 +1,10 @@
 """PaddleClas-schema YAML to a checked, typed configuration."""
 
-from .checking import (
+from .checking import Unserved, check_arguments, construct, parse_number, signature_of, typed
+from .json_schema import json_schema, read_descriptions, write_json_schema
+from .operators import Op, Ops, find_op, read_ops
+from .reading import load_config, override, read_yaml
+from .sections import (
     AMPConfig,
     ArchConfig,
     Config,
@@ -12,24 +16,11 @@ from .checking import (
     LoaderConfig,
     LossConfig,
     MetricConfig,
-    Op,
-    Ops,
     OptimizerConfig,
     PostProcessConfig,
     SamplerConfig,
     ScheduleConfig,
     SplitConfig,
-    Unserved,
-    check_arguments,
-    construct,
-    find_op,
-    load_config,
-    override,
-    parse_number,
-    read_ops,
-    read_yaml,
-    signature_of,
-    typed,
 )
 
 __all__ = [
@@ -55,11 +46,14 @@ __all__ = [
     "check_arguments",
     "construct",
     "find_op",
+    "json_schema",
     "load_config",
     "override",
     "parse_number",
+    "read_descriptions",
     "read_ops",
     "read_yaml",
     "signature_of",
     "typed",
+    "write_json_schema",
 ]

@@ -87,4 +87,4 @@ def check_lowering(runtime: str, precision: str, depthwise: str = NATIVE) -> Non
             f"{USE_NATIVE}",
             code="deploy.device",
         )
-    load_ops(fast=True)
+    load_ops("channels_last", "depthwise")

@@ -27,7 +27,7 @@ from ppreplk.checkpoints import convert, load_checkpoint, load_weights
 from ppreplk.checkpoints import pretrained as builders
 from ppreplk.checkpoints.transform_check import check_preprocessing
 from ppreplk.checkpoints.translate import translate
-from ppreplk.config.checking import load_config
+from ppreplk.config import load_config
 from ppreplk.models.registry import recognise, shapes_of
 from ppreplk.utils.errors import UserError
 

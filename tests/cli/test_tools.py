@@ -108,7 +108,7 @@ def test_the_digits_run(tmp_path):
     assert len(predictions(by_weights.stdout)) == 360
     assert predictions(by_weights.stdout) == predictions(by_program.stdout)
     require_fast_operators()
-    fast = ["-o", "Global.export_runtime=fast", "--precision", "bf16"]
+    fast = ["-o", "Global.export_runtime=channels_last", "--precision", "bf16"]
     exported = run_tool("export", *DIGITS, *weights, *fast, cwd=tmp_path)
     assert exported.returncode == 0, exported.stderr
     same = [int(count) for count in re.findall(r"the same class comes first for (\d+) of 360", exported.stderr)]

@@ -11,7 +11,7 @@ from helpers import ROOT, colour_config
 from PIL import Image, ImageEnhance, ImageOps
 from sklearn.datasets import load_sample_image
 
-from ppreplk.config.checking import SplitConfig, construct, load_config, read_ops
+from ppreplk.config import SplitConfig, construct, load_config, read_ops
 from ppreplk.data import ImageFolderDataset, ImageNetDataset, Pipeline, build_dataset, build_loader, build_transforms
 from ppreplk.data.datasets import find_images
 from ppreplk.data.digits import prepare_dataset, prepare_digits

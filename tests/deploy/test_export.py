@@ -25,7 +25,7 @@ from helpers import (
     write_config,
 )
 
-from ppreplk.config.checking import load_config
+from ppreplk.config import load_config
 from ppreplk.deploy import lowering
 from ppreplk.deploy.export import export, save_network
 from ppreplk.deploy.lowering import lower
@@ -171,8 +171,8 @@ def test_predictions_as_text(project):
         ("Infer.PostProcess.class_id_map_file=absent.txt", "absent.txt: cannot be read"),
         ("Infer.PostProcess.class_id_map_file=data/val.txt", "val.txt, line 1: expected '0 NAME'"),
         ("Infer.PostProcess.class_id_map_file=data/many.txt", "4 class names for 3 classes"),
-        ("Infer.PostProcess.topk=0", "topk must be at least 1"),
-        ("Infer.batch_size=0", "batch_size must be at least 1"),
+        ("Infer.PostProcess.topk=0", "topk: must be at least 1"),
+        ("Infer.batch_size=0", "batch_size: must be at least 1"),
         ("Infer.transforms=[DecodeImage]", "a normalized channel-first image is needed at the end"),
     ],
 )
@@ -270,7 +270,7 @@ def predict_without_onednn(folder, images, program="inference.json"):
 @pytest.mark.parametrize("size", [32, 47])
 def test_a_program_with_the_compiled_operator(project, size):
     require_compiled_operator()
-    changes = ["Global.export_depthwise=compiled", "Arch.infer_add_softmax=False"]
+    changes = ["Global.export_depthwise=cpu", "Arch.infer_add_softmax=False"]
     changes += [f"Global.image_shape=[3, {size}, {size}]", f"Infer.transforms.1.ResizeImage.size={size}"]
     folder = export(config(*changes))
     assert "ppreplk_depthwise_conv_packed" in (folder / "inference.json").read_text()
@@ -283,7 +283,7 @@ def test_a_program_with_the_compiled_operator(project, size):
 
 def test_a_program_with_the_compiled_operator_loads_it_by_itself(project):
     require_compiled_operator()
-    folder = export(config("Global.export_depthwise=compiled"))
+    folder = export(config("Global.export_depthwise=cpu"))
     arguments = ["-c", "config.yaml", "--model-dir", folder, "-o", "Infer.infer_imgs=data/images"]
     process = run_tool("infer", *arguments, cwd=project)
     assert process.returncode == 0 and len(process.stdout.splitlines()) == 24, process.stderr
@@ -295,14 +295,14 @@ def test_a_program_with_the_compiled_operator_loads_it_by_itself(project):
 def test_a_baseline_has_no_layer_for_the_compiled_operator(project):
     pytest.importorskip("paddleclas")
     require_compiled_operator()
-    changes = ["Arch={name: ResNet18, class_num: 3}", "Global.export_depthwise=compiled"]
+    changes = ["Arch={name: ResNet18, class_num: 3}", "Global.export_depthwise=cpu"]
     paddle.save(build_network(config(*changes).Arch).state_dict(), "weights.pdparams")
     with pytest.raises(UserError, match="Global.export_depthwise: ResNet has no depthwise layer"):
         export(config(*changes))
 
 
 LOGITS = "Arch.infer_add_softmax=False"
-FAST = "Global.export_runtime=fast"
+FAST = "Global.export_runtime=channels_last"
 BOUNDS = {"fp32": 1e-5, "bf16": 2e-2}  # of the largest logit
 
 
@@ -349,7 +349,7 @@ def test_fast_programs_of_other_networks(tmp_path, changes):
     model.eval()
     images = np.random.default_rng(0).standard_normal((2, 3, 40, 56)).astype("float32")
     expected = model(paddle.to_tensor(images)).numpy()
-    forms = lower(model, "fast", list(BOUNDS))
+    forms = lower(model, "channels_last", list(BOUNDS))
     for precision, bound in BOUNDS.items():
         save_network(forms[precision], [3, 40, 56], tmp_path / precision / "inference")
         assert relative_difference(Predictor(tmp_path / precision)(images), expected) < bound
@@ -400,7 +400,7 @@ def test_clones_of_a_predictor_in_two_threads(project):
 def test_networks_in_threads_that_overlap(project):
     """In eager mode several threads are inside the same operators at once, with maps of several sizes."""
     require_fast_operators()
-    forms = lower(network(), "fast", list(BOUNDS))
+    forms = lower(network(), "channels_last", list(BOUNDS))
     generator = np.random.default_rng(0)
     cases = [
         (precision, paddle.to_tensor(generator.standard_normal((batch, 3, size, size)).astype("float32")))
@@ -566,27 +566,27 @@ def test_a_bf16_program_where_nothing_multiplies_bfloat16(project, monkeypatch, 
 
 
 def test_fast_programs_that_cannot_be(project, monkeypatch):
-    with pytest.raises(UserError, match="one of native, fast, not 'quick'"):
+    with pytest.raises(UserError, match="one of native, channels_last, not 'quick'"):
         lower(build_model("RepLKNet13T"), "quick")
     with pytest.raises(UserError, match="one of fp32, bf16, not 'int8'"):
-        lower(build_model("RepLKNet13T"), "fast", ["int8"])
-    with pytest.raises(UserError, match="export_depthwise=compiled is for Global.export_runtime=native"):
-        export(config(FAST, "Global.export_depthwise=compiled"))
-    with pytest.raises(UserError, match="precision bf16 needs the fast operators: -o Global.export_runtime=fast"):
+        lower(build_model("RepLKNet13T"), "channels_last", ["int8"])
+    with pytest.raises(UserError, match="export_depthwise=cpu is for Global.export_runtime=native"):
+        export(config(FAST, "Global.export_depthwise=cpu"))
+    with pytest.raises(UserError, match="bf16 needs the fast operators: -o Global.export_runtime=channels_last"):
         export(config(), "bf16")
     require_fast_operators()
     with pytest.raises(UserError, match="serve RepLKNet classifiers only"):
-        lower(build_model("MobileNetV2LK", class_num=3), "fast")
+        lower(build_model("MobileNetV2LK", class_num=3), "channels_last")
     with pytest.raises(UserError, match="serve RepLKNet classifiers only"):
-        lower(build_model("RepLKNet13T", out_indices=[0]), "fast")
+        lower(build_model("RepLKNet13T", out_indices=[0]), "channels_last")
     with pytest.raises(UserError, match="large kernels up to 127 without dilation, this one has 129"):
-        lower(build_model("RepLKNet13T", layers=[1], channels=[4], large_kernel_sizes=[129]), "fast")
+        lower(build_model("RepLKNet13T", layers=[1], channels=[4], large_kernel_sizes=[129]), "channels_last")
     folder = export(config(FAST))
     with pytest.raises(UserError, match="holds operators for cpu, the device is gpu"):
         Predictor(folder, device="gpu")
     monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
     with pytest.raises(UserError, match="the fast operators run on cpu, the device is gpu:0"):
-        lower(build_model("RepLKNet13T"), "fast")
+        lower(build_model("RepLKNet13T"), "channels_last")
 
 
 def test_a_fast_program_through_the_tools(project):
@@ -604,7 +604,7 @@ def test_a_fast_program_through_the_tools(project):
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [224, 384])
 @pytest.mark.parametrize(
-    "arguments", [{"depthwise": "compiled"}, {"runtime": "fast", "precisions": list(BOUNDS)}], ids=str
+    "arguments", [{"depthwise": "cpu"}, {"runtime": "channels_last", "precisions": list(BOUNDS)}], ids=str
 )
 def test_the_full_network(tmp_path, size, arguments):
     """python -m pytest -m slow tests/test_export.py (about five minutes)"""

@@ -9,10 +9,10 @@ from dataclasses import MISSING
 import pytest
 from helpers import ROOT
 
+from ppreplk import config
 from ppreplk.analysis.rows import TABLES
 from ppreplk.analysis.small_study import plan, report_tables
-from ppreplk.config import checking as config
-from ppreplk.config.checking import signature_of
+from ppreplk.config.checking import describe, signature_of
 from ppreplk.data.datasets import DATASETS
 from ppreplk.data.mixing import BATCH_TRANSFORMS
 from ppreplk.data.transforms import TRANSFORMS
@@ -50,27 +50,30 @@ GIVEN = {"where", "arguments", "transforms", "seed", "schedule", "model", "per_e
 OWN = {"Global": {"seed", "class_num", "epochs"}, "Arch": {"class_num"}, "Infer": {"transforms"}}
 
 
-def documented() -> dict[str, dict[str, str]]:
-    """{section: {key: default}} of docs/config.md."""
-    sections: dict[str, dict[str, str]] = {}
+def documented() -> dict[str, dict[str, tuple[str, str]]]:
+    """{section: {key: (what it takes, default)}} of docs/config.md."""
+    sections: dict[str, dict[str, tuple[str, str]]] = {}
     for block in re.split(r"^## ", (ROOT / "docs" / "config.md").read_text(), flags=re.M)[1:]:
         title, _, body = block.partition("\n")
-        sections[title] = dict(re.findall(r"^\| `(\w+)` \|.*?\| (.*?) \| \S.*\|$", body, flags=re.M))
+        rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \| \S.*\|$", body, flags=re.M)
+        sections[title] = {key: (takes, default) for key, takes, default in rows}
     return sections
 
 
-def expected(section: str) -> dict[str, str]:
-    defaults = {}
-    for key, default in signature_of(SECTIONS[section])[0].items():
+def expected(section: str) -> dict[str, tuple[str, str]]:
+    keys = {}
+    defaults, hints = signature_of(SECTIONS[section])
+    for key, value in defaults.items():
         if key in GIVEN - OWN.get(section, set()):
             continue
-        if default is inspect.Parameter.empty:
-            defaults[key] = "required"
-        elif default is MISSING:
-            defaults[key] = "`[3, 224, 224]`" if key == "image_shape" else "empty"
+        if value is inspect.Parameter.empty:
+            default = "required"
+        elif value is MISSING:
+            default = "`[3, 224, 224]`" if key == "image_shape" else "empty"
         else:
-            defaults[key] = "null" if default is None else f"`{default!r}`"
-    return defaults
+            default = "null" if value is None else f"`{value!r}`"
+        keys[key] = (describe(hints[key]), default)
+    return keys
 
 
 def test_the_page_has_every_section_and_no_other():
@@ -78,7 +81,7 @@ def test_the_page_has_every_section_and_no_other():
 
 
 @pytest.mark.parametrize("section", SECTIONS)
-def test_every_key_with_its_default(section):
+def test_every_key_with_what_it_takes_and_its_default(section):
     assert documented()[section] == expected(section)
 
 

@@ -9,7 +9,7 @@ import pytest
 from helpers import ROOT, colour_config, write_config
 
 from ppreplk.checkpoints import load_checkpoint
-from ppreplk.config.checking import load_config
+from ppreplk.config import load_config
 from ppreplk.training import Trainer
 
 ONE_EPOCH = """

@@ -1,0 +1,278 @@
+"""The sections of a configuration. Names and defaults are PaddleClas's, unless said otherwise.
+
+Type hints are evaluated at run time, so they keep to what Python 3.9 can evaluate.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Optional
+
+from ..utils.errors import UserError
+from .checking import Unserved
+from .operators import Ops
+
+
+def _check_min(key: str, value: Optional[int], minimum: int) -> None:
+    if value is not None and value < minimum:
+        raise _bad_value(key, f"must be at least {minimum}, got {value}")
+
+
+def _bad_value(key: str, message: str) -> UserError:
+    """``construct`` puts the place of the section before ``key``."""
+    return UserError(message, code="config.bad-value", where=key)
+
+
+@dataclass
+class GlobalConfig:
+    """``Global``: the run as a whole. The keys from ``num_threads`` on are ours."""
+
+    epochs: int = 300
+    checkpoints: Optional[str] = None
+    pretrained_model: Optional[str] = None
+    output_dir: str = "./output/"
+    device: Literal["cpu", "gpu", "xpu", "npu", "mlu"] = "gpu"
+    save_interval: int = 1
+    eval_during_train: bool = True
+    eval_interval: int = 1
+    start_eval_epoch: int = 0
+    print_batch_step: int = 10
+    use_visualdl: bool = False
+    print_mem_info: bool = False
+    image_shape: list[int] = field(default_factory=lambda: [3, 224, 224])
+    save_inference_dir: str = "./inference"
+    update_freq: int = 1
+    seed: Optional[int] = None
+    class_num: Optional[int] = None
+    num_threads: Optional[int] = None
+    builtin_dataset: Optional[Literal["digits"]] = None
+    export_tolerance: float = 1e-4
+    export_tolerance_bf16: float = 5e-2
+    export_runtime: Literal["native", "channels_last"] = "native"
+    export_depthwise: Literal["native", "cpu"] = "native"
+    global_batch: Optional[int] = None
+
+    unserved: ClassVar[dict[str, Unserved]] = {
+        "to_static": Unserved("training runs in dynamic graph; export makes the static one"),
+        "use_dali": Unserved("images are decoded on the CPU by the loader"),
+        "train_mode": Unserved("only the ordinary supervised loop exists"),
+        "eval_mode": Unserved("only classification is evaluated", (None, "classification")),
+        "uniform_output_enabled": Unserved("checkpoints lie side by side in output_dir"),
+        "export_for_fd": Unserved("inference.yml is always written beside an exported program", (None, False, True)),
+        "log_ranks": Unserved("one process logs", (None, 0, "0")),
+    }
+    renamed: ClassVar[dict[str, dict[str, str]]] = {
+        "export_runtime": {"fast": "channels_last"},
+        "export_depthwise": {"compiled": "cpu"},
+    }
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "eval_interval", "print_batch_step", "update_freq", "num_threads"):
+            _check_min(name, getattr(self, name), 1)
+        _check_min("seed", self.seed, 0)
+        if len(self.image_shape) != 3 or min(self.image_shape) < 1:
+            raise _bad_value("image_shape", f"expected [channels, height, width], got {self.image_shape}")
+
+
+@dataclass
+class EMAConfig:
+    """``EMA``: exponential moving average of the weights. The presence of the section switches it on."""
+
+    decay: float = 0.9999
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.decay < 1.0:
+            raise _bad_value("decay", f"must lie between 0 and 1, got {self.decay}")
+
+
+@dataclass
+class AMPConfig:
+    """``AMP``: mixed precision. The presence of the section switches it on, unless ``use_amp`` is False."""
+
+    use_amp: bool = True
+    level: Literal["O1", "O2"] = "O1"
+    dtype: Literal["float16", "bfloat16"] = "float16"
+    scale_loss: float = 1.0
+    use_dynamic_loss_scaling: bool = False
+    use_fp16_test: bool = False
+    use_promote: bool = False
+
+    def __post_init__(self) -> None:
+        if self.scale_loss <= 0:
+            raise _bad_value("scale_loss", f"must be positive, got {self.scale_loss}")
+
+
+# A section that names something to build has a ``rest``. It collects the other keys, and the constructor of that thing
+# checks them.
+
+
+@dataclass
+class ArchConfig:
+    """``Arch``: the network, and the arguments of its constructor."""
+
+    where: str
+    arguments: dict
+    name: str
+    class_num: int = 1000
+    infer_add_softmax: bool = True
+    use_sync_bn: bool = False
+
+    rest: ClassVar[str] = "arguments"
+    unserved: ClassVar[dict[str, Unserved]] = {
+        "pretrained": Unserved("nothing is downloaded; use Global.pretrained_model"),
+    }
+
+
+@dataclass
+class LossConfig:
+    """``Loss``: criteria of training and evaluation, as lists of ``Name: {weight: ...}``."""
+
+    Train: Ops
+    Eval: Ops = field(default_factory=Ops)
+
+
+@dataclass
+class ScheduleConfig:
+    """``Optimizer.lr``: the schedule and its arguments."""
+
+    where: str
+    arguments: dict
+    name: str = "ConstLR"
+
+    rest: ClassVar[str] = "arguments"
+
+
+@dataclass
+class OptimizerConfig:
+    """``Optimizer``: name, learning rate, and the arguments of the named optimizer."""
+
+    where: str
+    arguments: dict
+    name: str
+    lr: ScheduleConfig
+
+    rest: ClassVar[str] = "arguments"
+
+
+@dataclass
+class SamplerConfig:
+    """``DataLoader.*.sampler``."""
+
+    batch_size: int
+    name: Literal["DistributedBatchSampler", "BatchSampler"] = "DistributedBatchSampler"
+    drop_last: bool = False
+    shuffle: bool = False
+
+    def __post_init__(self) -> None:
+        _check_min("batch_size", self.batch_size, 1)
+
+
+@dataclass
+class LoaderConfig:
+    """``DataLoader.*.loader``."""
+
+    num_workers: int = 0
+    use_shared_memory: bool = True
+
+    def __post_init__(self) -> None:
+        _check_min("num_workers", self.num_workers, 0)
+
+
+@dataclass
+class DatasetConfig:
+    """``DataLoader.*.dataset``: which images, and what is done to them."""
+
+    where: str
+    arguments: dict
+    name: str
+    transform_ops: Ops
+    batch_transform_ops: Optional[Ops] = None
+
+    rest: ClassVar[str] = "arguments"
+
+
+@dataclass
+class SplitConfig:
+    """``DataLoader.Train`` or ``DataLoader.Eval``."""
+
+    dataset: DatasetConfig
+    sampler: SamplerConfig
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+
+
+@dataclass
+class DataLoaderConfig:
+    """``DataLoader``."""
+
+    Train: Optional[SplitConfig] = None
+    Eval: Optional[SplitConfig] = None
+
+
+@dataclass
+class PostProcessConfig:
+    """``Infer.PostProcess``: how many classes to print and what they are called."""
+
+    name: Literal["Topk"] = "Topk"
+    topk: int = 5
+    class_id_map_file: Optional[str] = None
+    delimiter: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        _check_min("topk", self.topk, 1)
+
+
+@dataclass
+class InferConfig:
+    """``Infer``: prediction on images without labels."""
+
+    transforms: Ops
+    infer_imgs: Optional[str] = None
+    infer_list: Optional[str] = None
+    batch_size: int = 10
+    PostProcess: PostProcessConfig = field(default_factory=PostProcessConfig)
+
+    unserved: ClassVar[dict[str, Unserved]] = {"save_dir": Unserved("use --output FILE.json or FILE.csv")}
+
+    def __post_init__(self) -> None:
+        _check_min("batch_size", self.batch_size, 1)
+
+
+@dataclass
+class MetricConfig:
+    """``Metric``: what is measured in training and evaluation."""
+
+    Train: Ops = field(default_factory=Ops)
+    Eval: Ops = field(default_factory=Ops)
+
+
+@dataclass
+class Config:
+    """A whole configuration. Sections that a command does not need may be missing."""
+
+    Global: GlobalConfig
+    Arch: ArchConfig
+    EMA: Optional[EMAConfig] = None
+    AMP: Optional[AMPConfig] = None
+    Loss: Optional[LossConfig] = None
+    Optimizer: Optional[OptimizerConfig] = None
+    DataLoader: DataLoaderConfig = field(default_factory=DataLoaderConfig)
+    Infer: Optional[InferConfig] = None
+    Metric: MetricConfig = field(default_factory=MetricConfig)
+
+    unserved: ClassVar[dict[str, Unserved]] = {
+        "profiler_options": Unserved("use Paddle's own profiler"),
+        "Slim": Unserved("pruning and quantization are left to PaddleSlim", (None,)),
+    }
+
+    source: str = field(default="", init=False)
+
+    def require(self, section: str) -> Any:
+        """The section at a dotted path.
+
+        Raises:
+            UserError: the configuration does not have it.
+        """
+        value = self
+        for name in section.split("."):
+            value = getattr(value, name)
+            if value is None:
+                raise UserError(f"the section {section} is missing", code="config.missing-key", where=self.source)
+        return value
