@@ -45,7 +45,7 @@ class LargeKernel(nn.Layer):
         size, dilation = conv.hyperparameters["kernel_size"], conv.hyperparameters["dilation"]
         if dilation != 1 or not compiled.serves(conv.weight.dtype, size):
             raise UserError(
-                f"the fast operators take large kernels up to {compiled.LARGEST_KERNEL} without dilation, this one has "
+                f"the fast operators take large kernels up to {compiled.MAX_KERNEL} without dilation, this one has "
                 f"{size}, dilation {dilation}; use -o Global.export_runtime=native"
             )
         self.weight, self.bias = conv.weight, conv.bias

@@ -53,7 +53,7 @@ ONEDNN = "libdnnl.so.3"
 LIBRARY = "libppreplk_ops.so"
 STAGING = "building-"
 COMPILE = ["-std=c++17", "-O3", "-fPIC", "-fopenmp", "-DPADDLE_WITH_CUSTOM_KERNEL"]
-HOW_TO = "python -m ppreplk.ops builds the compiled operators"
+HOW_TO = "python -m ppreplk.ops builds it"
 
 
 def cache_folder() -> Path:
@@ -97,7 +97,7 @@ def build_library(library: Library = DEPTHWISE) -> Path:
     if compiler is None:
         named = os.environ.get("CXX")
         tried = f"$CXX is {named!r}; let it name one" if named else "g++ or clang++; $CXX names another"
-        raise UserError(f"no C++ compiler was found ({tried})")
+        raise UserError(f"no C++ compiler was found ({tried})", code="ops.no-compiler")
     target = cache_folder() / _source_key(library) / _compiler_key(compiler) / LIBRARY
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
