@@ -55,7 +55,7 @@ def _load_operators(program: Path, device: str) -> bool:
     if fast or compiled.OPERATOR_PREFIX in content:
         if device != "cpu":
             raise UserError(f"{program}: holds operators for cpu, the device is {device}; export it without them")
-        load_ops(fast)
+        load_ops("depthwise", *(["channels_last"] if fast else []))
     return fast
 
 

@@ -8,7 +8,7 @@ import paddle
 
 from ..utils.errors import UserError
 from . import loading
-from .build import DENSE
+from .build import CHANNELS_LAST
 from .loading import call
 
 OPERATOR_PREFIX = "ppreplk_dense_"  # of the operators' names in programs
@@ -18,7 +18,7 @@ FORMS = ("automatic", "convolution", "product")  # FormChoice in dense.h
 
 def has_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16. Others compute the same in float32, and no faster than that."""
-    function = loading.handle(DENSE).ppreplk_dense_has_bfloat16
+    function = loading.handle(CHANNELS_LAST).ppreplk_dense_has_bfloat16
     function.restype = ctypes.c_bool
     return function()
 
@@ -26,7 +26,7 @@ def has_bfloat16() -> bool:
 def choose_form(form: str) -> None:
     """Pack pointwise weights for oneDNN's ``"convolution"`` or its matrix ``"product"`` from now on, whatever suits
     this processor; for tests and benchmarks. ``"automatic"`` goes back to the rule."""
-    loading.handle(DENSE).ppreplk_dense_choose_form(FORMS.index(form))
+    loading.handle(CHANNELS_LAST).ppreplk_dense_choose_form(FORMS.index(form))
 
 
 def implementation(
@@ -50,7 +50,7 @@ def implementation(
     Raises:
         UserError: there is none; says why.
     """
-    function = loading.handle(DENSE).ppreplk_dense_implementation
+    function = loading.handle(CHANNELS_LAST).ppreplk_dense_implementation
     sizes = ctypes.c_int64 * 3
     function.restype = ctypes.c_bool
     function.argtypes = [ctypes.c_int64] * 5 + [ctypes.c_bool, sizes, sizes, ctypes.c_int, ctypes.c_bool]
@@ -64,7 +64,7 @@ def implementation(
 
 def mismatch(major: int, minor: int, runtime: int) -> str | None:
     """Why oneDNN of that version and threading runtime does not fit what the operators were compiled for."""
-    function = loading.handle(DENSE).ppreplk_dense_mismatch_of
+    function = loading.handle(CHANNELS_LAST).ppreplk_dense_mismatch_of
     function.restype = ctypes.c_char_p
     reason = function(major, minor, runtime)
     return reason and reason.decode("ascii")
