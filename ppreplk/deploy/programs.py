@@ -51,7 +51,7 @@ def _load_operators(program: Path, device: str) -> bool:
         UserError: they are not for this device, or cannot be built or loaded.
     """
     content = program.read_text(encoding="utf-8", errors="replace")
-    fast = dense.OPERATOR_PREFIX in content
+    fast = any(prefix in content for prefix in dense.OPERATOR_PREFIXES)
     if fast or compiled.OPERATOR_PREFIX in content:
         if device != "cpu":
             raise UserError(f"{program}: holds operators for cpu, the device is {device}; export it without them")

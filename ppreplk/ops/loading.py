@@ -105,7 +105,7 @@ def _register(library: Library, path: Path) -> None:
 
 @functools.cache
 def _onednn_mismatch() -> str | None:
-    function = handle(CHANNELS_LAST).ppreplk_dense_mismatch
+    function = handle(CHANNELS_LAST).ppreplk_channels_last_mismatch
     function.restype = ctypes.c_char_p
     reason = function()
     return reason and reason.decode("ascii")

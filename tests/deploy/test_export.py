@@ -315,7 +315,11 @@ def test_fast_programs_of_both_precisions(project, size):
     assert sorted(path.name for path in folder.iterdir()) == files
     for name in ("inference.json", "inference_bf16.json"):
         operators = set(re.findall(r'"#":"\d+\.(\w+)"', (folder / name).read_text()))
-        assert operators >= {"ppreplk_dense_images", "ppreplk_dense_conv", "ppreplk_depthwise_conv_packed_nhwc"}
+        assert operators >= {
+            "ppreplk_channels_last_images",
+            "ppreplk_channels_last_conv",
+            "ppreplk_depthwise_conv_packed_nhwc",
+        }
         assert not operators & {"conv2d", "depthwise_conv2d", "relu", "gelu"}
         names = re.findall(r'"#":"\d+\.(\w+)"', (folder / name).read_text())
         assert names.count("add") == 1, "the bias of the head; residuals are in the convolutions"
