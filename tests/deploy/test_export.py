@@ -544,17 +544,22 @@ def test_the_precision_of_a_program_that_is_not_for_this_place(project, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("content", "fast"),
-    [("conv2d", None), ("ppreplk_depthwise_conv_packed", False), ("ppreplk_dense_conv", True)],
+    ("content", "names"),
+    [
+        ("conv2d", []),
+        ("ppreplk_depthwise_conv_packed", [("depthwise",)]),
+        ("ppreplk_channels_last_conv", [("depthwise", "channels_last")]),
+        ("ppreplk_dense_conv", [("depthwise", "channels_last")]),
+    ],
 )
-def test_operators_are_loaded_for_the_programs_that_hold_them(project, monkeypatch, content, fast):
+def test_operators_are_loaded_for_the_programs_that_hold_them(project, monkeypatch, content, names):
     loaded = []
-    monkeypatch.setattr("ppreplk.deploy.programs.load_ops", loaded.append)
+    monkeypatch.setattr("ppreplk.deploy.programs.load_ops", lambda *names: loaded.append(names))
     export(config())
     Path("inference/inference.json").write_text(content)
     with pytest.raises(UserError, match="cannot be loaded"):
         Predictor("inference")
-    assert loaded == ([] if fast is None else [fast])
+    assert loaded == names
 
 
 def test_a_bf16_program_where_nothing_multiplies_bfloat16(project, monkeypatch, caplog):
