@@ -62,7 +62,7 @@ def usable() -> list[str]:
     names = []
     for name, implementation in IMPLEMENTATIONS.items():
         try:
-            implementation.require()
+            implementation.check_available()
             names.append(name)
         except UserError as error:
             logger.info("%s", error)

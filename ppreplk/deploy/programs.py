@@ -57,7 +57,7 @@ def _load_operators(program: Path, device: str) -> bool:
         UserError: they are not for this device, or cannot be built or loaded.
     """
     content = program.read_text(encoding="utf-8", errors="replace")
-    fast = dense.OPERATOR_PREFIX in content
+    fast = any(prefix in content for prefix in dense.OPERATOR_PREFIXES)
     if fast or compiled.OPERATOR_PREFIX in content:
         if device != "cpu":
             raise UserError(
@@ -65,7 +65,7 @@ def _load_operators(program: Path, device: str) -> bool:
                 code="deploy.device",
                 where=str(program),
             )
-        load_ops(fast)
+        load_ops("depthwise", *(["channels_last"] if fast else []))
     return fast
 
 

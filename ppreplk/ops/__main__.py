@@ -1,18 +1,23 @@
-"""Build the compiled operators ahead of their first use: python -m ppreplk.ops [--fast]"""
+"""Build the operators in C++ ahead of their first use, and load them once to see that they work."""
 
 import argparse
 import sys
 
 from ..cli import Parser, run_without_config
-from .build import DENSE, DEPTHWISE, build_library
+from .build import build_library
+from .loading import DEFAULT, libraries, load
 
 
 def main(arguments: argparse.Namespace) -> None:
-    for library in (DENSE, DEPTHWISE) if arguments.fast else (DEPTHWISE,):
-        print(build_library(library))
+    names = ["depthwise", "channels_last"] if arguments.fast else arguments.names
+    for library in libraries(*names):
+        path = build_library(library)
+        load(library)
+        print(path)
 
 
 if __name__ == "__main__":
     parser = Parser(prog="python -m ppreplk.ops", description=__doc__)
-    parser.add_argument("--fast", action="store_true", help="also those of programs with Global.export_runtime=fast")
+    parser.add_argument("names", nargs="*", help=f"depthwise, channels_last; without names: {DEFAULT}")
+    parser.add_argument("--fast", action="store_true", help="the old way to say: depthwise channels_last")
     sys.exit(run_without_config(main, parser))

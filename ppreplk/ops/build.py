@@ -1,9 +1,10 @@
-"""Building and finding the compiled operators.
+"""Building and finding the operators in C++.
 
-There are two libraries: the depthwise convolution, which needs nothing but a compiler, and the other layers of a
-``fast`` program, which call the oneDNN inside Paddle. Each lies in a cache folder of the user's, under a key of the
-sources, of Paddle, and of the compiler. It appears there whole or not at all; of several processes that want it, one
-builds and the others wait.
+There are two libraries. ``depthwise`` holds the depthwise convolution, and needs nothing but a compiler.
+``channels_last`` holds the other layers of a channels-last program, which call the oneDNN inside Paddle.
+
+Libraries are kept in a cache folder of the user's, under a key that depends on the sources, Paddle, and the compiler.
+A library appears there as a whole or not at all. If several processes want it, one builds it and the others wait.
 """
 
 from __future__ import annotations
@@ -36,24 +37,30 @@ class Library(NamedTuple):
     """Operators that are built together.
 
     Args:
-        contents: what to call them in messages.
+        name: for :func:`ppreplk.load_ops` and the command line.
         sources: folder of their C++ sources.
         onednn: whether they call the oneDNN inside Paddle.
     """
 
-    contents: str
+    name: str
     sources: Path
     onednn: bool = False
 
+    @property
+    def contents(self) -> str:
+        """What messages call the operators."""
+        return f"the {self.name.replace('_', '-')} operators"
 
-COMMON = Path(__file__).parent / "csrc" / "common"  # sources of both
-DEPTHWISE = Library("the compiled operators", Path(__file__).parent / "csrc" / "cpu")
-DENSE = Library("the operators of fast programs", Path(__file__).parent / "csrc" / "onednn", onednn=True)
+
+CSRC = Path(__file__).parent / "csrc"
+COMMON = CSRC / "common"  # sources of both
+DEPTHWISE = Library("depthwise", CSRC / "cpu")
+CHANNELS_LAST = Library("channels_last", CSRC / "onednn", onednn=True)
 ONEDNN = "libdnnl.so.3"
 LIBRARY = "libppreplk_ops.so"
 STAGING = "building-"
 COMPILE = ["-std=c++17", "-O3", "-fPIC", "-fopenmp", "-DPADDLE_WITH_CUSTOM_KERNEL"]
-HOW_TO = "python -m ppreplk.ops builds the compiled operators"
+HOW_TO = "python -m ppreplk.ops builds it"
 
 
 def cache_folder() -> Path:
@@ -62,23 +69,26 @@ def cache_folder() -> Path:
 
 
 def find_library(library: Library = DEPTHWISE) -> Path | None:
-    """What was built from these sources for this Paddle, by the compiler at hand where one runs, or None."""
+    """The library built from these sources for this Paddle, or None.
+
+    It is the one that the compiler at hand has built, or if no compiler runs here, any one.
+    """
     folder = cache_folder() / _source_key(library)
     compiler = find_compiler()
     try:
         key = _compiler_key(compiler) if compiler else "*"
-    except UserError:  # it does not run; building says so
+    except UserError:  # the compiler does not run; build_library reports it
         key = "*"
-    found = glob.glob(f"{glob.escape(str(folder))}/{key}/{LIBRARY}")  # a folder out of reach is an empty one to it
+    found = glob.glob(f"{glob.escape(str(folder))}/{key}/{LIBRARY}")  # empty, too, if the folder cannot be read
     return Path(min(found)) if found else None
 
 
 def find_compiler() -> list[str] | None:
-    """``$CXX``, else ``g++`` or ``clang++``: the path of the program and its arguments; None where there is none."""
+    """Path and arguments of the compiler: ``$CXX``, else ``g++`` or ``clang++``; None if there is none."""
     for command in [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]:
         try:
             program, *arguments = shlex.split(command)
-        except ValueError:  # a quotation mark too many, or nothing but spaces
+        except ValueError:  # an unmatched quotation mark, or nothing but spaces
             continue
         if path := shutil.which(program):
             return [path, *arguments]
@@ -92,12 +102,14 @@ def build_library(library: Library = DEPTHWISE) -> Path:
         UserError: no compiler, no place to write, no oneDNN where it is needed, or the compiler failed; says which.
     """
     if not sys.platform.startswith("linux"):
-        raise UserError(f"{library.contents} are built on Linux only, this is {sys.platform}")
+        raise UserError(
+            f"{library.contents} are built on Linux only, this is {sys.platform}", code="ops.unsupported-system"
+        )
     compiler = find_compiler()
     if compiler is None:
         named = os.environ.get("CXX")
         tried = f"$CXX is {named!r}; let it name one" if named else "g++ or clang++; $CXX names another"
-        raise UserError(f"no C++ compiler was found ({tried})")
+        raise UserError(f"no C++ compiler was found ({tried})", code="ops.no-compiler")
     target = cache_folder() / _source_key(library) / _compiler_key(compiler) / LIBRARY
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +119,8 @@ def build_library(library: Library = DEPTHWISE) -> Path:
                 _build(library, compiler, target)
     except OSError as error:
         raise UserError(
-            f"cannot write to {target.parent} ({error.strerror or error}); set XDG_CACHE_HOME to a writable folder"
+            f"cannot write to {target.parent} ({error.strerror or error}); set XDG_CACHE_HOME to a writable folder",
+            code="ops.not-writable",
         ) from error
     return target
 
@@ -117,7 +130,7 @@ def _build(library: Library, compiler: list[str], target: Path) -> None:
     include = paddle.sysconfig.get_include()
     includes = [f"-I{include}", f"-I{include}/third_party", f"-I{COMMON}"]
     link_arguments = _link_arguments(library)
-    for left in target.parent.glob(f"{STAGING}*"):  # of a build that was cut off
+    for left in target.parent.glob(f"{STAGING}*"):  # from a build that was interrupted
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=STAGING) as folder:
         if library.onednn:
@@ -135,31 +148,36 @@ def _build(library: Library, compiler: list[str], target: Path) -> None:
 
 
 def _link_arguments(library: Library) -> list[str]:
-    """Paddle's own libraries. Two OpenMP runtimes in a process halve each other's speed, so its one is taken."""
+    """Paddle's own libraries, its OpenMP included: two OpenMP runtimes in one process halve each other's speed."""
     core = Path(paddle.base.core.__file__).parent / "libpaddle.so"
     openmp, onednn = (Path(paddle.sysconfig.get_lib()) / name for name in ("libiomp5.so", ONEDNN))
     arguments = [str(core), str(openmp) if openmp.is_file() else "-fopenmp"]
     if library.onednn:
         if not onednn.is_file():
-            raise UserError(f"{library.contents} need oneDNN, and this Paddle is without it ({ONEDNN})")
+            raise UserError(
+                f"{library.contents} need oneDNN, and this Paddle is without it ({ONEDNN})", code="ops.no-onednn"
+            )
         arguments.append(str(onednn))
     return arguments
 
 
 def _run(command: list[str]) -> str:
-    """What the command prints."""
+    """Run the compiler; returns what it prints."""
     try:
         process = subprocess.run(command, capture_output=True, text=True, errors="replace")
     except OSError as error:
-        raise UserError(f"{command[0]} cannot be run ({error.strerror or error}); let $CXX name another") from error
+        raise UserError(
+            f"{command[0]} cannot be run ({error.strerror or error}); let $CXX name another", code="ops.compiler-failed"
+        ) from error
     if process.returncode:
         errors = [line for line in process.stderr.splitlines() if "error" in line] or process.stderr.splitlines()
-        raise UserError(f"{command[0]} failed: {errors[0] if errors else f'exit code {process.returncode}'}")
+        reason = errors[0] if errors else f"exit code {process.returncode}"
+        raise UserError(f"{command[0]} failed: {reason}", code="ops.compiler-failed")
     return process.stdout
 
 
 def _source_key(library: Library) -> str:
-    """Of the sources, Paddle, the processor's architecture, the flags and the headers."""
+    """A key of the sources, Paddle, the processor's architecture, the flags and the headers."""
     parts = [paddle.__version__, paddle.version.commit, platform.machine(), *COMPILE]
     if library.onednn:
         parts += [headers.REQUIREMENT, *map(str, headers.SETTINGS.items())]
@@ -178,8 +196,8 @@ def _digest(parts: list[str]) -> str:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Hold ``path`` alone; the system lets go of it when the process ends, however it ends."""
-    import fcntl  # exists where _build works
+    """Hold an exclusive lock on ``path``. The system releases it when the process ends, in whatever way."""
+    import fcntl  # not on every system; build_library has refused those
 
     with open(path, "w") as file:
         try:

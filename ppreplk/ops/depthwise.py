@@ -1,8 +1,9 @@
 """Depthwise convolution with large kernels: one function, a table of implementations, one rule.
 
-``native`` is Paddle's own operator: the reference every other implementation is tested against, and slow in
-proportion to the area of the kernel. ``fft`` goes through Paddle's Fourier transforms, and is ``native`` for
-kernels so small that they would lose. ``compiled`` is this package's C++ operator, ``python -m ppreplk.ops`` builds it.
+``native`` is Paddle's own operator. It is the reference that every other implementation is tested against, and its
+time grows with the area of the kernel. ``fft`` goes through Paddle's Fourier transforms, and falls back to ``native``
+for kernels so small that the transforms would be slower. ``cpu`` is this package's C++ operator;
+``python -m ppreplk.ops`` builds it.
 """
 
 from __future__ import annotations
@@ -10,31 +11,39 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import paddle
 import paddle.nn.functional as F
 
 from ..utils.errors import UserError
-from . import cpu as compiled
-from . import loading
+from . import cpu, loading
 from .build import DEPTHWISE, HOW_TO
 from .fft import spectral_conv2d
 
 logger = logging.getLogger(__name__)
 
 AUTO = "auto"
-# Kernel sizes from which ``fft`` beats ``native``. On CPU measured, forward and backward, on maps from 7x7 to
-# 56x56 with two threads: level at 3 and 1.3 to 2.7 times as fast at 5. On GPU not measured: the times of a direct
-# convolution published in the paper's table 1 against the memory traffic of the transforms.
+RENAMED = {"compiled": "cpu"}  # old names of implementations, which are still read
+# The smallest kernel for which ``fft`` is faster than ``native``. On CPU: measured, forward and backward, on maps from
+# 7x7 to 56x56 with two threads; the two are level at 3, and ``fft`` is 1.3 to 2.7 times as fast at 5. On GPU: not
+# measured, but estimated from the times of direct convolutions in the paper's table 1 and the memory traffic of the
+# transforms.
 FFT_FROM = {"cpu": 5, "gpu": 21}
+
+Convolution = Callable[[paddle.Tensor, paddle.Tensor, Optional[paddle.Tensor]], paddle.Tensor]
 
 
 class Implementation(NamedTuple):
-    """A function (x, weight, bias) -> y, and one that raises a :class:`UserError` where it cannot run."""
+    """One way to compute the convolution.
 
-    run: Callable
-    require: Callable[[], None]
+    Args:
+        run: (x, weight, bias) -> y.
+        check_available: raises a :class:`UserError` that says why, if it cannot run on the device that is set.
+    """
+
+    run: Convolution
+    check_available: Callable[[], None]
 
 
 def _native(x, weight, bias):
@@ -42,70 +51,81 @@ def _native(x, weight, bias):
 
 
 def _fft(x, weight, bias):
-    """Below the kernel size where it loses, it is ``native``."""
     return (spectral_conv2d if weight.shape[-1] >= FFT_FROM["cpu"] else _native)(x, weight, bias)
 
 
-def _always() -> None:
-    """It runs everywhere."""
+def _runs_everywhere() -> None:
+    pass
 
 
 IMPLEMENTATIONS = {
-    "native": Implementation(_native, _always),
-    "fft": Implementation(_fft, _always),
-    "compiled": Implementation(compiled.compiled_conv2d, compiled.require),
+    "native": Implementation(_native, _runs_everywhere),
+    "fft": Implementation(_fft, _runs_everywhere),
+    "cpu": Implementation(cpu.conv2d, cpu.check_available),
 }
 
 
+@functools.cache
+def _announce_rename(old: str) -> None:
+    """Once per process and name."""
+    logger.info("depthwise implementation %r is called %r now; please write that", old, RENAMED[old])
+
+
 def check_implementation(impl: str) -> str:
-    """Return ``impl`` if it is ``"auto"`` or the name of an implementation that runs here.
+    """The name of an implementation that runs here: ``impl`` itself, or its new name if it was renamed.
+
+    ``"auto"`` is accepted as it is.
 
     Raises:
         UserError: the name is unknown, or the implementation cannot run; says why.
     """
-    if impl != AUTO:
-        if impl not in IMPLEMENTATIONS:
-            names = ", ".join([AUTO, *IMPLEMENTATIONS])
-            raise UserError(f"unknown depthwise implementation {impl!r}; choose one of: {names}")
-        IMPLEMENTATIONS[impl].require()
+    if impl == AUTO:
+        return impl
+    if impl in RENAMED:
+        _announce_rename(impl)
+        impl = RENAMED[impl]
+    if impl not in IMPLEMENTATIONS:
+        names = [AUTO, *IMPLEMENTATIONS]
+        raise UserError(
+            f"unknown depthwise implementation {impl!r}; choose one of: {', '.join(names)}",
+            code="ops.unknown-implementation",
+        )
+    IMPLEMENTATIONS[impl].check_available()
     return impl
 
 
 def prepare(impl: str) -> None:
-    """Get ready for ``impl``: with ``"auto"`` on CPU, build or load the compiled operator, or say why it is not used.
+    """Get ready for ``impl``. With ``"auto"`` on a CPU, build or load the C++ operator, or log why it is not used.
 
     Raises:
         UserError: see :func:`check_implementation`.
     """
-    check_implementation(impl)
-    if impl == AUTO and paddle.get_device() == "cpu":
+    if check_implementation(impl) == AUTO and paddle.get_device() == "cpu":
         try:
             loading.load(DEPTHWISE)
         except UserError as error:
-            logger.info("no compiled depthwise convolution: %s; %s", error, HOW_TO)
+            logger.info("depthwise convolutions run without the C++ operator: %s; %s", error, HOW_TO)
 
 
 def choose(dtype: paddle.dtype, kernel_size: int, device: str) -> str:
-    """The rule behind ``impl="auto"``, the same in training and inference and for every size of the maps.
+    """The implementation that ``impl="auto"`` stands for; the same in training and inference and for all map sizes.
 
-    In a static graph ``native``, which runs wherever Paddle does. On CPU ``compiled`` where it is built. Otherwise
-    ``fft`` from a kernel size on that depends on the device, see ``FFT_FROM``, and ``native`` below it.
+    On a CPU it is ``cpu`` where that is built. Otherwise it is ``fft`` from the kernel size in ``FFT_FROM`` on, and
+    ``native`` below it and on devices that ``FFT_FROM`` does not know. In a static graph it is ``native``, which runs
+    wherever Paddle does.
     """
     if not paddle.in_dynamic_mode():
         return "native"
     kind = device.partition(":")[0]
-    if kind == "cpu" and compiled.serves(dtype, kernel_size) and compiled.available():
-        return "compiled"
+    if kind == "cpu" and cpu.serves(dtype, kernel_size) and cpu.available():
+        return "cpu"
     return "fft" if kind in FFT_FROM and kernel_size >= FFT_FROM[kind] else "native"
 
 
 @functools.cache
 def _announce(name: str) -> None:
     """Once per process and implementation."""
-    logger.info(
-        "large depthwise convolutions run as %s",
-        f"compiled ({compiled.instruction_set()})" if name == "compiled" else name,
-    )
+    logger.info("large depthwise convolutions run as %s", f"cpu ({cpu.instruction_set()})" if name == "cpu" else name)
 
 
 def depthwise_conv2d(
@@ -115,41 +135,52 @@ def depthwise_conv2d(
     impl: str = "auto",
     relu: bool = False,
 ) -> paddle.Tensor:
-    """Depthwise 2-D convolution, stride 1, zero padding that keeps the map size ("same").
+    """Depthwise 2-D convolution with stride 1 and the zero padding that keeps the map size ("same").
+
+    As in all of deep learning, the kernel is not flipped: it is a cross-correlation.
 
     Args:
         x: (N, C, H, W).
         weight: (C, 1, K, K) with odd K; K may exceed H and W.
         bias: (C,) or None.
-        impl: ``"native"``, ``"fft"``, ``"compiled"``, or ``"auto"``, see :func:`choose`.
-        relu: whether a ReLU follows; ``compiled`` programs do it in the same pass.
+        impl: ``"native"``, ``"fft"``, ``"cpu"``, or ``"auto"``, see :func:`choose`.
+        relu: whether a ReLU follows. In a static graph, ``"cpu"`` does it in the same pass.
 
     Returns:
         (N, C, H, W), the dtype of ``x``.
 
     Raises:
         UserError: unknown ``impl``, one that cannot run here, or shapes that do not fit together.
+
+    >>> x, weight = paddle.ones([1, 2, 8, 8]), paddle.ones([2, 1, 31, 31])
+    >>> y = ppreplk.depthwise_conv2d(x, weight)
+    >>> y.shape, round(float(y.max()))
+    ([1, 2, 8, 8], 64)
     """
-    check_implementation(impl)
+    impl = check_implementation(impl)
     if len(x.shape) != 4:
-        raise UserError(f"depthwise_conv2d needs x of shape (N, C, H, W), got {list(x.shape)}")
+        raise UserError(f"depthwise_conv2d needs x of shape (N, C, H, W), got {list(x.shape)}", code="ops.bad-shape")
     size = weight.shape[-1]
     if list(weight.shape) != [x.shape[1], 1, size, size] or size % 2 == 0:
         raise UserError(
-            f"depthwise_conv2d needs weight of shape ({x.shape[1]}, 1, K, K) with odd K, got {list(weight.shape)}"
+            f"depthwise_conv2d needs weight of shape ({x.shape[1]}, 1, K, K) with odd K, got {list(weight.shape)}",
+            code="ops.bad-shape",
         )
     if bias is not None and list(bias.shape) != [x.shape[1]]:
-        raise UserError(f"depthwise_conv2d needs bias of shape ({x.shape[1]},), got {list(bias.shape)}")
+        raise UserError(
+            f"depthwise_conv2d needs bias of shape ({x.shape[1]},), got {list(bias.shape)}", code="ops.bad-shape"
+        )
     if impl == AUTO:
         impl = choose(x.dtype, size, paddle.get_device())
         if size >= FFT_FROM["cpu"]:
             _announce(impl)
-    if impl == "compiled" and not compiled.serves(x.dtype, size):
+    if impl == "cpu" and not cpu.serves(x.dtype, size):
         raise UserError(
-            f"depthwise implementation 'compiled' takes float32, float16 and bfloat16 and kernels up to "
-            f"{compiled.LARGEST_KERNEL}, got {str(x.dtype).removeprefix('paddle.')} and {size}"
+            f"depthwise implementation 'cpu' takes float32, float16 and bfloat16 and kernels up to {cpu.MAX_KERNEL}, "
+            f"got {str(x.dtype).removeprefix('paddle.')} and {size}",
+            code="ops.not-served",
         )
-    if impl == "compiled" and not paddle.in_dynamic_mode():
-        return compiled.static_conv2d(x, weight, bias, relu)
+    if impl == "cpu" and not paddle.in_dynamic_mode():
+        return cpu.static_conv2d(x, weight, bias, relu)
     y = IMPLEMENTATIONS[impl].run(x, weight, bias)
     return F.relu(y) if relu else y

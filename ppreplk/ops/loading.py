@@ -1,47 +1,80 @@
-"""Loading compiled operators into this process, for eager mode and for exported programs."""
+"""Loading the operators in C++ into this process, for eager mode and for exported programs."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import logging
 from pathlib import Path
 
 from paddle import _C_ops
 from paddle.base import core
 
-from ..utils.errors import UserError
-from .build import DENSE, DEPTHWISE, Library, build_library, find_library
+from ..utils.errors import UserError, nearest
+from .build import CHANNELS_LAST, DEPTHWISE, Library, build_library, find_library
 
-# What Paddle has registered in this process, which it does once and for good.
+logger = logging.getLogger(__name__)
+
+LIBRARIES = {library.name: library for library in (DEPTHWISE, CHANNELS_LAST)}
+DEFAULT = DEPTHWISE.name
+
+# What Paddle has registered in this process. It does that once, and nothing undoes it.
 _loaded: dict[Library, ctypes.CDLL] = {}
 
 
-def load_ops(fast: bool = False) -> None:
-    """Make the compiled operators usable in this process, building them where that has not been done.
+def load_ops(*names: str, fast: bool = False) -> None:
+    """Make operators in C++ usable in this process, building them first where that has not been done.
 
-    An exported program that contains them needs this before it is loaded.
+    An exported program that contains some needs this before it is loaded.
 
     Args:
-        fast: also those of programs exported with ``Global.export_runtime=fast``.
+        names: ``"depthwise"`` for the depthwise convolution, ``"channels_last"`` for the other layers of programs
+            exported with ``Global.export_runtime=channels_last``. Without names: ``"depthwise"``.
+        fast: old name of ``load_ops("depthwise", "channels_last")``.
 
     Raises:
-        UserError: they cannot be built or loaded; says why.
+        UserError: unknown name, or they cannot be built or loaded; says why.
     """
-    if fast:  # first, because its headers may not be there, which takes no minute to find out
-        load(DENSE)
-    load(DEPTHWISE)
+    if fast:
+        _announce_rename()
+        names = (DEPTHWISE.name, CHANNELS_LAST.name)
+    for library in libraries(*names):
+        load(library)
+
+
+def libraries(*names: str) -> list[Library]:
+    """The libraries of these names, each once; the default one without names.
+
+    Raises:
+        UserError: unknown name.
+    """
+    for name in names:
+        if name not in LIBRARIES:
+            raise UserError(f"unknown operators {name!r}{nearest(name, LIBRARIES)}", code="ops.unknown-library")
+    found = {LIBRARIES[name] for name in names or [DEFAULT]}
+    # Those that need oneDNN come first: if its headers are missing, that shows before a minute of compiling.
+    return sorted(found, key=lambda library: (not library.onednn, library.name))
+
+
+@functools.cache
+def _announce_rename() -> None:
+    """Once per process."""
+    logger.info("load_ops(fast=True) is written load_ops('depthwise', 'channels_last') now")
 
 
 def load(library: Library) -> None:
     """As :func:`load_ops`, one library."""
     if not available(library):
         _register(library, build_library(library))
-    if library is DENSE and (reason := _onednn_mismatch()):
-        raise UserError(f"{library.contents} cannot run: {reason}; use another Paddle, or Global.export_runtime=native")
+    if library is CHANNELS_LAST and (reason := _onednn_mismatch()):
+        raise UserError(
+            f"{library.contents} cannot run: {reason}; use another Paddle, or Global.export_runtime=native",
+            code="ops.no-onednn",
+        )
 
 
 def available(library: Library) -> bool:
-    """Whether the operators are loaded, or were built before and can be loaded now; nothing is built."""
+    """Whether the operators are loaded, or were built before and can be loaded now; builds nothing."""
     return library in _loaded or _load_built(library)
 
 
@@ -52,7 +85,7 @@ def _load_built(library: Library) -> bool:
         return False
     try:
         _register(library, path)
-    except UserError:  # a library for another system, say; load says so
+    except UserError:  # for example a library for another system; load() reports it
         return False
     return True
 
@@ -64,28 +97,30 @@ def _register(library: Library, path: Path) -> None:
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0].removeprefix(f"{path}: ")
         raise UserError(
-            f"{library.contents} in {path} cannot be loaded ({reason}); delete that file and try again"
+            f"{library.contents} in {path} cannot be loaded ({reason}); delete that file and try again",
+            code="ops.not-loadable",
         ) from error
     _loaded[library] = opened
 
 
 @functools.cache
 def _onednn_mismatch() -> str | None:
-    function = handle(DENSE).ppreplk_dense_mismatch
+    function = handle(CHANNELS_LAST).ppreplk_channels_last_mismatch
     function.restype = ctypes.c_char_p
     reason = function()
     return reason and reason.decode("ascii")
 
 
 def handle(library: Library) -> ctypes.CDLL:
-    """The loaded library, for the functions in it that are no operators.
+    """The loaded library, for the functions in it that are not operators.
 
     Raises:
         UserError: it is not :func:`available`.
     """
     if not available(library):
-        how = "fast=True" if library is DENSE else ""
-        raise UserError(f"{library.contents} are not loaded; call ppreplk.load_ops({how}) first")
+        raise UserError(
+            f'{library.contents} are not loaded; call ppreplk.load_ops("{library.name}") first', code="ops.not-loaded"
+        )
     return _loaded[library]
 
 

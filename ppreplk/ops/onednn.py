@@ -1,4 +1,4 @@
-"""The dense and strided convolutions of a ``fast`` program: tensors (N, H, W, C), inference only."""
+"""The layers of a channels-last program but the large kernels: tensors (N, H, W, C), inference only."""
 
 from __future__ import annotations
 
@@ -8,25 +8,30 @@ import paddle
 
 from ..utils.errors import UserError
 from . import loading
-from .build import DENSE
+from .build import CHANNELS_LAST
 from .loading import call
 
-OPERATOR_PREFIX = "ppreplk_dense_"  # of the operators' names in programs
-ACTIVATIONS = ("none", "relu", "gelu")  # Activation in dense.h
-FORMS = ("automatic", "convolution", "product")  # FormChoice in dense.h
+OPERATOR_PREFIX = "ppreplk_channels_last_"  # of the operators' names in programs
+OPERATOR_PREFIXES = (OPERATOR_PREFIX, "ppreplk_dense_")  # the second in programs exported by version 0.1.0
+ACTIVATIONS = ("none", "relu", "gelu", "relu6")  # Activation in channels_last.h
+FORMS = ("automatic", "convolution", "matmul")  # FormChoice in channels_last.h
 
 
 def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16. Others compute the same in float32, and no faster than that."""
-    function = loading.handle(DENSE).ppreplk_dense_has_bfloat16
+    """Whether this processor multiplies bfloat16. Others do the same rounding in float32, at the speed of float32."""
+    function = loading.handle(CHANNELS_LAST).ppreplk_channels_last_has_bfloat16
     function.restype = ctypes.c_bool
     return function()
 
 
 def choose_form(form: str) -> None:
-    """Pack pointwise weights for oneDNN's ``"convolution"`` or its matrix ``"product"`` from now on, whatever suits
-    this processor; for tests and benchmarks. ``"automatic"`` goes back to the rule."""
-    loading.handle(DENSE).ppreplk_dense_choose_form(FORMS.index(form))
+    """Choose the form that weights of pointwise convolutions are packed for from now on, for tests and benchmarks.
+
+    Args:
+        form: ``"convolution"`` or ``"matmul"`` for that operation of oneDNN's, ``"automatic"`` for the one that suits
+            the processor.
+    """
+    loading.handle(CHANNELS_LAST).ppreplk_channels_last_choose_form(FORMS.index(form))
 
 
 def implementation(
@@ -37,10 +42,9 @@ def implementation(
     activation: str = "none",
     residual: bool = False,
 ) -> str:
-    """What a layer runs as here: the form, oneDNN's name for its code, the type of the arithmetic.
+    """How a layer runs on this processor: the form, oneDNN's name for its code, the type of the arithmetic.
 
-    For example ``"convolution brgconv_1x1:avx2 f32"``, and ``repacked`` behind that where every call packs the
-    weights again.
+    For example ``"convolution brgconv_1x1:avx2 f32"``. If every call packs the weights again, ``repacked`` follows.
 
     Args:
         layer: channels in and out, kernel, stride, groups.
@@ -48,23 +52,25 @@ def implementation(
         packed_for: the map the weights were packed for, if another.
 
     Raises:
-        UserError: there is none; says why.
+        UserError: the layer cannot run; says why.
     """
-    function = loading.handle(DENSE).ppreplk_dense_implementation
+    function = loading.handle(CHANNELS_LAST).ppreplk_channels_last_implementation
     sizes = ctypes.c_int64 * 3
     function.restype = ctypes.c_bool
     function.argtypes = [ctypes.c_int64] * 5 + [ctypes.c_bool, sizes, sizes, ctypes.c_int, ctypes.c_bool]
     function.argtypes += [ctypes.POINTER(ctypes.c_char_p)]
-    what, text = ACTIVATIONS.index(activation), ctypes.c_char_p()
-    where = sizes(*(packed_for or map_size)), sizes(*map_size)
-    if not function(*layer, bfloat16, *where, what, residual, ctypes.byref(text)):
-        raise UserError(text.value.decode("ascii"))
-    return text.value.decode("ascii")
+    result = ctypes.c_char_p()
+    maps = sizes(*(packed_for or map_size)), sizes(*map_size)
+    found = function(*layer, bfloat16, *maps, ACTIVATIONS.index(activation), residual, ctypes.byref(result))
+    text = (result.value or b"").decode("ascii")
+    if not found:
+        raise UserError(text, code="ops.no-implementation")
+    return text
 
 
 def mismatch(major: int, minor: int, runtime: int) -> str | None:
-    """Why oneDNN of that version and threading runtime does not fit what the operators were compiled for."""
-    function = loading.handle(DENSE).ppreplk_dense_mismatch_of
+    """Why oneDNN of that version and threading runtime does not fit the one that the operators were compiled for."""
+    function = loading.handle(CHANNELS_LAST).ppreplk_channels_last_mismatch_of
     function.restype = ctypes.c_char_p
     reason = function(major, minor, runtime)
     return reason and reason.decode("ascii")
@@ -72,23 +78,38 @@ def mismatch(major: int, minor: int, runtime: int) -> str | None:
 
 def images(x: paddle.Tensor, bfloat16: bool) -> paddle.Tensor:
     """(N, C, H, W) float32 to (N, H, W, C), float32 or bfloat16."""
-    return call("ppreplk_dense_images", x, bfloat16)
+    return call("ppreplk_channels_last_images", x, bfloat16)
 
 
-def pack(weight, height: int, width: int, stride: int, groups: int, bfloat16: bool) -> paddle.Tensor:
+def pack(weight: paddle.Tensor, height: int, width: int, stride: int, groups: int, bfloat16: bool) -> paddle.Tensor:
     """Weights (out, in / groups, K, K) in the form that suits maps of this size on this processor."""
-    return call("ppreplk_dense_pack", weight, height, width, stride, groups, bfloat16)
+    return call("ppreplk_channels_last_pack", weight, height, width, stride, groups, bfloat16)
 
 
-def conv(x, packed, bias, residual, kernel: int, stride: int, groups: int, activation: str) -> paddle.Tensor:
-    """activation(convolution + bias + residual) with padding ``kernel // 2``; ``none``, ``relu`` or ``gelu``.
+def conv(
+    x: paddle.Tensor,
+    packed: paddle.Tensor,
+    bias: paddle.Tensor,
+    residual: paddle.Tensor | None,
+    kernel: int,
+    stride: int,
+    groups: int,
+    activation: str,
+) -> paddle.Tensor:
+    """activation(convolution + bias + residual), with padding ``kernel // 2``.
 
-    (N, H, W, in) -> (N, ceil(H / stride), ceil(W / stride), out). Maps of another size than was packed for are
-    computed from weights packed again at every call, where that is necessary.
+    (N, H, W, in) -> (N, ceil(H / stride), ceil(W / stride), out). The map may have another size than the weights were
+    packed for; where that size needs another packing, every call does it again.
+
+    Args:
+        packed: what :func:`pack` returned.
+        bias: (out,) float32.
+        residual: like the output.
+        activation: one of :data:`ACTIVATIONS`.
     """
-    return call("ppreplk_dense_conv", x, packed, bias, residual, kernel, stride, groups, activation)
+    return call("ppreplk_channels_last_conv", x, packed, bias, residual, kernel, stride, groups, activation)
 
 
 def pool(x: paddle.Tensor) -> paddle.Tensor:
     """Means over the pixels: (N, H, W, C) of either type to (N, C) float32."""
-    return call("ppreplk_dense_pool", x)
+    return call("ppreplk_channels_last_pool", x)

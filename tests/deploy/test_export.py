@@ -315,7 +315,11 @@ def test_fast_programs_of_both_precisions(project, size):
     assert sorted(path.name for path in folder.iterdir()) == files
     for name in ("inference.json", "inference_bf16.json"):
         operators = set(re.findall(r'"#":"\d+\.(\w+)"', (folder / name).read_text()))
-        assert operators >= {"ppreplk_dense_images", "ppreplk_dense_conv", "ppreplk_depthwise_conv_packed_nhwc"}
+        assert operators >= {
+            "ppreplk_channels_last_images",
+            "ppreplk_channels_last_conv",
+            "ppreplk_depthwise_conv_packed_nhwc",
+        }
         assert not operators & {"conv2d", "depthwise_conv2d", "relu", "gelu"}
         names = re.findall(r'"#":"\d+\.(\w+)"', (folder / name).read_text())
         assert names.count("add") == 1, "the bias of the head; residuals are in the convolutions"
@@ -540,17 +544,22 @@ def test_the_precision_of_a_program_that_is_not_for_this_place(project, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("content", "fast"),
-    [("conv2d", None), ("ppreplk_depthwise_conv_packed", False), ("ppreplk_dense_conv", True)],
+    ("content", "names"),
+    [
+        ("conv2d", []),
+        ("ppreplk_depthwise_conv_packed", [("depthwise",)]),
+        ("ppreplk_channels_last_conv", [("depthwise", "channels_last")]),
+        ("ppreplk_dense_conv", [("depthwise", "channels_last")]),
+    ],
 )
-def test_operators_are_loaded_for_the_programs_that_hold_them(project, monkeypatch, content, fast):
+def test_operators_are_loaded_for_the_programs_that_hold_them(project, monkeypatch, content, names):
     loaded = []
-    monkeypatch.setattr("ppreplk.deploy.programs.load_ops", loaded.append)
+    monkeypatch.setattr("ppreplk.deploy.programs.load_ops", lambda *names: loaded.append(names))
     export(config())
     Path("inference/inference.json").write_text(content)
     with pytest.raises(UserError, match="cannot be loaded"):
         Predictor("inference")
-    assert loaded == ([] if fast is None else [fast])
+    assert loaded == names
 
 
 def test_a_bf16_program_where_nothing_multiplies_bfloat16(project, monkeypatch, caplog):

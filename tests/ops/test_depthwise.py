@@ -6,18 +6,18 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
-from helpers import randomise_batch_norms, require_compiled_operator
+from helpers import randomise_batch_norms, refused, require_compiled_operator
 from scipy.signal import fftconvolve
 
 import ppreplk
 from ppreplk.nn import ReparamDepthwiseConv
-from ppreplk.ops import cpu as compiled
-from ppreplk.ops.depthwise import choose
+from ppreplk.ops import cpu, depthwise
+from ppreplk.ops.depthwise import check_implementation, choose
 from ppreplk.ops.fft import transform_size
 from ppreplk.utils.device import available_cores, set_threads
 from ppreplk.utils.errors import UserError
 
-IMPLEMENTATIONS = ["fft", "compiled"]
+IMPLEMENTATIONS = ["fft", "cpu"]
 LESSER = ["avx2", "portable"]  # instruction sets of other processors
 BATCHES, CHANNELS, KERNELS = (1, 2, 5), (1, 3, 16, 40, 130), (*range(1, 32, 2), 51)
 AFFORDABLE = 1e8  # multiply-adds of Paddle's own operator, which is slow; without it the bound is stricter
@@ -62,7 +62,7 @@ SHAPES = [*CORNERS, *sampled_shapes(31)]
 
 @pytest.fixture(scope="module", params=IMPLEMENTATIONS)
 def impl(request):
-    if request.param == "compiled":
+    if request.param == "cpu":
         require_compiled_operator()
     return request.param
 
@@ -112,8 +112,8 @@ def channels_last(x):
 
 
 PACKED_LAYOUTS = {  # what convolves, and the way there and back
-    "NCHW": (compiled.packed_conv2d, lambda x: x, lambda y: y),
-    "NHWC": (compiled.packed_conv2d_nhwc, channels_last, lambda y: np.moveaxis(y, -1, 1)),
+    "NCHW": (cpu.packed_conv2d, lambda x: x, lambda y: y),
+    "NHWC": (cpu.packed_conv2d_nhwc, channels_last, lambda y: np.moveaxis(y, -1, 1)),
 }
 
 
@@ -129,7 +129,7 @@ def check_packed(layout, algorithm, size, kernel, channels, dtype):
     """All that a packed convolution can be asked for, against float64."""
     x, weight, bias, _ = operands(2, channels, *size, kernel)
     x, weight, bias = (paddle.to_tensor(value).astype(dtype) for value in (x, weight, bias))
-    packed = compiled.pack(weight, *size)
+    packed = cpu.pack(weight, *size)
     header = packed[:16].numpy().view(np.int32)
     assert ALGORITHMS[header[2]] == algorithm
     if max(size) > 256:
@@ -154,19 +154,19 @@ def native(x, weight, bias):
 def lesser(request):
     """An instruction set that is not this processor's best."""
     require_compiled_operator()
-    best = compiled.instruction_set()
+    best = cpu.instruction_set()
     try:
-        compiled.use_instruction_set(request.param)
+        cpu.use_instruction_set(request.param)
     except UserError as error:
         pytest.skip(str(error))
     yield request.param
-    compiled.use_instruction_set(best)
+    cpu.use_instruction_set(best)
 
 
 @pytest.mark.parametrize("number", range(0, len(SHAPES), 2))
 def test_other_instruction_sets(lesser, number):
-    assert compiled.instruction_set() == lesser
-    test_output_and_gradients("compiled", number)
+    assert cpu.instruction_set() == lesser
+    test_output_and_gradients("cpu", number)
 
 
 @pytest.mark.parametrize("algorithm, size, kernel", PACKED)
@@ -178,16 +178,16 @@ def test_packed_weights_on_other_instruction_sets(lesser, algorithm, size, kerne
 @pytest.mark.parametrize("layout", PACKED_LAYOUTS)
 def test_weights_packed_for_another_instruction_set_are_not_used(lesser, layout):
     x, weight, *_ = operands(1, 20, 14, 14, 9)
-    packed = compiled.pack(paddle.to_tensor(weight), 14, 14)
-    compiled.use_instruction_set("portable" if lesser == "avx2" else "avx2")
+    packed = cpu.pack(paddle.to_tensor(weight), 14, 14)
+    cpu.use_instruction_set("portable" if lesser == "avx2" else "avx2")
     y = packed_convolution(layout, x, paddle.to_tensor(weight), packed)
     np.testing.assert_allclose(y, same_convolution(x, weight), atol=1e-4)
 
 
 def test_an_unknown_instruction_set():
     require_compiled_operator()
-    with pytest.raises(UserError, match="cannot use 'sse9'"):
-        compiled.use_instruction_set("sse9")
+    with refused("ops.unknown-instruction-set", "cannot use 'sse9'"):
+        cpu.use_instruction_set("sse9")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -208,7 +208,7 @@ def test_packed_weights_of_another_problem(layout):
     expected = np.maximum(reference(x, weight.numpy(), bias.numpy(), x)[0], 0)
     others = [(weight, size) for size in ((9, 17), (17, 7), (30, 30))]
     for other, size in [*others, (weight[:, :, 1:-1, 1:-1], (17, 9)), (weight[:16], (17, 9))]:
-        packed = compiled.pack(other, *size)
+        packed = cpu.pack(other, *size)
         y = packed_convolution(layout, x, weight, packed, bias, relu=True)
         np.testing.assert_allclose(y, expected, atol=1e-4)
 
@@ -220,7 +220,7 @@ def test_packed_weights_and_a_map_that_is_a_view(layout):
     weight, turned = paddle.to_tensor(weight), paddle.to_tensor(np.ascontiguousarray(x.transpose(0, 3, 2, 1)))
     view = turned.transpose([0, 3, 2, 1] if layout == "NCHW" else [0, 2, 1, 3])
     convolve, _, back = PACKED_LAYOUTS[layout]
-    y = convolve(view, weight, compiled.pack(weight, 12, 9), None, False).numpy()
+    y = convolve(view, weight, cpu.pack(weight, 12, 9), None, False).numpy()
     np.testing.assert_allclose(back(y), same_convolution(x, weight.numpy()), atol=1e-4)
 
 
@@ -243,7 +243,7 @@ def check_output_and_gradients(impl, number, shape, affordable):
     bias = bias if number % 2 else None
     expected = reference(x, weight, bias, gradient)
     received = with_gradients(lambda *t: ppreplk.depthwise_conv2d(*t, impl=impl), x, weight, bias, gradient)
-    compare = impl == "compiled" and n * c * h * w * k * k < affordable
+    compare = impl == "cpu" and n * c * h * w * k * k < affordable
     natives = with_gradients(native, x, weight, bias, gradient) if compare else [None] * 4
     for what, ours, theirs, exact, axis in zip(
         ("output", "gradient of x", "gradient of weight"), received, natives, expected, (1, 1, 0)
@@ -352,11 +352,11 @@ def test_static_graph_equals_eager(impl, shape):
 
 
 def test_the_rule_of_auto(monkeypatch):
-    for built, large in ((True, "compiled"), (False, "fft")):
+    for built, large in ((True, "cpu"), (False, "fft")):
         monkeypatch.setattr("ppreplk.ops.cpu.available", lambda built=built: built)
         assert choose(paddle.float32, 31, "cpu") == large
         assert choose(paddle.float64, 31, "cpu") == "fft"
-        assert choose(paddle.float32, 3, "cpu") == ("compiled" if built else "native")
+        assert choose(paddle.float32, 3, "cpu") == ("cpu" if built else "native")
         assert choose(paddle.float32, 31, "gpu:0") == "fft" and choose(paddle.float32, 13, "gpu:0") == "native"
         assert choose(paddle.float32, 31, "xpu:0") == "native"
 
@@ -365,8 +365,8 @@ def test_what_the_compiled_operator_does_not_take():
     require_compiled_operator()
     for dtype, kernel in (("float64", 3), ("float32", 129)):
         x, weight = paddle.rand([1, 2, 5, 5]).astype(dtype), paddle.rand([2, 1, kernel, kernel]).astype(dtype)
-        with pytest.raises(UserError, match=f"got {dtype} and {kernel}"):
-            ppreplk.depthwise_conv2d(x, weight, impl="compiled")
+        with refused("ops.not-served", f"got {dtype} and {kernel}"):
+            ppreplk.depthwise_conv2d(x, weight, impl="cpu")
         expected = ppreplk.depthwise_conv2d(x, weight, impl="native").numpy()
         np.testing.assert_allclose(ppreplk.depthwise_conv2d(x, weight).numpy(), expected, rtol=1e-4)
 
@@ -385,7 +385,7 @@ def test_what_the_compiled_operator_does_not_take():
 def test_weights_that_cannot_be_packed(weight, size, message):
     require_compiled_operator()
     with pytest.raises(ValueError, match=f"ppreplk: depthwise convolution:? {message}"):
-        compiled.pack(paddle.zeros(weight), *size)
+        cpu.pack(paddle.zeros(weight), *size)
 
 
 @pytest.mark.parametrize(
@@ -407,11 +407,11 @@ def test_weights_that_cannot_be_packed(weight, size, message):
 def test_the_operators_check_shapes(x, weight, bias):
     require_compiled_operator()
     tensors = [None if shape is None else paddle.zeros(shape) for shape in (x, weight, bias)]
-    packed = compiled.pack(paddle.zeros([4, 1, 3, 3]), 5, 4)
+    packed = cpu.pack(paddle.zeros([4, 1, 3, 3]), 5, 4)
     for layout, run in (
-        ("(N, C, H, W)", compiled.compiled_conv2d),
-        ("(N, C, H, W)", lambda x, weight, bias: compiled.packed_conv2d(x, weight, packed, bias, relu=False)),
-        ("(N, H, W, C)", lambda x, weight, bias: compiled.packed_conv2d_nhwc(x, weight, packed, bias, relu=False)),
+        ("(N, C, H, W)", cpu.conv2d),
+        ("(N, C, H, W)", lambda x, weight, bias: cpu.packed_conv2d(x, weight, packed, bias, relu=False)),
+        ("(N, H, W, C)", lambda x, weight, bias: cpu.packed_conv2d_nhwc(x, weight, packed, bias, relu=False)),
     ):
         needed = f"needs x {layout}, weight (C, 1, K, K) with odd K{'' if bias is None else ' and bias (C)'}"
         received = f"got x {x}, weight {weight}{'' if bias is None else f', bias {bias}'}"
@@ -420,10 +420,10 @@ def test_the_operators_check_shapes(x, weight, bias):
         assert f"ppreplk: depthwise convolution {needed}, {received} (at" in str(error.value)
 
 
-@pytest.mark.parametrize("run", [compiled.packed_conv2d, compiled.packed_conv2d_nhwc])
+@pytest.mark.parametrize("run", [cpu.packed_conv2d, cpu.packed_conv2d_nhwc])
 def test_the_packed_operators_check_sizes(run):
     require_compiled_operator()
-    packed = compiled.pack(paddle.zeros([4, 1, 3, 3]), 5, 4)
+    packed = cpu.pack(paddle.zeros([4, 1, 3, 3]), 5, 4)
     with pytest.raises(ValueError, match="ppreplk: depthwise convolution: kernel must be odd and at most 127, not 129"):
         run(paddle.zeros([1, 4, 4, 4]), paddle.zeros([4, 1, 129, 129]), packed, None, relu=False)
     for shape in ([1, 4, 0, 4], [1, 0, 4, 4]):
@@ -441,7 +441,7 @@ def test_a_program_says_which_shapes_do_not_fit():
         program = paddle.static.Program()
         with paddle.static.program_guard(program):
             weight = paddle.static.data("weight", [2, 1, -1, -1])
-            packed = compiled.pack(weight, 5, 5)
+            packed = cpu.pack(weight, 5, 5)
         with pytest.raises(ValueError, match=r"packs weight \(C, 1, K, K\) with odd K, got \[2, 1, 4, 4\]"):
             paddle.static.Executor().run(
                 program, feed={"weight": np.zeros((2, 1, 4, 4), np.float32)}, fetch_list=[packed]
@@ -454,13 +454,25 @@ def test_an_implementation_that_cannot_run_says_why(monkeypatch):
     x, weight, *_ = (paddle.to_tensor(value) for value in operands(1, 2, 5, 5, 3))
     monkeypatch.setattr("ppreplk.ops.loading.available", lambda library: False)
     monkeypatch.setattr("ppreplk.ops.build.find_compiler", lambda: None)
-    with pytest.raises(UserError, match="'compiled' cannot run: no C\\+\\+ compiler was found"):
-        ppreplk.depthwise_conv2d(x, weight, impl="compiled")
+    with refused("ops.no-compiler", "'cpu' cannot run: no C++ compiler was found"):
+        ppreplk.depthwise_conv2d(x, weight, impl="cpu")
     monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
-    with pytest.raises(UserError, match="runs on cpu, the device is gpu:0"):
-        ppreplk.depthwise_conv2d(x, weight, impl="compiled")
-    with pytest.raises(UserError, match="unknown depthwise implementation 'cuda'; choose one of: auto, native, fft"):
+    with refused("ops.wrong-device", "runs on cpu, the device is gpu:0"):
+        ppreplk.depthwise_conv2d(x, weight, impl="cpu")
+    with refused("ops.unknown-implementation", "'cuda'", "choose one of: auto, native, fft, cpu"):
         ppreplk.depthwise_conv2d(x, weight, impl="cuda")
+
+
+def test_an_old_name_is_read_and_the_new_one_said_once(monkeypatch, caplog):
+    require_compiled_operator()
+    depthwise._announce_rename.cache_clear()
+    caplog.set_level("INFO")
+    x, weight, *_ = (paddle.to_tensor(value) for value in operands(1, 2, 5, 5, 3))
+    assert check_implementation("compiled") == "cpu"
+    y = ppreplk.depthwise_conv2d(x, weight, impl="compiled")
+    assert (y == ppreplk.depthwise_conv2d(x, weight, impl="cpu")).all()
+    assert caplog.text.count("'compiled' is called 'cpu' now") == 1
+    assert [check_implementation(name) for name in ("auto", "native", "fft", "cpu")] == ["auto", "native", "fft", "cpu"]
 
 
 @pytest.mark.parametrize(
@@ -468,13 +480,13 @@ def test_an_implementation_that_cannot_run_says_why(monkeypatch):
     [
         (((2, 3, 4), (3, 1, 3, 3), None), "x of shape"),
         (((1, 3, 4, 4), (3, 1, 4, 4), None), "odd K"),
-        (((1, 3, 4, 4), (2, 1, 3, 3), None), r"weight of shape \(3, 1, K, K\)"),
-        (((1, 3, 4, 4), (3, 1, 3, 3), (2,)), r"bias of shape \(3,\)"),
+        (((1, 3, 4, 4), (2, 1, 3, 3), None), "weight of shape (3, 1, K, K)"),
+        (((1, 3, 4, 4), (3, 1, 3, 3), (2,)), "bias of shape (3,)"),
     ],
 )
 def test_shapes_that_do_not_fit(shapes, message):
     x, weight, bias = (None if shape is None else paddle.zeros(shape) for shape in shapes)
-    with pytest.raises(UserError, match=message):
+    with refused("ops.bad-shape", message):
         ppreplk.depthwise_conv2d(x, weight, bias)
 
 

@@ -1,4 +1,4 @@
-"""The dense layers of fast programs, against float64."""
+"""The layers of channels-last programs, against float64."""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -6,12 +6,12 @@ from functools import partial
 import numpy as np
 import paddle
 import pytest
-from helpers import relative_difference, require_fast_operators
+from helpers import refused, relative_difference, require_fast_operators
 
 from ppreplk.models.replknet import VARIANTS
-from ppreplk.ops import onednn as dense
+from ppreplk.ops import onednn
+from ppreplk.ops.loading import call
 from ppreplk.utils.device import available_cores, set_threads
-from ppreplk.utils.errors import UserError
 
 OPENMP = 2  # oneDNN's number of that threading runtime
 
@@ -20,7 +20,7 @@ OPENMP = 2  # oneDNN's number of that threading runtime
 def operators():
     require_fast_operators()
     yield
-    dense.choose_form("automatic")
+    onednn.choose_form("automatic")
     set_threads(available_cores())
 
 
@@ -37,7 +37,7 @@ def reference(x, weight, bias, residual, stride, groups, activation):
     ).transpose([0, 2, 3, 1])
     if residual is not None:
         y = y + paddle.to_tensor(residual.astype("float64"))
-    return {"none": lambda y: y, "relu": paddle.nn.functional.relu, "gelu": paddle.nn.functional.gelu}[activation](y)
+    return y if activation == "none" else getattr(paddle.nn.functional, activation)(y)
 
 
 def problem(batch=2, size=(9, 6), channels=(16, 24), kernel=1, stride=1, groups=1, residual=False):
@@ -52,9 +52,11 @@ def problem(batch=2, size=(9, 6), channels=(16, 24), kernel=1, stride=1, groups=
 def run(x, weight, bias, residual, stride=1, groups=1, activation="none", bfloat16=False, packed_for=None):
     size = packed_for or x.shape[1:3]
     dtype = "bfloat16" if bfloat16 else "float32"
-    packed = dense.pack(paddle.to_tensor(weight), *size, stride, groups, bfloat16)
+    packed = onednn.pack(paddle.to_tensor(weight), *size, stride, groups, bfloat16)
     tensors = [None if value is None else paddle.to_tensor(value).astype(dtype) for value in (x, residual)]
-    y = dense.conv(tensors[0], packed, paddle.to_tensor(bias), tensors[1], weight.shape[-1], stride, groups, activation)
+    y = onednn.conv(
+        tensors[0], packed, paddle.to_tensor(bias), tensors[1], weight.shape[-1], stride, groups, activation
+    )
     assert y.dtype == getattr(paddle, dtype)
     return y.astype("float32").numpy()
 
@@ -75,7 +77,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("activation", ["none", "relu", "gelu"])
+@pytest.mark.parametrize("activation", onednn.ACTIVATIONS)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_equals_float64(case, activation):
     x, weight, bias, residual = problem(**case)
@@ -90,13 +92,13 @@ def test_equals_float64(case, activation):
     np.testing.assert_allclose(received, expected, rtol=2**-8, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("form", ["convolution", "product"])
-@pytest.mark.parametrize("activation", ["none", "relu", "gelu"])
+@pytest.mark.parametrize("form", ["convolution", "matmul"])
+@pytest.mark.parametrize("activation", onednn.ACTIVATIONS)
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_both_forms_of_a_pointwise_convolution(form, activation, bfloat16):
-    dense.choose_form(form)
-    assert dense.implementation((64, 256, 1, 1, 1), bfloat16, (2, 9, 6)).startswith(f"{form} ")
-    assert dense.implementation((64, 64, 3, 1, 1), bfloat16, (2, 9, 6)).startswith("convolution ")
+    onednn.choose_form(form)
+    assert onednn.implementation((64, 256, 1, 1, 1), bfloat16, (2, 9, 6)).startswith(f"{form} ")
+    assert onednn.implementation((64, 64, 3, 1, 1), bfloat16, (2, 9, 6)).startswith("convolution ")
     for size, packed_for in (((9, 6), None), ((9, 6), (28, 28)), ((1, 1), (7, 7))):
         x, weight, bias, residual = problem(2, size, (64, 256), residual=True)
         x, weight, residual = rounded(x), rounded(weight), rounded(residual)
@@ -124,8 +126,16 @@ def test_no_layer_runs_on_reference_code(name, bfloat16):
     for layer, size, activation, residual in layers:
         for batch in (1, 3, 8):
             size_of = (batch, size, size)
-            name = dense.implementation(layer, bfloat16, size_of, (1, size, size), activation, residual)
-            assert name.startswith(("convolution ", "product ")) and " ref" not in name, (layer, size_of, name)
+            name = onednn.implementation(layer, bfloat16, size_of, (1, size, size), activation, residual)
+            assert name.startswith(("convolution ", "matmul ")) and " ref" not in name, (layer, size_of, name)
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_relu6_does_not_run_on_reference_code(bfloat16):
+    """As in MobileNetV2: pointwise, and depthwise with both strides."""
+    for layer in ((24, 144, 1, 1, 1), (144, 144, 3, 1, 144), (144, 144, 3, 2, 144), (3, 32, 3, 2, 1)):
+        name = onednn.implementation(layer, bfloat16, (3, 56, 56), activation="relu6")
+        assert " ref" not in name, (layer, name)
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
@@ -146,7 +156,7 @@ def test_weights_that_are_packed_again_at_every_call():
     repacked = 0
     for (channels, out), (batch, *size), side in candidates:
         layer = (channels, out, 1, 1, 1)
-        name = dense.implementation(layer, False, (batch, *size), (1, side, side), "relu")
+        name = onednn.implementation(layer, False, (batch, *size), (1, side, side), "relu")
         if "repacked" in name:
             x, weight, bias, _ = problem(batch, tuple(size), (channels, out))
             received = run(x, weight, bias, None, activation="relu", packed_for=(side, side))
@@ -159,11 +169,11 @@ def test_weights_that_are_packed_again_at_every_call():
 def test_weights_packed_with_other_threads_serve_too():
     x, weight, bias, _ = problem(1, (14, 14), (512, 2048))
     set_threads(1)
-    packed = dense.pack(paddle.to_tensor(weight), 14, 14, 1, 1, False)
+    packed = onednn.pack(paddle.to_tensor(weight), 14, 14, 1, 1, False)
     expected = reference(x, weight, bias, None, 1, 1, "relu").numpy()
     for threads in (1, 2, 3):
         set_threads(threads)
-        y = dense.conv(paddle.to_tensor(x), packed, paddle.to_tensor(bias), None, 1, 1, 1, "relu").numpy()
+        y = onednn.conv(paddle.to_tensor(x), packed, paddle.to_tensor(bias), None, 1, 1, 1, "relu").numpy()
         assert relative_difference(y, expected) < 2e-6
 
 
@@ -192,19 +202,19 @@ def test_threads_of_python_do_not_disturb_each_other():
 def test_images_and_means(bfloat16):
     images = np.random.default_rng(0).standard_normal((3, 3, 7, 5)).astype("float32")
     expected = rounded(images) if bfloat16 else images
-    y = dense.images(paddle.to_tensor(images), bfloat16)
+    y = onednn.images(paddle.to_tensor(images), bfloat16)
     np.testing.assert_array_equal(y.astype("float32").numpy(), expected.transpose(0, 2, 3, 1))
-    np.testing.assert_allclose(dense.pool(y).numpy(), expected.mean((2, 3)), atol=1e-6)
+    np.testing.assert_allclose(onednn.pool(y).numpy(), expected.mean((2, 3)), atol=1e-6)
 
 
 def test_rounding_to_bfloat16_is_that_of_paddle():
     bits = np.random.default_rng(0).integers(0, 2**32, 30000, np.uint64).astype(np.uint32)
     values = np.concatenate([bits.view(np.float32), np.array([0, -0.0, np.inf, -np.inf, np.nan, 3.4e38], np.float32)])
-    y = dense.images(paddle.to_tensor(values.reshape(1, 1, 1, -1)), True).astype("float32").numpy().ravel()
+    y = onednn.images(paddle.to_tensor(values.reshape(1, 1, 1, -1)), True).astype("float32").numpy().ravel()
     np.testing.assert_array_equal(y, rounded(values))
 
 
-# In the header of dense.cpp: 8-byte fields first, then 4-byte ones.
+# In the header of onednn.cpp: 8-byte fields first, then 4-byte ones.
 WIDE = ["magic", "version", "bytes", "payload", "in", "out", "kernel", "stride", "groups"]
 FIELDS = {name: (8 * index, np.int64) for index, name in enumerate(WIDE)}
 FIELDS |= {name: (72 + 4 * index, np.int32) for index, name in enumerate(["dtype", "type", "form", "description"])}
@@ -213,7 +223,7 @@ DESCRIPTION = 96
 
 
 def conv(packed, x, bias):
-    return dense.conv(paddle.to_tensor(x), packed, paddle.to_tensor(bias), None, 1, 1, 1, "none")
+    return onednn.conv(paddle.to_tensor(x), packed, paddle.to_tensor(bias), None, 1, 1, 1, "none")
 
 
 @pytest.mark.parametrize(
@@ -239,7 +249,7 @@ def conv(packed, x, bias):
 )
 def test_every_field_of_packed_weights_is_checked(field, value, message):
     x, weight, bias, _ = problem()
-    good = dense.pack(paddle.to_tensor(weight), 9, 6, 1, 1, False).numpy()
+    good = onednn.pack(paddle.to_tensor(weight), 9, 6, 1, 1, False).numpy()
     conv(paddle.to_tensor(good), x, bias)
     data = good.view(np.uint8).copy()
     offset, dtype = FIELDS[field]
@@ -252,7 +262,7 @@ def test_every_field_of_packed_weights_is_checked(field, value, message):
 
 def test_every_word_of_the_layout_of_packed_weights_is_checked():
     x, weight, bias, _ = problem()
-    good = dense.pack(paddle.to_tensor(weight), 9, 6, 1, 1, False).numpy().view(np.uint8)
+    good = onednn.pack(paddle.to_tensor(weight), 9, 6, 1, 1, False).numpy().view(np.uint8)
     offset, dtype = FIELDS["description"]
     length = good[offset : offset + 4].view(dtype)[0]
     assert length >= 64
@@ -265,8 +275,8 @@ def test_every_word_of_the_layout_of_packed_weights_is_checked():
 
 def test_bad_arguments():
     x, weight, bias, _ = problem()
-    packed = dense.pack(paddle.to_tensor(weight), 9, 6, 1, 1, False)
-    other = dense.pack(paddle.to_tensor(weight[:, :8].copy()), 9, 6, 1, 1, False)
+    packed = onednn.pack(paddle.to_tensor(weight), 9, 6, 1, 1, False)
+    other = onednn.pack(paddle.to_tensor(weight[:, :8].copy()), 9, 6, 1, 1, False)
     for wrong, message in (
         (other, "another layer"),
         (packed[:-16], "another size"),
@@ -277,17 +287,17 @@ def test_bad_arguments():
             conv(wrong, x, bias)
     with pytest.raises(ValueError, match="float32 or bfloat16"):
         conv(packed, x.astype("float64"), bias)
-    with pytest.raises(ValueError, match=r"X of a dense layer needs 4 dimensions, got \[9, 6, 16\]"):
+    with pytest.raises(ValueError, match=r"X of a channels-last layer needs 4 dimensions, got \[9, 6, 16\]"):
         conv(packed, x[0], bias)
-    with pytest.raises(ValueError, match="Bias of a dense layer must be float32"):
+    with pytest.raises(ValueError, match="Bias of a channels-last layer must be float32"):
         conv(packed, x, bias.astype("float64"))
     tensors = paddle.to_tensor(x), paddle.to_tensor(bias)
     with pytest.raises(ValueError, match=r"residual .* like its output \[2, 9, 6, 24\], got \[2, 9, 6, 16\]"):
-        dense.conv(tensors[0], packed, tensors[1], tensors[0], 1, 1, 1, "none")
-    with pytest.raises(ValueError, match="stride of a dense layer must be positive, got 0"):
-        dense.conv(tensors[0], packed, tensors[1], None, 1, 0, 1, "none")
+        onednn.conv(tensors[0], packed, tensors[1], tensors[0], 1, 1, 1, "none")
+    with pytest.raises(ValueError, match="stride of a channels-last layer must be positive, got 0"):
+        onednn.conv(tensors[0], packed, tensors[1], None, 1, 0, 1, "none")
     with pytest.raises(ValueError, match="unknown activation swish"):
-        dense.conv(tensors[0], packed, tensors[1], None, 1, 1, 1, "swish")
+        onednn.conv(tensors[0], packed, tensors[1], None, 1, 1, 1, "swish")
     for shape, arguments, message in (
         ([4, 4, 2, 2], [9, 6, 1, 1], "the kernel must be odd"),
         ([4, 4, 3, 5], [9, 6, 1, 1], r"must be square, got weight \[4, 4, 3, 5\]"),
@@ -295,10 +305,10 @@ def test_bad_arguments():
         ([4, 4, 3, 3], [9, 6, 1, 0], "groups must be positive"),
         ([4, 4, 3, 3], [9, 6, 1, 3], "groups must divide"),
         ([4, 4, 3, 3], [0, 6, 1, 1], "map must not be empty"),
-        ([4, 4, 3], [9, 6, 1, 1], r"Weight of a dense layer needs 4 dimensions, got \[4, 4, 3\]"),
+        ([4, 4, 3], [9, 6, 1, 1], r"Weight of a channels-last layer needs 4 dimensions, got \[4, 4, 3\]"),
     ):
         with pytest.raises(ValueError, match=message):
-            dense.pack(paddle.rand(shape), *arguments, False)
+            onednn.pack(paddle.rand(shape), *arguments, False)
 
 
 def test_an_empty_batch():
@@ -312,8 +322,8 @@ def test_a_layer_that_does_not_exist_has_no_implementation():
         ((4, 4, 3, 1, 1), (1, 0, 8), "the map must not be empty"),
         ((2**40, 2**40, 1, 1, 1), (1, 2**40, 2**40), "could not create"),  # oneDNN's own words
     ):
-        with pytest.raises(UserError, match=reason):
-            dense.implementation(layer, False, size)
+        with refused("ops.no-implementation", reason):
+            onednn.implementation(layer, False, size)
 
 
 @pytest.mark.parametrize(
@@ -328,7 +338,7 @@ def test_a_layer_that_does_not_exist_has_no_implementation():
     ],
 )
 def test_which_versions_of_onednn_fit(version, runtime, reason):
-    assert dense.mismatch(*version, runtime) == reason
+    assert onednn.mismatch(*version, runtime) == reason
 
 
 def in_a_program(build, **feed):
@@ -345,21 +355,34 @@ def in_a_program(build, **feed):
 
 def test_a_program_says_what_does_not_fit():
     x, weight, bias, _ = problem()
-    packed = dense.pack(paddle.to_tensor(weight), 9, 6, 1, 1, False).numpy()
+    packed = onednn.pack(paddle.to_tensor(weight), 9, 6, 1, 1, False).numpy()
 
     def layer(x, packed, bias, stride=1):
-        return dense.conv(x, packed, bias, None, 1, stride, 1, "relu")
+        return onednn.conv(x, packed, bias, None, 1, stride, 1, "relu")
 
     expected = reference(x, weight, bias, None, 1, 1, "relu").numpy()
     assert relative_difference(in_a_program(layer, x=x, packed=packed, bias=bias), expected) < 2e-6
-    with pytest.raises(ValueError, match=r"ppreplk: X of a dense layer needs 4 dimensions, got \[9, 6, 16\]"):
+    with pytest.raises(ValueError, match=r"ppreplk: X of a channels-last layer needs 4 dimensions, got \[9, 6, 16\]"):
         in_a_program(layer, x=x[0], packed=packed, bias=bias)
     with pytest.raises(ValueError, match="ppreplk: convolution: the weights were packed for another layer"):
         in_a_program(layer, x=x[..., :8].copy(), packed=packed, bias=bias)
-    with pytest.raises(ValueError, match="ppreplk: the stride of a dense layer must be positive, got 0"):
+    with pytest.raises(ValueError, match="ppreplk: the stride of a channels-last layer must be positive, got 0"):
         in_a_program(partial(layer, stride=0), x=x, packed=packed, bias=bias)
-    for build in (dense.pool, partial(dense.images, bfloat16=False)):
-        with pytest.raises(ValueError, match="ppreplk: X of a dense layer needs 4 dimensions"):
+    for build in (onednn.pool, partial(onednn.images, bfloat16=False)):
+        with pytest.raises(ValueError, match="ppreplk: X of a channels-last layer needs 4 dimensions"):
             in_a_program(build, x=x[0])
     with pytest.raises(ValueError, match="ppreplk: convolution: the kernel must be odd"):
-        in_a_program(lambda weight: dense.pack(weight, 9, 6, 1, 1, False), weight=np.zeros((4, 4, 2, 2), np.float32))
+        in_a_program(lambda weight: onednn.pack(weight, 9, 6, 1, 1, False), weight=np.zeros((4, 4, 2, 2), np.float32))
+
+
+def test_the_names_of_version_0_1_0():
+    """Programs exported by it contain them."""
+    x, weight, bias, residual = problem(residual=True)
+    x, weight, bias, residual = (paddle.to_tensor(value) for value in (x, weight, bias, residual))
+    packed = call("ppreplk_dense_pack", weight, 9, 6, 1, 1, False)
+    assert (packed == onednn.pack(weight, 9, 6, 1, 1, False)).all()
+    y = call("ppreplk_dense_conv", x, packed, bias, residual, 1, 1, 1, "gelu")
+    assert (y == onednn.conv(x, packed, bias, residual, 1, 1, 1, "gelu")).all()
+    assert (call("ppreplk_dense_pool", y) == onednn.pool(y)).all()
+    images = x.transpose([0, 3, 1, 2])
+    assert (call("ppreplk_dense_images", images, False) == onednn.images(images, False)).all()

@@ -1,20 +1,20 @@
-// The layers of an exported network as operators of Paddle: checks and conversions around dense.h.
+// The layers of a channels-last network as operators of Paddle: checks and conversions around channels_last.h.
 // All activations are NHWC, float32 or bfloat16.
 //
-//   ppreplk_dense_images   X (NCHW); bfloat16                                    -> Out
-//   ppreplk_dense_pack     Weight; height, width, stride, groups, bfloat16       -> Packed
-//   ppreplk_dense_conv     X, Packed, Bias, Residual?; kernel, stride, groups, activation -> Out
-//   ppreplk_dense_pool     X                                                     -> Out (N, C), float32
+//   ppreplk_channels_last_images   X (NCHW); bfloat16                                              -> Out
+//   ppreplk_channels_last_pack     Weight; height, width, stride, groups, bfloat16                 -> Packed
+//   ppreplk_channels_last_conv     X, Packed, Bias, Residual?; kernel, stride, groups, activation  -> Out
+//   ppreplk_channels_last_pool     X                                                               -> Out (N, C), float32
 //
-// Packing is an operator of its own so that an inference program, which has constant weights, packs
-// once when it is loaded. Packed weights are bytes in a float32 tensor: that is the type in which Paddle
-// passes constants on untouched, and its tensors are aligned to 64 bytes, at which packed weights are fastest.
+// Packing is an operator of its own: an inference program has constant weights, and packs them once when it is loaded.
+// Packed weights are bytes in a float32 tensor. Paddle passes constants of that type on unchanged, and aligns them to 64
+// bytes, which is fastest.
 
 #include <exception>
 #include <string>
 #include <vector>
 
-#include "dense.h"
+#include "channels_last.h"
 #include "errors.h"
 #include "paddle/phi/api/all.h"
 
@@ -26,36 +26,37 @@ using paddle::Tensor;
 using ppreplk::checked;
 using ppreplk::fail;
 using ppreplk::text_of;
-using ppreplk::dense::Activation;
-using ppreplk::dense::Dtype;
-using ppreplk::dense::Layer;
-using ppreplk::dense::Map;
-using ppreplk::dense::strided;
+using ppreplk::channels_last::Activation;
+using ppreplk::channels_last::Dtype;
+using ppreplk::channels_last::Layer;
+using ppreplk::channels_last::Map;
+using ppreplk::channels_last::strided;
 using Shape = std::vector<int64_t>;
 
 DataType data_type(Dtype dtype) { return dtype == Dtype::bfloat16 ? DataType::BFLOAT16 : DataType::FLOAT32; }
 
 Dtype dtype_of(const Tensor& x) {
   if (x.dtype() == DataType::BFLOAT16) return Dtype::bfloat16;
-  if (x.dtype() != DataType::FLOAT32) fail("a dense layer takes float32 or bfloat16");
+  if (x.dtype() != DataType::FLOAT32) fail("a channels-last layer takes float32 or bfloat16");
   return Dtype::float32;
 }
 
 void check_rank(const Tensor& x, size_t rank, const char* name) {
   if (x.shape().size() != rank) {
-    fail(std::string(name) + " of a dense layer needs " + std::to_string(rank) + " dimensions, got " +
+    fail(std::string(name) + " of a channels-last layer needs " + std::to_string(rank) + " dimensions, got " +
          text_of(x.shape()));
   }
 }
 
 void check_float32(const Tensor& x, const char* name) {
-  if (x.dtype() != DataType::FLOAT32) fail(std::string(name) + " of a dense layer must be float32");
+  if (x.dtype() != DataType::FLOAT32) fail(std::string(name) + " of a channels-last layer must be float32");
 }
 
 Activation activation_of(const std::string& name) {
   if (name == "none") return Activation::none;
   if (name == "relu") return Activation::relu;
   if (name == "gelu") return Activation::gelu;
+  if (name == "relu6") return Activation::relu6;
   fail("unknown activation " + name);
 }
 
@@ -65,7 +66,7 @@ std::vector<Tensor> images(const Tensor& x, bool bfloat16) {
   const Shape shape = x.shape();
   const Dtype dtype = bfloat16 ? Dtype::bfloat16 : Dtype::float32;
   Tensor out = paddle::empty({shape[0], shape[2], shape[3], shape[1]}, data_type(dtype), x.place());
-  ppreplk::dense::channels_last(x.data<float>(), {shape[0], shape[2], shape[3]}, shape[1], dtype, out.data());
+  ppreplk::channels_last::images(x.data<float>(), {shape[0], shape[2], shape[3]}, shape[1], dtype, out.data());
   return {out};
 }
 
@@ -73,7 +74,7 @@ std::vector<Tensor> pack(const Tensor& weight, int height, int width, int stride
   check_rank(weight, 4, "Weight");
   check_float32(weight, "Weight");
   const Shape shape = weight.shape();
-  if (shape[2] != shape[3]) fail("the kernel of a dense layer must be square, got weight " + text_of(shape));
+  if (shape[2] != shape[3]) fail("the kernel of a channels-last layer must be square, got weight " + text_of(shape));
   const Layer layer{shape[1] * groups, shape[0], shape[2], stride, groups,
                     bfloat16 ? Dtype::bfloat16 : Dtype::float32};
   Tensor packed;
@@ -81,7 +82,7 @@ std::vector<Tensor> pack(const Tensor& weight, int height, int width, int stride
     packed = paddle::empty({bytes / static_cast<int64_t>(sizeof(float))}, DataType::FLOAT32, weight.place());
     return packed.data<float>();
   };
-  checked([&] { ppreplk::dense::pack(layer, {1, height, width}, weight.data<float>(), allocate); });
+  checked([&] { ppreplk::channels_last::pack(layer, {1, height, width}, weight.data<float>(), allocate); });
   return {packed};
 }
 
@@ -92,19 +93,19 @@ std::vector<Tensor> conv(const Tensor& x, const Tensor& packed, const Tensor& bi
   check_rank(bias, 1, "Bias");
   check_float32(packed, "Packed");
   check_float32(bias, "Bias");
-  if (stride < 1) fail("the stride of a dense layer must be positive, got " + std::to_string(stride));
+  if (stride < 1) fail("the stride of a channels-last layer must be positive, got " + std::to_string(stride));
   const Shape shape = x.shape();
   const Layer layer{shape[3], bias.numel(), kernel, stride, groups, dtype_of(x)};
   const Map map{shape[0], shape[1], shape[2]};
   const Shape out_shape{map.batch, strided(map.height, stride), strided(map.width, stride), layer.out};
   if (residual && (residual->dtype() != x.dtype() || residual->shape() != out_shape)) {
-    fail("the residual of a dense layer must be like its output " + text_of(out_shape) + ", got " +
+    fail("the residual of a channels-last layer must be like its output " + text_of(out_shape) + ", got " +
          text_of(residual->shape()));
   }
   const Activation what = activation_of(activation);
   Tensor out = paddle::empty(out_shape, x.dtype(), x.place());
   checked([&] {
-    ppreplk::dense::run(layer, map, x.data(), packed.data<float>(),
+    ppreplk::channels_last::run(layer, map, x.data(), packed.data<float>(),
                         packed.numel() * static_cast<int64_t>(sizeof(float)), bias.data<float>(),
                         residual ? residual->data() : nullptr, what, out.data());
   });
@@ -115,12 +116,12 @@ std::vector<Tensor> pool(const Tensor& x) {
   check_rank(x, 4, "X");
   const Shape shape = x.shape();
   Tensor out = paddle::empty({shape[0], shape[3]}, DataType::FLOAT32, x.place());
-  ppreplk::dense::pool(x.data(), {shape[0], shape[1], shape[2]}, shape[3], dtype_of(x), out.data<float>());
+  ppreplk::channels_last::pool(x.data(), {shape[0], shape[1], shape[2]}, shape[3], dtype_of(x), out.data<float>());
   return {out};
 }
 
-// Shapes are checked where the kernels run: Paddle ends the process when one of these throws in a static
-// graph. What does not fit together is an output of unknown size.
+// The kernels check the shapes, since Paddle ends the process if one of the functions below throws in a static graph.
+// If the inputs do not fit together, these say that the output has unknown size.
 Shape unknown(size_t rank) { return Shape(rank, -1); }
 
 std::vector<Shape> images_shape(const Shape& x, bool) {
@@ -130,7 +131,7 @@ std::vector<Shape> images_shape(const Shape& x, bool) {
 std::vector<DataType> images_dtype(const DataType&, bool bfloat16) {
   return {bfloat16 ? DataType::BFLOAT16 : DataType::FLOAT32};
 }
-// The size of the packed weights is the processor's affair, and a program moves from one to another.
+// The size of packed weights depends on the processor, and a program may move to another one.
 std::vector<Shape> pack_shape(const Shape&, int, int, int, int, bool) { return {unknown(1)}; }
 std::vector<DataType> pack_dtype(const DataType&) { return {DataType::FLOAT32}; }
 std::vector<Shape> conv_shape(const Shape& x, const Shape&, const Shape& bias, const optional<Shape>&, int, int stride,
@@ -148,68 +149,75 @@ std::vector<Shape> pool_shape(const Shape& x) {
 }
 std::vector<DataType> pool_dtype(const DataType&) { return {DataType::FLOAT32}; }
 
+// Registers the operators under names with this prefix. PD_BUILD_OP does the same for one name.
+void register_operators(const std::string& prefix) {
+  using paddle::OpMetaInfoBuilder;
+  OpMetaInfoBuilder(prefix + "images", 0)
+      .Inputs({"X"})
+      .Outputs({"Out"})
+      .Attrs({"bfloat16: bool"})
+      .SetKernelFn(PD_KERNEL(images))
+      .SetInferShapeFn(PD_INFER_SHAPE(images_shape))
+      .SetInferDtypeFn(PD_INFER_DTYPE(images_dtype));
+  OpMetaInfoBuilder(prefix + "pack", 0)
+      .Inputs({"Weight"})
+      .Outputs({"Packed"})
+      .Attrs({"height: int", "width: int", "stride: int", "groups: int", "bfloat16: bool"})
+      .SetKernelFn(PD_KERNEL(pack))
+      .SetInferShapeFn(PD_INFER_SHAPE(pack_shape))
+      .SetInferDtypeFn(PD_INFER_DTYPE(pack_dtype));
+  OpMetaInfoBuilder(prefix + "conv", 0)
+      .Inputs({"X", "Packed", "Bias", paddle::Optional("Residual")})
+      .Outputs({"Out"})
+      .Attrs({"kernel: int", "stride: int", "groups: int", "activation: std::string"})
+      .SetKernelFn(PD_KERNEL(conv))
+      .SetInferShapeFn(PD_INFER_SHAPE(conv_shape))
+      .SetInferDtypeFn(PD_INFER_DTYPE(conv_dtype));
+  OpMetaInfoBuilder(prefix + "pool", 0)
+      .Inputs({"X"})
+      .Outputs({"Out"})
+      .SetKernelFn(PD_KERNEL(pool))
+      .SetInferShapeFn(PD_INFER_SHAPE(pool_shape))
+      .SetInferDtypeFn(PD_INFER_DTYPE(pool_dtype));
+}
+
+[[maybe_unused]] const bool registered = [] {
+  register_operators("ppreplk_channels_last_");
+  register_operators("ppreplk_dense_");  // their names in programs exported by version 0.1.0
+  return true;
+}();
+
 }  // namespace
 
-PD_BUILD_OP(ppreplk_dense_images)
-    .Inputs({"X"})
-    .Outputs({"Out"})
-    .Attrs({"bfloat16: bool"})
-    .SetKernelFn(PD_KERNEL(images))
-    .SetInferShapeFn(PD_INFER_SHAPE(images_shape))
-    .SetInferDtypeFn(PD_INFER_DTYPE(images_dtype));
-
-PD_BUILD_OP(ppreplk_dense_pack)
-    .Inputs({"Weight"})
-    .Outputs({"Packed"})
-    .Attrs({"height: int", "width: int", "stride: int", "groups: int", "bfloat16: bool"})
-    .SetKernelFn(PD_KERNEL(pack))
-    .SetInferShapeFn(PD_INFER_SHAPE(pack_shape))
-    .SetInferDtypeFn(PD_INFER_DTYPE(pack_dtype));
-
-PD_BUILD_OP(ppreplk_dense_conv)
-    .Inputs({"X", "Packed", "Bias", paddle::Optional("Residual")})
-    .Outputs({"Out"})
-    .Attrs({"kernel: int", "stride: int", "groups: int", "activation: std::string"})
-    .SetKernelFn(PD_KERNEL(conv))
-    .SetInferShapeFn(PD_INFER_SHAPE(conv_shape))
-    .SetInferDtypeFn(PD_INFER_DTYPE(conv_dtype));
-
-PD_BUILD_OP(ppreplk_dense_pool)
-    .Inputs({"X"})
-    .Outputs({"Out"})
-    .SetKernelFn(PD_KERNEL(pool))
-    .SetInferShapeFn(PD_INFER_SHAPE(pool_shape))
-    .SetInferDtypeFn(PD_INFER_DTYPE(pool_dtype));
-
 // For Python's ctypes.
-extern "C" bool ppreplk_dense_has_bfloat16() { return ppreplk::dense::has_bfloat16(); }
+extern "C" bool ppreplk_channels_last_has_bfloat16() { return ppreplk::channels_last::has_bfloat16(); }
 
 // Null if these versions fit together. Texts are good until the thread's next call.
-extern "C" const char* ppreplk_dense_mismatch_of(int major, int minor, unsigned runtime) {
+extern "C" const char* ppreplk_channels_last_mismatch_of(int major, int minor, unsigned runtime) {
   thread_local std::string text;
-  text = ppreplk::dense::mismatch(major, minor, runtime);
+  text = ppreplk::channels_last::mismatch(major, minor, runtime);
   return text.empty() ? nullptr : text.c_str();
 }
 
-extern "C" const char* ppreplk_dense_mismatch() {
+extern "C" const char* ppreplk_channels_last_mismatch() {
   thread_local std::string text;
-  text = ppreplk::dense::mismatch();
+  text = ppreplk::channels_last::mismatch();
   return text.empty() ? nullptr : text.c_str();
 }
 
-extern "C" void ppreplk_dense_choose_form(int choice) {
-  ppreplk::dense::choose_form(static_cast<ppreplk::dense::FormChoice>(choice));
+extern "C" void ppreplk_channels_last_choose_form(int choice) {
+  ppreplk::channels_last::choose_form(static_cast<ppreplk::channels_last::FormChoice>(choice));
 }
 
 // Whether there is one; the text says which, or why not.
-extern "C" bool ppreplk_dense_implementation(int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t groups,
+extern "C" bool ppreplk_channels_last_implementation(int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t groups,
                                              bool bfloat16, const int64_t* packed_for, const int64_t* map,
                                              int activation, bool residual, const char** result) {
   thread_local std::string text;
   bool found = true;
   const Layer layer{in, out, kernel, stride, groups, bfloat16 ? Dtype::bfloat16 : Dtype::float32};
   try {
-    text = ppreplk::dense::implementation(layer, {packed_for[0], packed_for[1], packed_for[2]},
+    text = ppreplk::channels_last::implementation(layer, {packed_for[0], packed_for[1], packed_for[2]},
                                           {map[0], map[1], map[2]}, static_cast<Activation>(activation), residual);
   } catch (const std::exception& error) {
     text = error.what();

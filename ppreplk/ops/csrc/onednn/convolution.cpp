@@ -1,0 +1,133 @@
+// Running convolutions: primitives, created once and kept, and what goes in and out of them.
+#include <omp.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <tuple>
+#include <unordered_map>
+#include <vector>
+
+#include "bfloat16.h"
+#include "channels_last.h"
+#include "packed_weights.h"
+#include "problem.h"
+#include "runtime.h"
+
+namespace ppreplk {
+namespace channels_last {
+namespace {
+
+struct Primitive {
+  explicit Primitive(const Planned& planned)
+      : type(planned.type),
+        source(planned.plan.query_md(dnnl::query::src_md)),
+        weights(weights_of(planned.plan)),
+        bias(planned.plan.query_md(dnnl::query::weights_md, 1)),
+        target(planned.plan.query_md(dnnl::query::dst_md)),
+        scratchpad(planned.plan.query_md(dnnl::query::scratchpad_md)),
+        primitive(planned.plan) {}
+
+  Type type;
+  memory::desc source, weights, bias, target, scratchpad;
+  dnnl::primitive primitive;
+};
+
+// One primitive for each problem, number of threads, and layout of the weights.
+class Cache {
+ public:
+  std::shared_ptr<const Primitive> find(const Problem& problem, const Packed& packed) {
+    const Key key{problem.key(), omp_get_max_threads(), packed.description};
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      const auto found = primitives_.find(key);
+      if (found != primitives_.end()) return found->second;
+    }
+    // Code is generated without the lock, so that other threads do not wait for it.
+    const auto created = std::make_shared<const Primitive>(plan_for(problem, packed.desc));
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (primitives_.size() >= kMaxPrimitives) primitives_.clear();
+    return primitives_.emplace(key, created).first->second;
+  }
+
+ private:
+  using Key = std::tuple<decltype(Problem().key()), int, std::vector<uint8_t>>;
+
+  static constexpr size_t kMaxPrimitives = 4096;
+  std::mutex mutex_;
+  std::map<Key, std::shared_ptr<const Primitive>> primitives_;
+};
+
+Cache& cache() {
+  static Cache cache;
+  return cache;
+}
+
+void execute(const Problem& problem, const Primitive& primitive, const void* x, const void* weights, const float* bias,
+             const void* residual, void* y) {
+  const int64_t scratchpad_bytes = std::max<int64_t>(static_cast<int64_t>(primitive.scratchpad.get_size()), kLine);
+  std::unordered_map<int, memory> arguments{
+      {DNNL_ARG_SRC, at(primitive.source, x)},
+      {DNNL_ARG_WEIGHTS, at(primitive.weights, weights)},
+      {DNNL_ARG_BIAS, at(primitive.bias, bias)},
+      {DNNL_ARG_DST, at(primitive.target, y)},
+      {DNNL_ARG_SCRATCHPAD, at(primitive.scratchpad, thread_memory(kScratchpad, scratchpad_bytes))},
+  };
+  if (problem.residual) {
+    arguments.emplace(DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, at(primitive.target, residual));
+  }
+  primitive.primitive.execute(stream(), arguments);
+  stream().wait();
+}
+
+const void* widened(const void* data, int64_t count, Purpose purpose) {
+  const auto* in = static_cast<const uint16_t*>(data);
+  auto* out = static_cast<float*>(thread_memory(purpose, count * int64_t{sizeof(float)}));
+#pragma omp parallel for
+  for (int64_t i = 0; i < count; ++i) out[i] = widen(in[i]);
+  return out;
+}
+
+}  // namespace
+
+void run(const Layer& layer, const Map& map, const void* x, const void* packed, int64_t packed_bytes, const float* bias,
+         const void* residual, Activation activation, void* y) {
+  check(layer, map);
+  const Packed from(layer, packed, packed_bytes);
+  if (map.batch == 0) return;
+  const Problem problem{layer, map, from.header.type, from.header.form, activation, residual != nullptr};
+  const std::shared_ptr<const Primitive> primitive = cache().find(problem, from);
+  const void* weights = from.weights;
+  if (primitive->weights != from.desc) {
+    void* repacked = thread_memory(kWeights, static_cast<int64_t>(primitive->weights.get_size()));
+    reorder(from.desc, weights, primitive->weights, repacked);
+    weights = repacked;
+  }
+  if (layer.dtype == Dtype::bfloat16 && primitive->type == Type::f32) {
+    x = widened(x, problem.inputs(), kInput);
+    if (residual) residual = widened(residual, problem.outputs(), kResidual);
+    auto* sums = static_cast<float*>(thread_memory(kOutput, problem.outputs() * int64_t{sizeof(float)}));
+    execute(problem, *primitive, x, weights, bias, residual, sums);
+    auto* out = static_cast<uint16_t*>(y);
+#pragma omp parallel for
+    for (int64_t i = 0; i < problem.outputs(); ++i) out[i] = narrow(sums[i]);
+  } else {
+    execute(problem, *primitive, x, weights, bias, residual, y);
+  }
+}
+
+std::string implementation(const Layer& layer, const Map& packed_for, const Map& map, Activation activation,
+                           bool residual) {
+  check(layer, packed_for);
+  check(layer, map);
+  const Packing packing(layer, packed_for);
+  const Problem problem{layer, map, packing.header.type, packing.header.form, activation, residual};
+  const Planned planned = plan_for(problem, packing.desc);
+  std::string text = problem.form == Form::matmul ? "matmul " : "convolution ";
+  text += implementation_of(planned.plan) + (planned.type == Type::bf16 ? " bf16" : " f32");
+  return text + (weights_of(planned.plan) == packing.desc ? "" : " repacked");
+}
+
+}  // namespace channels_last
+}  // namespace ppreplk
