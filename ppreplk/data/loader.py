@@ -12,12 +12,11 @@ import numpy as np
 import paddle
 from paddle.io import BatchSampler, DataLoader, DistributedBatchSampler
 
-from ..config import DatasetConfig, Op, SplitConfig, construct, find_op
+from ..config import SplitConfig
 from ..utils.device import processes, rank
 from ..utils.errors import UserError
-from .datasets import DATASETS, UNSERVED_DATASETS, ImageDataset
+from .datasets import ImageDataset
 from .mixing import BatchTransform, build_batch_transforms
-from .transforms import NORMALIZED, build_transforms
 
 logger = logging.getLogger(__name__)
 
@@ -210,18 +209,6 @@ def _shared_memory_suffices(dataset: ImageDataset, batch_size: int, num_workers:
         *(available / 2**20, num_workers, needed / 2**20, SHARED_MEMORY),
     )
     return False
-
-
-def build_dataset(config: DatasetConfig, class_num: int, seed: int) -> ImageDataset:
-    """The images of ``DataLoader.*.dataset``; needs no device.
-
-    Raises:
-        UserError: unknown dataset, and see the datasets and the transforms.
-    """
-    op = Op(config.name, config.arguments, config.where)
-    factory = find_op(op, DATASETS, UNSERVED_DATASETS, "dataset")
-    transforms = build_transforms(config.transform_ops, NORMALIZED)
-    return construct(factory, op.arguments, op.where, transforms=transforms, class_num=class_num, seed=seed)
 
 
 def build_loader(config: SplitConfig, dataset: ImageDataset, class_num: int) -> Loader:

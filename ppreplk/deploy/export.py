@@ -19,10 +19,7 @@ from paddle import nn
 
 from ..checkpoints.pretrained import build_trained_network
 from ..config import Config, Ops
-from ..data import build_dataset, build_transforms
-from ..data.datasets import load_image
-from ..data.digits import prepare_dataset
-from ..data.transforms import IMAGE, NORMALIZED_CHW
+from ..data import IMAGE, NORMALIZED_CHW, build_dataset, build_transforms, load_image, prepare_dataset
 from ..utils.atomic import creating, replace_files
 from ..utils.device import set_up_device
 from ..utils.errors import UserError

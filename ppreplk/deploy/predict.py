@@ -19,10 +19,7 @@ from ..checkpoints import load_checkpoint, load_weights
 from ..checkpoints.preprocessing import published_preprocessing
 from ..checkpoints.pretrained import build_trained_network
 from ..config import Config, PostProcessConfig, construct, read_ops, read_yaml
-from ..data import Pipeline, build_transforms
-from ..data.datasets import find_images, load_image
-from ..data.digits import prepare_dataset
-from ..data.transforms import NORMALIZED_CHW
+from ..data import NORMALIZED_CHW, Pipeline, build_transforms, find_images, load_image, prepare_dataset
 from ..models.replknet.recognition import infer as infer_architecture
 from ..utils.atomic import replacing
 from ..utils.device import set_up_device

@@ -13,27 +13,16 @@ from sklearn.datasets import load_sample_image
 
 from ppreplk.config.checking import SplitConfig, construct, load_config, read_ops
 from ppreplk.data import ImageFolderDataset, ImageNetDataset, Pipeline, build_dataset, build_loader, build_transforms
-from ppreplk.data.datasets import find_images
+from ppreplk.data.augmentation import ColorJitter, RandFlipImage, RandomErasing
+from ppreplk.data.decoding import DecodeImage
 from ppreplk.data.digits import prepare_dataset, prepare_digits
+from ppreplk.data.images import IMAGE, IMAGE_CHW, NORMALIZED, as_array, as_pillow
+from ppreplk.data.listing import find_images
 from ppreplk.data.loader import Loader
 from ppreplk.data.mixing import CutmixOperator, MixupCutmixHybrid, MixupOperator, OpSampler
+from ppreplk.data.normalization import NormalizeImage
 from ppreplk.data.randaugment import MAX_LEVEL, Draw, RandAugment, operators
-from ppreplk.data.transforms import (
-    IMAGE,
-    IMAGE_CHW,
-    NORMALIZED,
-    ColorJitter,
-    CropImage,
-    DecodeImage,
-    NormalizeImage,
-    RandCropImage,
-    RandFlipImage,
-    RandomErasing,
-    RandomResizedCrop,
-    ResizeImage,
-    as_array,
-    as_pillow,
-)
+from ppreplk.data.resizing import CropImage, RandCropImage, RandomResizedCrop, ResizeImage
 from ppreplk.utils.errors import UserError
 
 RNG = np.random.default_rng
