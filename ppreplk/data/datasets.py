@@ -20,9 +20,9 @@ class ImageDataset(Dataset):
 
     Args:
         samples: the images.
-        source: where they were named, for messages.
+        source: the list file or folder that names them, for messages.
         transforms: from encoded bytes to (H, W, 3) float32.
-        seed: of the random transforms; an image's draws depend on the seed, the epoch and its index alone.
+        seed: of the random transforms. What is drawn for an image depends on the seed, the epoch and its index alone.
     """
 
     def __init__(self, samples: list[Sample], source: str, transforms: Pipeline, seed: int):
@@ -34,7 +34,7 @@ class ImageDataset(Dataset):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Epoch the next draws belong to."""
+        """Choose the random draws of an epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -44,32 +44,30 @@ class ImageDataset(Dataset):
         """(3, H, W) float32, label, index.
 
         Raises:
-            UserError: the image cannot be read; names it and where it was named.
+            UserError: the image cannot be read. The message names it and the place that lists it.
         """
         sample = self.samples[index]
         rng = np.random.default_rng([self.seed, self.epoch, index])
         try:
             image = load_image(sample.path, self.transforms, rng)
         except UserError as error:
-            raise UserError(f"{sample.origin}: {error}") from error
+            raise error.at(sample.origin) from error
         return np.ascontiguousarray(image.transpose(2, 0, 1)), sample.label, index
 
 
 class ImageNetDataset(ImageDataset):
     """Images named in a list file, one ``path label`` per line, paths relative to ``image_root``.
 
-    Reading a list checks every line and that every image exists, before training starts.
+    The whole list is checked at once, and so is that every image exists.
 
     Args:
         image_root: folder of the images.
         cls_label_path: the list file.
         transforms, seed: see :class:`ImageDataset`.
-        class_num: labels must be in [0, class_num).
-        delimiter: between path and label; a space unless given.
-        relabel: number the labels that occur from 0, in ascending order.
+        class_num, delimiter, relabel: see :func:`~ppreplk.data.listing.read_list`.
 
     Raises:
-        UserError: missing files or folders, or a line that is not right, by number.
+        UserError: a missing file or folder, or a line that is wrong, by its number.
     """
 
     def __init__(
@@ -87,9 +85,9 @@ class ImageNetDataset(ImageDataset):
 
 
 class ImageFolderDataset(ImageDataset):
-    """Images in one folder per class: ``image_root/CLASS/...``; classes are numbered in the order of their names.
+    """Images in one folder per class, ``image_root/CLASS/...``. Classes are numbered in the order of their names.
 
-    Not a dataset of PaddleClas's.
+    PaddleClas has no such dataset.
 
     Args:
         image_root: folder of the class folders.
@@ -108,16 +106,18 @@ def load_image(path: str, transforms: Pipeline, rng: np.random.Generator) -> Any
     """Read a file and transform it.
 
     Raises:
-        UserError: unreadable file, or not an image; names the file.
+        UserError: the file cannot be read, or is not an image. The message names it.
     """
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise UserError(
+            f"cannot be read ({error.strerror or error})", code="data.unreadable-image", where=path
+        ) from error
     try:
         return transforms(data, rng)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise error.at(path) from error
 
 
 DATASETS = {"ImageNetDataset": ImageNetDataset, "ImageFolderDataset": ImageFolderDataset}
@@ -131,10 +131,10 @@ UNSERVED_DATASETS = dict.fromkeys(
 
 
 def build_dataset(config: DatasetConfig, class_num: int, seed: int) -> ImageDataset:
-    """The images of ``DataLoader.*.dataset``; needs no device.
+    """The dataset of ``DataLoader.*.dataset``. It needs no device.
 
     Raises:
-        UserError: unknown dataset, and see the datasets and the transforms.
+        UserError: an unknown dataset, and see the datasets and the transforms.
     """
     op = Op(config.name, config.arguments, config.where)
     factory = find_op(op, DATASETS, UNSERVED_DATASETS, "dataset")

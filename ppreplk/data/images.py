@@ -18,39 +18,44 @@ NORMALIZED = "a normalized image"  # (H, W, 3) float32
 IMAGE_CHW = "a channel-first image"  # (3, H, W) uint8
 NORMALIZED_CHW = "a normalized channel-first image"  # (3, H, W) float32
 
-Picture = Union[np.ndarray, Image.Image]
+ImageLike = Union[np.ndarray, Image.Image]
 Backend = Literal["cv2", "pil"]
 
 
-def as_pillow(image: Picture) -> Image.Image:
-    """(H, W, 3) uint8, or a Pillow image, as a Pillow image."""
+def as_pillow(image: ImageLike) -> Image.Image:
+    """An (H, W, 3) uint8 array as a Pillow image. A Pillow image is returned as it is."""
     return image if isinstance(image, Image.Image) else Image.fromarray(np.ascontiguousarray(image))
 
 
-def as_array(image: Picture) -> np.ndarray:
-    """A Pillow image, or an array, as an array."""
+def as_array(image: ImageLike) -> np.ndarray:
+    """A Pillow image as an (H, W, 3) uint8 array. An array is returned as it is."""
     return np.asarray(image)
 
 
-def size_of(image: Picture) -> tuple[int, int]:
+def size_of(image: ImageLike) -> tuple[int, int]:
     """Width and height."""
     return image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])
 
 
-def crop(image: Picture, left: int, top: int, width: int, height: int) -> Picture:
-    """The part of an image, in its own form."""
+def crop(image: ImageLike, left: int, top: int, width: int, height: int) -> ImageLike:
+    """A part of an image, in the form of the image."""
     if isinstance(image, Image.Image):
         return image.crop((left, top, left + width, top + height))
     return image[top : top + height, left : left + width]
 
 
 def import_cv2() -> ModuleType:
-    """OpenCV, which paddleclas brings along; only ``backend: cv2`` needs it."""
+    """OpenCV. Only ``backend: cv2`` needs it.
+
+    Raises:
+        UserError: it is not installed.
+    """
     try:
         import cv2
     except ImportError as error:
         raise UserError(
-            f"backend cv2 needs OpenCV ({error}); use backend: pil, or run: pip install opencv-python-headless"
+            f"backend cv2 needs OpenCV ({error}); use backend: pil, or run: pip install opencv-python-headless",
+            code="data.missing-package",
         ) from error
     cv2.setNumThreads(0)  # the loader's processes are the parallelism
     return cv2

@@ -9,11 +9,18 @@ from typing import Literal, Optional
 import numpy as np
 
 from ..utils.errors import UserError
-from .images import IMAGE, IMAGE_CHW, NORMALIZED, NORMALIZED_CHW, Picture, as_array
+from .images import IMAGE, IMAGE_CHW, NORMALIZED, NORMALIZED_CHW, ImageLike, as_array
 
 
 class NormalizeImage:
-    """``(image * scale - mean) / std`` per channel, to float32. ``order`` is ``chw``, or ``hwc`` or empty."""
+    """``(image * scale - mean) / std`` per channel, in float32.
+
+    Args:
+        scale: 1 / 255 unless given.
+        mean, std: three numbers each; those of ImageNet unless given.
+        order: ``chw`` for a channel-first image; ``hwc`` or empty for an (H, W, 3) image.
+        output_fp16, channel_num: PaddleClas's arguments; other values are refused.
+    """
 
     def __init__(
         self,
@@ -28,14 +35,17 @@ class NormalizeImage:
         self.channel_first = order == "chw"
         mean, std = mean or (0.485, 0.456, 0.406), std or (0.229, 0.224, 0.225)
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise UserError(f"mean and std need three numbers each, std positive, got {list(mean)} and {list(std)}")
-        std = np.asarray(std, np.float64).reshape(3, 1, 1)
-        self.factor = ((1 / 255 if scale is None else scale) / std).astype(np.float32)
-        self.offset = (np.asarray(mean, np.float64).reshape(3, 1, 1) / std).astype(np.float32)
+            raise UserError(
+                f"mean and std need three numbers each, std positive, got {list(mean)} and {list(std)}",
+                code="data.bad-argument",
+            )
+        divisor = np.asarray(std, np.float64).reshape(3, 1, 1)
+        self.factor = ((1 / 255 if scale is None else scale) / divisor).astype(np.float32)
+        self.offset = (np.asarray(mean, np.float64).reshape(3, 1, 1) / divisor).astype(np.float32)
 
-    def __call__(self, image: Picture, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, image: ImageLike, rng: np.random.Generator) -> np.ndarray:
         planes = as_array(image) if self.channel_first else as_array(image).transpose(2, 0, 1)
-        # channel-first in memory in either case: faster here, and what the network takes in the end
+        # channel-first in memory in either case: faster here, and the network takes it so in the end
         planes = np.multiply(planes, self.factor, order="C")
         planes -= self.offset
         return planes if self.channel_first else planes.transpose(1, 2, 0)
@@ -46,5 +56,5 @@ class ToCHWImage:
 
     kinds = {IMAGE: IMAGE_CHW, NORMALIZED: NORMALIZED_CHW}
 
-    def __call__(self, image: Picture, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, image: ImageLike, rng: np.random.Generator) -> np.ndarray:
         return as_array(image).transpose(2, 0, 1)

@@ -6,15 +6,14 @@ Type hints here are evaluated at run time, so they keep to what Python 3.9 can e
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Callable, Optional, Union
+from typing import Callable, Optional
 
 import numpy as np
 from PIL import Image
 
 from ..utils.errors import UserError
-from .images import IMAGE, NORMALIZED, Backend, Picture, as_array, as_pillow, crop, import_cv2, size_of
-
-Size = Union[int, Sequence[int]]
+from .argument_checks import Size, check_range, check_size
+from .images import IMAGE, NORMALIZED, Backend, ImageLike, as_array, as_pillow, crop, import_cv2, size_of
 
 PIL_FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -31,24 +30,29 @@ CV2_FILTERS = {
     "bicubic": "INTER_CUBIC",
     "lanczos": "INTER_LANCZOS4",
 }
+CROP_ATTEMPTS = 10
 
 
-def _pair(size: Size, order: str) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or min(pair) < 1:
-        raise UserError(f"size must be one positive number or {order}, got {size}")
-    return pair
+def log_uniform(rng: np.random.Generator, interval: tuple[float, float]) -> float:
+    """A number whose logarithm is uniform between those of the ends of ``interval``."""
+    return math.exp(rng.uniform(math.log(interval[0]), math.log(interval[1])))
 
 
-def _resizer(interpolation: Optional[str], backend: str) -> Callable[..., Picture]:
-    """A function (image, width, height) -> image. Pillow antialiases when it shrinks, OpenCV does not.
+def make_resizer(interpolation: Optional[str], backend: str) -> Callable[..., ImageLike]:
+    """A function (image, width, height) -> image. Pillow antialiases when it shrinks an image, OpenCV does not.
 
     Pillow's takes a fourth argument, the part to resize: left, top, right, bottom in fractions of pixels.
+
+    Raises:
+        UserError: no such interpolation.
     """
     filters = PIL_FILTERS if backend == "pil" else CV2_FILTERS
     name = interpolation or "bilinear"
     if name not in filters:
-        raise UserError(f"interpolation must be one of {', '.join(filters)} with backend {backend}, got {name!r}")
+        raise UserError(
+            f"interpolation must be one of {', '.join(filters)} with backend {backend}, got {name!r}",
+            code="data.bad-argument",
+        )
     if backend == "pil":
         resample = PIL_FILTERS[name]
         return lambda image, width, height, box=None: as_pillow(image).resize((width, height), resample, box)
@@ -58,7 +62,7 @@ def _resizer(interpolation: Optional[str], backend: str) -> Callable[..., Pictur
 
 
 class ResizeImage:
-    """Resize to ``size`` (number or [width, height]), or the shorter side to ``resize_short``."""
+    """Resize to ``size`` (a number or [width, height]), or the shorter side to ``resize_short``."""
 
     kinds = {IMAGE: IMAGE}
 
@@ -70,39 +74,43 @@ class ResizeImage:
         backend: Backend = "cv2",
     ):
         if resize_short is None and size is None:
-            raise UserError("give size or resize_short")
+            raise UserError("give size or resize_short", code="data.bad-argument")
         if resize_short is not None and resize_short < 1:
-            raise UserError(f"resize_short must be positive, got {resize_short}")
+            raise UserError(f"resize_short must be positive, got {resize_short}", code="data.bad-argument")
         self.resize_short = resize_short
-        self.size = None if size is None else _pair(size, "[width, height]")
-        self.resize = _resizer(interpolation, backend)
+        self.size = None if size is None else check_size(size, "[width, height]")
+        self.resize = make_resizer(interpolation, backend)
 
-    def __call__(self, image: Picture, rng: np.random.Generator) -> Picture:
-        if self.resize_short is None:
-            return self.resize(image, *self.size)
+    def __call__(self, image: ImageLike, rng: np.random.Generator) -> ImageLike:
         width, height = size_of(image)
-        scale = self.resize_short / min(width, height)
-        return self.resize(image, max(1, round(width * scale)), max(1, round(height * scale)))
+        if self.resize_short is not None:
+            scale = self.resize_short / min(width, height)
+            return self.resize(image, max(1, round(width * scale)), max(1, round(height * scale)))
+        assert self.size is not None
+        return self.resize(image, *self.size)
 
 
 class CropImage:
-    """The central ``size`` (number or [width, height]) of the image."""
+    """The central part of the image, of ``size`` (a number or [width, height])."""
 
     kinds = {IMAGE: IMAGE, NORMALIZED: NORMALIZED}
 
     def __init__(self, size: Size):
-        self.size = _pair(size, "[width, height]")
+        self.size = check_size(size, "[width, height]")
 
-    def __call__(self, image: Picture, rng: np.random.Generator) -> Picture:
+    def __call__(self, image: ImageLike, rng: np.random.Generator) -> ImageLike:
         width, height = size_of(image)
         left, top = (width - self.size[0]) // 2, (height - self.size[1]) // 2
         if left < 0 or top < 0:
-            raise UserError(f"CropImage {self.size[0]}x{self.size[1]} is larger than the image, {width}x{height}")
+            raise UserError(
+                f"CropImage {self.size[0]}x{self.size[1]} is larger than the image, {width}x{height}",
+                code="data.crop-too-large",
+            )
         return crop(image, left, top, *self.size)
 
 
 class RandomCrop(ABC):
-    """A random part of the image, resized to ``size``: what the two variants below share.
+    """A random part of the image, resized to ``size``. The base of the two variants below.
 
     Args:
         size: width and height of the result.
@@ -114,21 +122,27 @@ class RandomCrop(ABC):
     def __init__(self, size: tuple[int, int], interpolation: Optional[str], backend: str):
         self.size = size
         self.backend = backend
-        self.resize = _resizer(interpolation, backend)
+        self.resize = make_resizer(interpolation, backend)
 
     @abstractmethod
     def box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-        """left, top, width and height of the part to keep of a ``width`` x ``height`` image."""
+        """Left, top, width and height of the part to keep of a ``width`` x ``height`` image."""
 
-    def __call__(self, image: Picture, rng: np.random.Generator) -> Picture:
+    def __call__(self, image: ImageLike, rng: np.random.Generator) -> ImageLike:
         return self.resize(crop(image, *self.box(*size_of(image), rng)), *self.size)
 
 
 class RandCropImage(RandomCrop):
-    """A random part of the image, resized to ``size``: PaddleClas's variant, which bounds the area.
+    """A random part of the image, resized to ``size`` ([width, height]): PaddleClas's variant.
 
-    ``scale`` is the range of the relative area, ``ratio`` of width / height, drawn uniformly or, with
-    ``use_log_aspect``, log-uniformly.
+    The relative area is limited so that a box of the drawn ratio fits into the image.
+
+    Args:
+        size: a number or [width, height].
+        scale: range of the relative area.
+        ratio: range of width / height.
+        interpolation, backend: of the resizing.
+        use_log_aspect: draw the ratio log-uniformly instead of uniformly.
     """
 
     def __init__(
@@ -140,9 +154,9 @@ class RandCropImage(RandomCrop):
         use_log_aspect: bool = False,
         backend: Backend = "cv2",
     ):
-        super().__init__(_pair(size, "[width, height]"), interpolation, backend)
-        self.scale = _interval(scale or (0.08, 1.0), "scale")
-        self.ratio = _interval(ratio or (3 / 4, 4 / 3), "ratio")
+        super().__init__(check_size(size, "[width, height]"), interpolation, backend)
+        self.scale = check_range(scale or (0.08, 1.0), "scale")
+        self.ratio = check_range(ratio or (3 / 4, 4 / 3), "ratio")
         self.use_log_aspect = use_log_aspect
 
     def box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
@@ -157,8 +171,14 @@ class RandCropImage(RandomCrop):
 class RandomResizedCrop(RandomCrop):
     """A random part of the image, resized to ``size`` ([height, width]): the variant of torchvision and timm.
 
-    Ten tries at a box of relative area in ``scale`` and width / height in ``ratio``, drawn log-uniformly;
-    then the largest central box whose ratio is allowed. Resized with Pillow.
+    Up to ten boxes are drawn until one fits into the image. If none does, the largest central box of an allowed ratio
+    is used. Resizing is Pillow's.
+
+    Args:
+        size: a number or [height, width].
+        scale: range of the relative area, drawn uniformly.
+        ratio: range of width / height, drawn log-uniformly.
+        interpolation: of the resizing.
     """
 
     def __init__(
@@ -168,13 +188,13 @@ class RandomResizedCrop(RandomCrop):
         ratio: Sequence[float] = (3 / 4, 4 / 3),
         interpolation: str = "bilinear",
     ):
-        height, width = _pair(size, "[height, width]")
+        height, width = check_size(size, "[height, width]")
         super().__init__((width, height), interpolation, "pil")
-        self.scale = _interval(scale, "scale")
-        self.ratio = _interval(ratio, "ratio")
+        self.scale = check_range(scale, "scale")
+        self.ratio = check_range(ratio, "ratio")
 
     def box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-        for _ in range(10):
+        for _ in range(CROP_ATTEMPTS):
             area = width * height * rng.uniform(*self.scale)
             aspect = log_uniform(rng, self.ratio)
             w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
@@ -186,13 +206,3 @@ class RandomResizedCrop(RandomCrop):
         elif width / height > self.ratio[1]:
             w = round(height * self.ratio[1])
         return (width - w) // 2, (height - h) // 2, w, h
-
-
-def _interval(values: Sequence[float], name: str) -> tuple[float, float]:
-    if len(values) != 2 or not 0 < values[0] <= values[1]:
-        raise UserError(f"{name} must be two positive numbers in order, got {list(values)}")
-    return values[0], values[1]
-
-
-def log_uniform(rng: np.random.Generator, interval: tuple[float, float]) -> float:
-    return math.exp(rng.uniform(math.log(interval[0]), math.log(interval[1])))

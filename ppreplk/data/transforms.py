@@ -22,7 +22,9 @@ from .resizing import CropImage, RandCropImage, RandomResizedCrop, ResizeImage
 class Transform(Protocol):
     """One step of a pipeline."""
 
-    kinds: Mapping[str, str]  # {kind of image that goes in: kind that comes out}
+    @property
+    def kinds(self) -> Mapping[str, str]:
+        """{kind of image that it takes: kind that it makes of it}."""
 
     def __call__(self, image: Any, rng: np.random.Generator, /) -> Any: ...
 
@@ -75,22 +77,29 @@ def build_transforms(ops: Ops, result: str, start: str = ENCODED) -> Pipeline:
 
     Args:
         ops: the transforms.
-        result: the kind of image that must come out, such as :data:`NORMALIZED`.
-        start: the kind that goes in.
+        result: the kind of image that must come out, such as :data:`~ppreplk.data.NORMALIZED`.
+        start: the kind of image that goes in.
 
     Raises:
         UserError: unknown transforms or arguments, or transforms that do not fit one another.
     """
-    transforms, kind = [], start
+    transforms: list[Any] = []
+    kind = start
     for op in ops:
         transform = construct(find_op(op, TRANSFORMS, UNSERVED_TRANSFORMS, "transform"), op.arguments, op.where)
         if kind not in transform.kinds:
-            raise UserError(f"{op.where}: takes {' or '.join(transform.kinds)}, but here it gets {kind}; {ORDER}")
+            raise UserError(
+                f"takes {' or '.join(transform.kinds)}, but here it gets {kind}; {ORDER}",
+                code="data.transform-order",
+                where=op.where,
+            )
         kind = transform.kinds[kind]
         transforms.append(transform)
     if len(transforms) > 1 and DecodeRandomCrop.serves(*transforms[:2]):
         transforms[:2] = [DecodeRandomCrop(*transforms[:2])]
     if kind != result:
         where = ops[-1].where if ops else "the list of transforms"
-        raise UserError(f"{where}: leaves {kind}, but {result} is needed at the end; {ORDER}")
+        raise UserError(
+            f"leaves {kind}, but {result} is needed at the end; {ORDER}", code="data.transform-order", where=where
+        )
     return Pipeline(transforms)
