@@ -13,9 +13,7 @@ from paddle import nn
 
 from ..checkpoints import load_checkpoint, load_weights
 from ..config import ArchConfig, read_ops
-from ..data import Pipeline, build_transforms
-from ..data.datasets import find_images, load_image
-from ..data.transforms import NORMALIZED_CHW
+from ..data import NORMALIZED_CHW, Pipeline, build_transforms, find_images, load_image
 from ..models import architecture_of
 from ..models.arch import build_network
 from ..nn import fold

@@ -13,8 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..config import Config, SplitConfig
-from ..data import ImageDataset, build_dataset
-from ..data.digits import prepare_dataset
+from ..data import ImageDataset, build_dataset, prepare_dataset
 from ..utils.errors import UserError
 from ..utils.tables import Table
 from .timing import take_turns

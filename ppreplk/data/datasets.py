@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import re
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 import numpy as np
 from paddle.io import Dataset
 
+from ..config import DatasetConfig, Op, construct, find_op
 from ..utils.errors import UserError
-from .transforms import Pipeline
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
-
-
-class Sample(NamedTuple):
-    """One labelled image; ``origin`` says where it was named."""
-
-    path: str
-    label: int
-    origin: str
+from .images import NORMALIZED
+from .listing import Sample, read_folders, read_list
+from .transforms import Pipeline, build_transforms
 
 
 class ImageDataset(Dataset):
@@ -29,9 +20,9 @@ class ImageDataset(Dataset):
 
     Args:
         samples: the images.
-        source: where they were named, for messages.
+        source: the list file or folder that names them, for messages.
         transforms: from encoded bytes to (H, W, 3) float32.
-        seed: of the random transforms; an image's draws depend on the seed, the epoch and its index alone.
+        seed: of the random transforms. What is drawn for an image depends on the seed, the epoch and its index alone.
     """
 
     def __init__(self, samples: list[Sample], source: str, transforms: Pipeline, seed: int):
@@ -43,7 +34,7 @@ class ImageDataset(Dataset):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Epoch the next draws belong to."""
+        """Choose the random draws of an epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -53,32 +44,30 @@ class ImageDataset(Dataset):
         """(3, H, W) float32, label, index.
 
         Raises:
-            UserError: the image cannot be read; names it and where it was named.
+            UserError: the image cannot be read. The message names it and the place that lists it.
         """
         sample = self.samples[index]
         rng = np.random.default_rng([self.seed, self.epoch, index])
         try:
             image = load_image(sample.path, self.transforms, rng)
         except UserError as error:
-            raise UserError(f"{sample.origin}: {error}") from error
+            raise error.at(sample.origin) from error
         return np.ascontiguousarray(image.transpose(2, 0, 1)), sample.label, index
 
 
 class ImageNetDataset(ImageDataset):
     """Images named in a list file, one ``path label`` per line, paths relative to ``image_root``.
 
-    Reading a list checks every line and that every image exists, before training starts.
+    The whole list is checked at once, and so is that every image exists.
 
     Args:
         image_root: folder of the images.
         cls_label_path: the list file.
         transforms, seed: see :class:`ImageDataset`.
-        class_num: labels must be in [0, class_num).
-        delimiter: between path and label; a space unless given.
-        relabel: number the labels that occur from 0, in ascending order.
+        class_num, delimiter, relabel: see :func:`~ppreplk.data.listing.read_list`.
 
     Raises:
-        UserError: missing files or folders, or a line that is not right, by number.
+        UserError: a missing file or folder, or a line that is wrong, by its number.
     """
 
     def __init__(
@@ -96,9 +85,9 @@ class ImageNetDataset(ImageDataset):
 
 
 class ImageFolderDataset(ImageDataset):
-    """Images in one folder per class: ``image_root/CLASS/...``; classes are numbered in the order of their names.
+    """Images in one folder per class, ``image_root/CLASS/...``. Classes are numbered in the order of their names.
 
-    Not a dataset of PaddleClas's.
+    PaddleClas has no such dataset.
 
     Args:
         image_root: folder of the class folders.
@@ -113,6 +102,24 @@ class ImageFolderDataset(ImageDataset):
         super().__init__(read_folders(image_root, class_num), image_root, transforms, seed)
 
 
+def load_image(path: str, transforms: Pipeline, rng: np.random.Generator) -> Any:
+    """Read a file and transform it.
+
+    Raises:
+        UserError: the file cannot be read, or is not an image. The message names it.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"cannot be read ({error.strerror or error})", code="data.unreadable-image", where=path
+        ) from error
+    try:
+        return transforms(data, rng)
+    except UserError as error:
+        raise error.at(path) from error
+
+
 DATASETS = {"ImageNetDataset": ImageNetDataset, "ImageFolderDataset": ImageFolderDataset}
 UNSERVED_DATASETS = dict.fromkeys(
     (
@@ -123,159 +130,13 @@ UNSERVED_DATASETS = dict.fromkeys(
 )
 
 
-def read_folders(image_root: str, class_num: int) -> list[Sample]:
-    """The images of :class:`ImageFolderDataset`, in the order of their paths."""
-    if not os.path.isdir(image_root):
-        raise UserError(
-            f"the data set is not there: no image folder {image_root} (looked in {os.getcwd()}); expected: one folder "
-            "per class, named after it, with its images inside; or run configs/digits.yaml, which brings its own images"
-        )
-    classes = sorted(entry.name for entry in os.scandir(image_root) if entry.is_dir() and entry.name[0] != ".")
-    if len(classes) != class_num:
-        raise UserError(f"{image_root}: holds {len(classes)} class folders, but Arch.class_num is {class_num}")
-    samples = []
-    for label, name in enumerate(classes):
-        folder = os.path.join(image_root, name)
-        paths = images_below(folder)
-        if not paths:
-            raise UserError(f"{folder}: the folder of class {name!r} holds no image ({', '.join(IMAGE_SUFFIXES)})")
-        samples += [Sample(path, label, folder) for path in paths]
-    return samples
-
-
-def images_below(folder: str) -> list[str]:
-    """The image files in ``folder`` and its subfolders, in order."""
-    return [
-        os.path.join(parent, name)
-        for parent, _, names in sorted(os.walk(folder))
-        for name in sorted(names)
-        if name.lower().endswith(IMAGE_SUFFIXES)
-    ]
-
-
-def load_image(path: str, transforms: Pipeline, rng: np.random.Generator) -> Any:
-    """Read a file and transform it.
+def build_dataset(config: DatasetConfig, class_num: int, seed: int) -> ImageDataset:
+    """The dataset of ``DataLoader.*.dataset``. It needs no device.
 
     Raises:
-        UserError: unreadable file, or not an image; names the file.
+        UserError: an unknown dataset, and see the datasets and the transforms.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    try:
-        return transforms(data, rng)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-
-
-def read_list(
-    image_root: str, list_file: str, class_num: int, delimiter: str | None = None, relabel: bool = False
-) -> list[Sample]:
-    """Parse and check a list file; empty lines are skipped.
-
-    Raises:
-        UserError: see :class:`ImageNetDataset`.
-    """
-    if not os.path.isfile(list_file) or not os.path.isdir(image_root):
-        raise UserError(_missing_dataset(image_root, list_file))
-    numbered = [(number, line) for number, line in enumerate(_read_lines(list_file), 1) if line.strip()]
-    entries = [_parse_line(line, number, list_file, delimiter or " ") for number, line in numbered]
-    if not entries:
-        raise UserError(f"list file {list_file}: holds no images")
-    if relabel:
-        ranks = {label: rank for rank, label in enumerate(sorted({label for _, label, _ in entries}))}
-        entries = [(name, ranks[label], number) for name, label, number in entries]
-    folders: dict[str, set[str]] = {}
-    samples = []
-    for name, label, number in entries:
-        if not 0 <= label < class_num:
-            raise UserError(
-                f"{list_file}, line {number}: label {label} is outside 0 to {class_num - 1}; "
-                f"Arch.class_num is {class_num}"
-            )
-        path = os.path.join(image_root, name)
-        if not _exists(path, folders):
-            raise UserError(f"{list_file}, line {number}: there is no image {path}")
-        samples.append(Sample(path, label, f"{list_file}, line {number}"))
-    return samples
-
-
-def _read_lines(list_file: str) -> list[str]:
-    try:
-        return Path(list_file).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"list file {list_file}: cannot be read ({error})") from error
-
-
-def _missing_dataset(image_root: str, list_file: str) -> str:
-    missing = [f"list file {list_file}"] if not os.path.isfile(list_file) else []
-    missing += [f"image folder {image_root}"] if not os.path.isdir(image_root) else []
-    return (
-        f"the data set is not there: no {' and no '.join(missing)} (looked in {os.getcwd()}); expected: a folder "
-        f"of images, and a text file with one 'path label' per line, paths relative to that folder, labels from 0, "
-        f"for example 'train/n01440764/n01440764_10026.JPEG 0'; set DataLoader.*.dataset.image_root and "
-        f"cls_label_path, or run configs/digits.yaml, which brings its own images"
-    )
-
-
-def _parse_line(line: str, number: int, list_file: str, delimiter: str) -> tuple[str, int, int]:
-    name, found, label = line.strip().rpartition(delimiter)
-    if not found or not name.strip() or not re.fullmatch("-?[0-9]+", label.strip()):
-        raise UserError(f"{list_file}, line {number}: expected 'path{delimiter}label', got {line.strip()!r}")
-    return name.strip(), int(label), number
-
-
-def _exists(path: str, folders: dict[str, set[str]]) -> bool:
-    """Whether a file exists, listing each folder once: a list names over a million files in few folders."""
-    folder, name = os.path.split(path)
-    if folder not in folders:
-        try:
-            folders[folder] = set(os.listdir(folder))
-        except OSError:
-            folders[folder] = set()
-    return name in folders[folder]
-
-
-def find_images(place: str | None, list_file: str | None = None) -> list[str]:
-    """The images to predict: one file, a folder's images in order, or those a text file lists.
-
-    Args:
-        place: an image, a folder (searched with its subfolders), or a ``.txt`` list of paths relative to its own
-            folder; with ``list_file``, the folder that list's paths are relative to.
-        list_file: one path per line; anything behind a space and a label is ignored.
-
-    Raises:
-        UserError: nothing there, or no image in it.
-    """
-    if list_file is None and place is not None and place.endswith(".txt"):
-        list_file, place = place, os.path.dirname(place) or "."
-    if list_file is not None:
-        return _listed_images(place or os.path.dirname(list_file) or ".", list_file)
-    if place is None:
-        raise UserError("no images given: use -o Infer.infer_imgs=IMAGE, FOLDER or LIST.txt")
-    if os.path.isfile(place):
-        return [place]
-    if not os.path.isdir(place):
-        raise UserError(f"Infer.infer_imgs: there is no image, folder or list {place}")
-    found = images_below(place)
-    if not found:
-        raise UserError(f"Infer.infer_imgs: the folder {place} holds no image ({', '.join(IMAGE_SUFFIXES)})")
-    return found
-
-
-def _listed_images(root: str, list_file: str) -> list[str]:
-    paths = []
-    for number, line in enumerate(_read_lines(list_file), 1):
-        if not line.strip():
-            continue
-        candidates = [line.strip(), line.strip().rpartition(" ")[0]]
-        found = [os.path.join(root, name) for name in candidates if name and os.path.isfile(os.path.join(root, name))]
-        if not found:
-            raise UserError(
-                f"{list_file}, line {number}: there is no image {os.path.join(root, candidates[-1] or line.strip())}"
-            )
-        paths.append(found[0])
-    if not paths:
-        raise UserError(f"list file {list_file}: holds no images")
-    return paths
+    op = Op(config.name, config.arguments, config.where)
+    factory = find_op(op, DATASETS, UNSERVED_DATASETS, "dataset")
+    transforms = build_transforms(config.transform_ops, NORMALIZED)
+    return construct(factory, op.arguments, op.where, transforms=transforms, class_num=class_num, seed=seed)

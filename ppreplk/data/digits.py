@@ -22,15 +22,16 @@ logger = logging.getLogger(__name__)
 
 HELD_OUT_EVERY = 5  # every fifth image, counted in scikit-learn's order, is held out
 GREY_LEVELS = 16
-LISTS = ("train_list.txt", "val_list.txt")
+TRAIN_LIST, EVAL_LIST = "train_list.txt", "val_list.txt"
+LISTS = (TRAIN_LIST, EVAL_LIST)
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def prepare_digits(root: str | Path) -> None:
     """Write the digits to ``root``, unless they are there.
 
-    ``images/*.png``, ``train_list.txt`` (1,437 images), ``val_list.txt`` (360), ``labels.txt``. The folder
-    appears complete or not at all.
+    The folder holds ``images/*.png``, ``train_list.txt`` (1,437 images), ``val_list.txt`` (360 images) and
+    ``labels.txt``. It appears complete or not at all.
 
     Raises:
         UserError: scikit-learn is missing, or ``root`` cannot be written or holds something else.
@@ -40,40 +41,46 @@ def prepare_digits(root: str | Path) -> None:
         return
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
         raise UserError(
-            f"cannot put the digits in {root}: it is a file or a folder with other files; name another place"
+            f"cannot put the digits in {root}: it is a file or a folder with other files; name another place",
+            code="data.occupied-folder",
         )
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise UserError(
-            f"the digits come with scikit-learn, which is missing ({error}); pip install scikit-learn"
+            f"the digits come with scikit-learn, which is missing ({error}); pip install scikit-learn",
+            code="data.missing-package",
         ) from error
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     except OSError as error:
-        raise UserError(f"cannot write the digits to {root} ({error.strerror or error})") from error
+        raise _not_writable(root, error) from error
     try:
         digits = load_digits()
         _write(staging, digits.images, digits.target)
         os.chmod(staging, 0o755)
         os.replace(staging, root)
     except OSError as error:
-        if not (root / "train_list.txt").is_file():  # another process may have been first
-            raise UserError(f"cannot write the digits to {root} ({error.strerror or error})") from error
+        if not (root / TRAIN_LIST).is_file():  # another process may have been first
+            raise _not_writable(root, error) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     logger.info("wrote the %d handwritten digits of scikit-learn to %s", len(digits.target), root)
 
 
+def _not_writable(root: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write the digits to {root} ({error.strerror or error})", code="data.not-writable")
+
+
 def _write(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
     (folder / "images").mkdir()
-    lists: dict[str, list[str]] = {"train_list.txt": [], "val_list.txt": []}
+    lists: dict[str, list[str]] = {TRAIN_LIST: [], EVAL_LIST: []}
     for index, (image, label) in enumerate(zip(images, labels)):
         name = f"images/{index:04d}.png"
         grey = np.round(image * (255 / GREY_LEVELS)).astype(np.uint8)
         Image.fromarray(grey).save(folder / name)
-        lists["val_list.txt" if index % HELD_OUT_EVERY == 0 else "train_list.txt"].append(f"{name} {label}")
+        lists[EVAL_LIST if index % HELD_OUT_EVERY == 0 else TRAIN_LIST].append(f"{name} {label}")
     for name, lines in lists.items():
         (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     labels_text = "".join(f"{index} {name}\n" for index, name in enumerate(NAMES))
@@ -81,7 +88,7 @@ def _write(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
 
 
 def prepare_dataset(config: Config) -> None:
-    """Write the data set ``Global.builtin_dataset`` names to where ``DataLoader`` looks for it.
+    """Write the data set that ``Global.builtin_dataset`` names to where ``DataLoader`` looks for it.
 
     Raises:
         UserError: it cannot be written, or ``DataLoader`` looks for something else.
@@ -95,7 +102,9 @@ def prepare_dataset(config: Config) -> None:
         root, list_file = (typed(split.dataset.arguments.get(key), str, f"{split.dataset.where}.{key}") for key in keys)
         if Path(list_file).parent != Path(root) or Path(list_file).name not in LISTS:
             raise UserError(
-                f"{split.dataset.where}: Global.builtin_dataset writes {' and '.join(LISTS)} into image_root, {root}, "
-                f"but cls_label_path is {list_file}; name one folder, or set Global.builtin_dataset=null"
+                f"Global.builtin_dataset writes {' and '.join(LISTS)} into image_root, {root}, "
+                f"but cls_label_path is {list_file}; name one folder, or set Global.builtin_dataset=null",
+                code="data.builtin-dataset",
+                where=split.dataset.where,
             )
         prepare_digits(root)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,12 +13,11 @@ import numpy as np
 import paddle
 from paddle.io import BatchSampler, DataLoader, DistributedBatchSampler
 
-from ..config import DatasetConfig, Op, SplitConfig, construct, find_op
+from ..config import SplitConfig
 from ..utils.device import processes, rank
 from ..utils.errors import UserError
-from .datasets import DATASETS, UNSERVED_DATASETS, ImageDataset
+from .datasets import ImageDataset
 from .mixing import BatchTransform, build_batch_transforms
-from .transforms import NORMALIZED, build_transforms
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,8 @@ class Collate:
         shapes = sorted({image.shape for image in images})
         if len(shapes) > 1:
             raise UserError(
-                f"images of one batch differ in shape, {shapes[0]} and {shapes[-1]}; crop or resize to one size"
+                f"images of one batch differ in shape, {shapes[0]} and {shapes[-1]}; crop or resize to one size",
+                code="data.shapes-differ",
             )
         batch, target = np.stack(images), np.asarray(labels, np.int64)
         rng = np.random.default_rng([self.dataset.seed, self.dataset.epoch, indices[0], len(indices)])
@@ -47,8 +48,8 @@ class Collate:
         return [batch, target]
 
 
-# Paddle's loader replaces an exception in a worker by a message of its own, or waits forever. Errors travel
-# as data instead: a sample that is an exception, a batch that is one array with the error's text in bytes.
+# Paddle's loader replaces an exception in a worker by a message of its own, or waits forever. So errors travel as
+# data: a sample that is an exception, a batch that is one array of bytes with the exception, pickled.
 
 
 class _CaughtErrors(paddle.io.Dataset):
@@ -65,7 +66,7 @@ class _CaughtErrors(paddle.io.Dataset):
         try:
             return self.dataset[index]
         except Exception as error:
-            return _as_text(error)
+            return _portable(error)
 
 
 class _CaughtErrorsCollate:
@@ -75,35 +76,28 @@ class _CaughtErrorsCollate:
         self.collate = collate
 
     def __call__(self, samples: list[Any]) -> list[np.ndarray]:
-        texts = [sample for sample in samples if isinstance(sample, str)]
-        if not texts:
+        errors = [sample for sample in samples if isinstance(sample, Exception)]
+        if not errors:
             try:
                 return self.collate(samples)
             except Exception as error:
-                texts = [_as_text(error)]
-        return [np.frombuffer(texts[0].encode("utf-8"), np.uint8).copy()]
+                errors = [_portable(error)]
+        return [np.frombuffer(pickle.dumps(errors[0]), np.uint8).copy()]
 
 
-USER_ERROR = "user error: "
-
-
-def _as_text(error: Exception) -> str:
+def _portable(error: Exception) -> Exception:
+    """The exception to raise in the main process: a :class:`UserError` itself, or one with the defect's traceback."""
     if isinstance(error, UserError):
-        return f"{USER_ERROR}{error}"
-    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        return error
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    return RuntimeError(f"a loader process failed:\n{text}")
 
 
-def _raise_from_text(text: str) -> None:
-    if text.startswith(USER_ERROR):
-        raise UserError(text[len(USER_ERROR) :])
-    raise RuntimeError(f"a loader process failed:\n{text}")
+class OrderedShardSampler(BatchSampler):
+    """Batches of the samples ``rank``, ``rank + world_size``, ...: over all processes every sample once, none twice."""
 
-
-class ExactShard(BatchSampler):
-    """Batches of this process's share of a dataset, in order: every image once over all processes, none twice."""
-
-    def __init__(self, count: int, batch_size: int, number: int, of: int):
-        self.indices = range(number, count, of)
+    def __init__(self, num_samples: int, batch_size: int, rank: int, world_size: int):
+        self.indices = range(rank, num_samples, world_size)
         self.batch_size = batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -146,15 +140,17 @@ class Loader:
         self.dataset = dataset
         self.batch_size = batch_size
         self.mixes = bool(batch_transforms)
-        self.sampler: BatchSampler
+        self.batch_sampler: BatchSampler
         if shuffle or drop_last:
-            self.sampler = DistributedBatchSampler(dataset, batch_size, shuffle=shuffle, drop_last=drop_last)
+            self.batch_sampler = DistributedBatchSampler(dataset, batch_size, shuffle=shuffle, drop_last=drop_last)
         else:
-            self.sampler = ExactShard(len(dataset), batch_size, rank(), processes())
-        if len(self.sampler) == 0:
+            self.batch_sampler = OrderedShardSampler(len(dataset), batch_size, rank(), processes())
+        if len(self.batch_sampler) == 0:
             raise UserError(
-                f"{dataset.source}: {len(dataset)} images do not fill one batch of {batch_size}; "
-                "lower batch_size of its sampler (DataLoader.Train.sampler.batch_size) or set drop_last to False there"
+                f"{len(dataset)} images do not fill one batch of {batch_size}; "
+                "lower batch_size of its sampler (DataLoader.Train.sampler.batch_size) or set drop_last to False there",
+                code="data.too-few-images",
+                where=dataset.source,
             )
         self.collate = Collate(dataset, batch_transforms)
         if num_workers > 0 and use_shared_memory:
@@ -163,7 +159,7 @@ class Loader:
         if num_workers > 0:
             self.workers = DataLoader(
                 _CaughtErrors(dataset),
-                batch_sampler=self.sampler,
+                batch_sampler=self.batch_sampler,
                 collate_fn=_CaughtErrorsCollate(self.collate),
                 num_workers=num_workers,
                 use_shared_memory=use_shared_memory,
@@ -173,21 +169,21 @@ class Loader:
     def set_epoch(self, epoch: int) -> None:
         """Choose the order and the draws of the next iteration."""
         self.dataset.set_epoch(epoch)
-        if isinstance(self.sampler, DistributedBatchSampler):
-            self.sampler.set_epoch(int(np.random.SeedSequence([self.dataset.seed, epoch]).generate_state(1)[0]))
+        if isinstance(self.batch_sampler, DistributedBatchSampler):
+            self.batch_sampler.set_epoch(int(np.random.SeedSequence([self.dataset.seed, epoch]).generate_state(1)[0]))
 
     def __len__(self) -> int:
-        return len(self.sampler)
+        return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
         if self.workers is None:
-            for indices in self.sampler:
+            for indices in self.batch_sampler:
                 images, labels = self.collate([self.dataset[index] for index in indices])
                 yield paddle.to_tensor(images), paddle.to_tensor(labels)
             return
         for batch in self.workers:
             if len(batch) == 1:
-                _raise_from_text(batch[0].numpy().tobytes().decode("utf-8"))
+                raise pickle.loads(batch[0].numpy().tobytes())
             yield batch[0], batch[1]
 
 
@@ -210,18 +206,6 @@ def _shared_memory_suffices(dataset: ImageDataset, batch_size: int, num_workers:
         *(available / 2**20, num_workers, needed / 2**20, SHARED_MEMORY),
     )
     return False
-
-
-def build_dataset(config: DatasetConfig, class_num: int, seed: int) -> ImageDataset:
-    """The images of ``DataLoader.*.dataset``; needs no device.
-
-    Raises:
-        UserError: unknown dataset, and see the datasets and the transforms.
-    """
-    op = Op(config.name, config.arguments, config.where)
-    factory = find_op(op, DATASETS, UNSERVED_DATASETS, "dataset")
-    transforms = build_transforms(config.transform_ops, NORMALIZED)
-    return construct(factory, op.arguments, op.where, transforms=transforms, class_num=class_num, seed=seed)
 
 
 def build_loader(config: SplitConfig, dataset: ImageDataset, class_num: int) -> Loader:

@@ -1,7 +1,13 @@
 """Mixing images and labels within a batch, under PaddleClas's names, arguments and defaults.
 
-A batch transform is called with images (N, C, H, W), labels (N,) or (N, K), and a generator, and returns
-images and soft labels (N, K).
+A batch transform is called with images (N, C, H, W), labels (N,) and a ``numpy.random.Generator``. It returns images
+and soft labels (N, K). ``lam`` is the share of an image's own pixels (CutMix) or intensity (mixup) that is left, and
+the weight of its own label.
+
+Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018; Yun et al., "CutMix: Regularization Strategy to Train
+Strong Classifiers with Localizable Features", 2019.
+
+Type hints here are evaluated at run time, so they keep to what Python 3.9 can evaluate.
 """
 
 from typing import Any, Callable, Literal, Optional
@@ -10,22 +16,27 @@ import numpy as np
 
 from ..config import Op, Ops, construct, find_op, typed
 from ..utils.errors import UserError
+from .argument_checks import check_fraction
 
 BatchTransform = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
 
 class MixupCutmixHybrid:
-    """Mixup or CutMix of a batch with itself reversed, as in timm's batch mode.
+    """Mixup or CutMix of a batch with its own reverse, as in timm's batch mode.
 
     Args:
-        mixup_alpha: mixup draws its share from Beta(alpha, alpha); 0 switches it off.
+        mixup_alpha: mixup draws ``lam`` from Beta(alpha, alpha); 0 switches mixup off.
         cutmix_alpha: the same for CutMix.
+        cutmix_minmax: PaddleClas's argument; refused.
         prob: probability that a batch is mixed at all.
         switch_prob: probability of CutMix where both are on.
-        mode: one share for the whole batch.
-        correct_lam: use the share of pixels that CutMix really kept after clipping its box.
+        mode: one ``lam`` for the whole batch.
+        correct_lam: weigh labels by the share of pixels that is left after CutMix's box was clipped at the border.
         label_smoothing: of the mixed labels; leave it 0 where the loss smooths already.
         num_classes: K; must equal ``Arch.class_num``.
+
+    Raises:
+        UserError: numbers out of their range, or another ``class_num``.
     """
 
     def __init__(
@@ -42,16 +53,22 @@ class MixupCutmixHybrid:
         class_num: Any = None,
     ):
         if cutmix_minmax is not None:
-            raise UserError("cutmix_minmax is not served here: the recipes draw CutMix's share from Beta(alpha, alpha)")
+            raise UserError(
+                "cutmix_minmax is not served here: the recipes draw CutMix's lam from Beta(alpha, alpha)",
+                code="data.not-served",
+            )
         if mixup_alpha < 0 or cutmix_alpha < 0 or mixup_alpha + cutmix_alpha == 0:
             raise UserError(
-                f"mixup_alpha and cutmix_alpha must not be negative nor both 0, got {mixup_alpha} and {cutmix_alpha}"
+                f"mixup_alpha and cutmix_alpha must not be negative nor both 0, got {mixup_alpha} and {cutmix_alpha}",
+                code="data.bad-argument",
             )
         for name, value in {"prob": prob, "switch_prob": switch_prob, "label_smoothing": label_smoothing}.items():
-            if not 0.0 <= value <= 1.0:
-                raise UserError(f"{name} must lie between 0 and 1, got {value}")
+            check_fraction(value, name)
         if class_num is not None and num_classes != class_num:
-            raise UserError(f"num_classes is {num_classes}, but Arch.class_num is {class_num}; make them equal")
+            raise UserError(
+                f"num_classes is {num_classes}, but Arch.class_num is {class_num}; make them equal",
+                code="data.class-count",
+            )
         self.mixup_alpha = mixup_alpha
         self.cutmix_alpha = cutmix_alpha
         self.prob = prob
@@ -63,88 +80,94 @@ class MixupCutmixHybrid:
     def __call__(
         self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        kept = 1.0
+        lam = 1.0
         if rng.random() < self.prob:
-            if self._draw_cutmix(rng):
-                kept = rng.beta(self.cutmix_alpha, self.cutmix_alpha)
-                images, really_kept = cutmix(images, images[::-1], kept, rng)
-                kept = really_kept if self.correct_lam else kept
+            if self._use_cutmix(rng):
+                lam = rng.beta(self.cutmix_alpha, self.cutmix_alpha)
+                images, corrected_lam = cutmix(images, images[::-1], lam, rng)
+                lam = corrected_lam if self.correct_lam else lam
             else:
-                kept = rng.beta(self.mixup_alpha, self.mixup_alpha)
-                images = (images * kept + images[::-1] * (1.0 - kept)).astype(images.dtype, copy=False)
+                lam = rng.beta(self.mixup_alpha, self.mixup_alpha)
+                images = (images * lam + images[::-1] * (1.0 - lam)).astype(images.dtype, copy=False)
         target = smoothed_one_hot(labels, self.num_classes, self.label_smoothing)
-        return images, (target * kept + target[::-1] * (1.0 - kept)).astype(np.float32)
+        return images, (target * lam + target[::-1] * (1.0 - lam)).astype(np.float32)
 
-    def _draw_cutmix(self, rng: np.random.Generator) -> bool:
+    def _use_cutmix(self, rng: np.random.Generator) -> bool:
         if self.mixup_alpha and self.cutmix_alpha:
             return rng.random() < self.switch_prob
         return self.cutmix_alpha > 0
 
 
-def cutmix(images: np.ndarray, other: np.ndarray, kept: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """Paste one random box of ``other`` into all ``images``, (N, C, H, W) both.
+def cutmix(images: np.ndarray, others: np.ndarray, lam: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Paste one random box of ``others`` into ``images``, (N, C, H, W) both, at the same place in all of them.
 
-    The box covers a share of ``1 - kept`` before it is clipped at the border.
+    Args:
+        lam: the box covers ``1 - lam`` of the area before it is clipped at the border.
 
     Returns:
-        The images, and the share of their own pixels that is left.
+        The mixed images, and ``lam`` corrected: the share of their own pixels that is left.
     """
     height, width = images.shape[2:]
-    box_height, box_width = int(height * np.sqrt(1 - kept)), int(width * np.sqrt(1 - kept))
+    box_height, box_width = int(height * np.sqrt(1 - lam)), int(width * np.sqrt(1 - lam))
     row, column = rng.integers(height), rng.integers(width)
     rows = slice(max(row - box_height // 2, 0), min(row + box_height // 2, height))
     columns = slice(max(column - box_width // 2, 0), min(column + box_width // 2, width))
     mixed = images.copy()
-    mixed[:, :, rows, columns] = other[:, :, rows, columns]
+    mixed[:, :, rows, columns] = others[:, :, rows, columns]
     return mixed, 1.0 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
 
 
-def smoothed_one_hot(labels: np.ndarray, classes: int, smoothing: float) -> np.ndarray:
-    """(N,) class indices to (N, K): ``1 - smoothing + smoothing / K`` at the class, ``smoothing / K`` elsewhere."""
-    target = np.full((len(labels), classes), smoothing / classes)
+def smoothed_one_hot(labels: np.ndarray, num_classes: int, smoothing: float) -> np.ndarray:
+    """(N,) class indices to (N, K): ``1 - smoothing + smoothing / K`` at the class, ``smoothing / K`` elsewhere.
+
+    >>> smoothed_one_hot(np.array([0, 1]), num_classes=2, smoothing=0.5)
+    array([[0.75, 0.25],
+           [0.25, 0.75]])
+    """
+    target = np.full((len(labels), num_classes), smoothing / num_classes)
     target[np.arange(len(labels)), labels] += 1.0 - smoothing
     return target
 
 
 class MixupOperator:
-    """Mixup of a batch with itself in random order; the share is drawn from Beta(alpha, alpha)."""
+    """Mixup of a batch with its own permutation; ``lam`` is drawn from Beta(alpha, alpha)."""
 
     def __init__(self, class_num: int, alpha: float = 1.0):
         self.class_num = class_num
-        self.alpha = _positive(alpha)
+        self.alpha = _check_alpha(alpha)
 
     def __call__(
         self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        other, kept = rng.permutation(len(images)), rng.beta(self.alpha, self.alpha)
-        mixed = (images * kept + images[other] * (1.0 - kept)).astype(images.dtype)
-        return mixed, _mixed_labels(labels, other, kept, self.class_num)
+        order, lam = rng.permutation(len(images)), rng.beta(self.alpha, self.alpha)
+        mixed = (images * lam + images[order] * (1.0 - lam)).astype(images.dtype)
+        return mixed, _mixed_labels(labels, order, lam, self.class_num)
 
 
 class CutmixOperator:
-    """CutMix of a batch with itself in random order; the share is drawn from Beta(alpha, alpha)."""
+    """CutMix of a batch with its own permutation; ``lam`` is drawn from Beta(alpha, alpha)."""
 
     def __init__(self, class_num: int, alpha: float = 0.2):
         self.class_num = class_num
-        self.alpha = _positive(alpha)
+        self.alpha = _check_alpha(alpha)
 
     def __call__(
         self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        other = rng.permutation(len(images))
-        mixed, kept = cutmix(images, images[other], rng.beta(self.alpha, self.alpha), rng)
-        return mixed, _mixed_labels(labels, other, kept, self.class_num)
+        order = rng.permutation(len(images))
+        mixed, lam = cutmix(images, images[order], rng.beta(self.alpha, self.alpha), rng)
+        return mixed, _mixed_labels(labels, order, lam, self.class_num)
 
 
-def _positive(alpha: float) -> float:
+def _check_alpha(alpha: float) -> float:
     if alpha <= 0:
-        raise UserError(f"alpha must be positive, got {alpha}")
+        raise UserError(f"alpha must be positive, got {alpha}", code="data.bad-argument")
     return alpha
 
 
-def _mixed_labels(labels: np.ndarray, other: np.ndarray, kept: float, class_num: int) -> np.ndarray:
+def _mixed_labels(labels: np.ndarray, order: np.ndarray, lam: float, class_num: int) -> np.ndarray:
     target = smoothed_one_hot(labels, class_num, 0.0)
-    return (target * kept + target[other] * (1.0 - kept)).astype(np.float32)
+    return (target * lam + target[order] * (1.0 - lam)).astype(np.float32)
 
 
 class OpSampler:
@@ -153,6 +176,9 @@ class OpSampler:
     Args:
         ops: {name: arguments with ``prob``}; the probabilities add up to at most 1.
         class_num: number of classes.
+
+    Raises:
+        UserError: an unknown transform, wrong arguments, or probabilities that do not fit.
     """
 
     rest = "ops"
@@ -167,7 +193,10 @@ class OpSampler:
             factory = find_op(op, SAMPLED, UNSERVED_BATCH_TRANSFORMS, "batch transform")
             self.choices.append(construct(factory, op.arguments, name, class_num=class_num))
         if min(self.probabilities, default=0.0) < 0 or sum(self.probabilities) > 1 + 1e-9:
-            raise UserError(f"the probabilities must not be negative and add up to at most 1, got {self.probabilities}")
+            raise UserError(
+                f"the probabilities must not be negative and add up to at most 1, got {self.probabilities}",
+                code="data.bad-argument",
+            )
 
     def __call__(
         self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator
@@ -196,10 +225,12 @@ def build_batch_transforms(ops: Optional[Ops], class_num: int) -> list[BatchTran
     """The batch transforms of ``batch_transform_ops``.
 
     Raises:
-        UserError: unknown ones, wrong arguments, or more than one.
+        UserError: an unknown transform, wrong arguments, or more than one transform.
     """
     if ops and len(ops) > 1:
-        raise UserError(f"{ops[1].where}: one batch transform can be given, found {len(ops)}")
+        raise UserError(
+            f"one batch transform can be given, found {len(ops)}", code="data.not-served", where=ops[1].where
+        )
     return [
         construct(
             find_op(op, BATCH_TRANSFORMS, UNSERVED_BATCH_TRANSFORMS, "batch transform"),

@@ -14,8 +14,7 @@ from paddle import nn
 from ..checkpoints import load_checkpoint, load_weights
 from ..checkpoints.pretrained import build_trained_network
 from ..config import Config, PostProcessConfig
-from ..data import build_transforms
-from ..data.transforms import NORMALIZED_CHW
+from ..data import NORMALIZED_CHW, build_transforms
 from ..models.preprocessing import Preprocessing
 from ..models.registry import recognise
 from ..utils.errors import UserError

@@ -13,10 +13,7 @@ from typing import Optional, TextIO
 import numpy as np
 
 from ..config import Config, construct, read_ops, read_yaml
-from ..data import Pipeline, build_transforms
-from ..data.datasets import find_images, load_image
-from ..data.digits import prepare_dataset
-from ..data.transforms import NORMALIZED_CHW
+from ..data import NORMALIZED_CHW, Pipeline, build_transforms, find_images, load_image, prepare_dataset
 from ..utils.atomic import replacing
 from ..utils.device import set_up_device
 from ..utils.errors import UserError

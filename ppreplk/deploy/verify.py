@@ -12,10 +12,7 @@ import paddle
 from paddle import nn
 
 from ..config import Config, Ops
-from ..data import build_dataset, build_transforms
-from ..data.datasets import load_image
-from ..data.digits import prepare_dataset
-from ..data.transforms import IMAGE, NORMALIZED_CHW
+from ..data import IMAGE, NORMALIZED_CHW, build_dataset, build_transforms, load_image, prepare_dataset
 from ..utils.errors import UserError
 from .programs import FP32, Predictor
 

@@ -11,8 +11,7 @@ from paddle import nn
 
 from ..checkpoints.pretrained import build_trained_network
 from ..config import Config
-from ..data import Loader, build_dataset, build_loader
-from ..data.digits import prepare_dataset
+from ..data import Loader, build_dataset, build_loader, prepare_dataset
 from ..nn import eval_mode
 from ..utils.device import set_up_device
 from ..utils.errors import UserError

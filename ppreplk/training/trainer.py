@@ -13,8 +13,7 @@ from paddle import nn
 
 from ..checkpoints.pretrained import load_pretrained
 from ..config import Config
-from ..data import build_dataset, build_loader
-from ..data.digits import prepare_dataset
+from ..data import build_dataset, build_loader, prepare_dataset
 from ..models.arch import build_network
 from ..utils.atomic import make_folder
 from ..utils.device import choose_seed, processes, rank, seed_step, set_up_device, share_statistics

@@ -9,8 +9,7 @@ import yaml
 from helpers import ROOT, colour_config, refused, write_config
 
 from ppreplk.config import construct, load_config, parse_number, read_ops
-from ppreplk.data import build_transforms
-from ppreplk.data.transforms import NORMALIZED, NORMALIZED_CHW
+from ppreplk.data import NORMALIZED, NORMALIZED_CHW, build_transforms
 from ppreplk.models.arch import build_network
 from ppreplk.training.losses import build_loss
 from ppreplk.training.metrics import build_metric

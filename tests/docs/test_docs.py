@@ -13,9 +13,7 @@ from ppreplk import config
 from ppreplk.analysis.rows import TABLES
 from ppreplk.analysis.small_study import plan, report_tables
 from ppreplk.config.checking import describe, signature_of
-from ppreplk.data.datasets import DATASETS
-from ppreplk.data.mixing import BATCH_TRANSFORMS
-from ppreplk.data.transforms import TRANSFORMS
+from ppreplk.data import BATCH_TRANSFORMS, DATASETS, TRANSFORMS
 from ppreplk.models import MobileNetV2, RepLKNet
 from ppreplk.training.losses import LOSSES
 from ppreplk.training.metrics import METRICS

@@ -7,7 +7,7 @@ from helpers import run_tool, write_config
 from torch_files import as_torch, tensors, write_zip
 
 from ppreplk.checkpoints import load_checkpoint
-from ppreplk.data.digits import prepare_digits
+from ppreplk.data import prepare_digits
 
 SIDE = 16
 SHOWN = 20  # images of each digit in the second task's training

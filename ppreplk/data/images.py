@@ -1,0 +1,61 @@
+"""Images between transforms: their kinds, and the two forms of an 8-bit image.
+
+An 8-bit image is a Pillow image or an array, whichever the last transform made: converting costs as much as a light
+augmentation. :func:`as_pillow` and :func:`as_array` convert where a transform needs the other form.
+"""
+
+from types import ModuleType
+from typing import Literal, Union
+
+import numpy as np
+from PIL import Image
+
+from ..utils.errors import UserError
+
+ENCODED = "an encoded image"  # bytes
+IMAGE = "an image"  # (H, W, 3) uint8, or a Pillow image in mode RGB
+NORMALIZED = "a normalized image"  # (H, W, 3) float32
+IMAGE_CHW = "a channel-first image"  # (3, H, W) uint8
+NORMALIZED_CHW = "a normalized channel-first image"  # (3, H, W) float32
+
+ImageLike = Union[np.ndarray, Image.Image]
+Backend = Literal["cv2", "pil"]
+
+
+def as_pillow(image: ImageLike) -> Image.Image:
+    """An (H, W, 3) uint8 array as a Pillow image. A Pillow image is returned as it is."""
+    return image if isinstance(image, Image.Image) else Image.fromarray(np.ascontiguousarray(image))
+
+
+def as_array(image: ImageLike) -> np.ndarray:
+    """A Pillow image as an (H, W, 3) uint8 array. An array is returned as it is."""
+    return np.asarray(image)
+
+
+def size_of(image: ImageLike) -> tuple[int, int]:
+    """Width and height."""
+    return image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])
+
+
+def crop(image: ImageLike, left: int, top: int, width: int, height: int) -> ImageLike:
+    """A part of an image, in the form of the image."""
+    if isinstance(image, Image.Image):
+        return image.crop((left, top, left + width, top + height))
+    return image[top : top + height, left : left + width]
+
+
+def import_cv2() -> ModuleType:
+    """OpenCV. Only ``backend: cv2`` needs it.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise UserError(
+            f"backend cv2 needs OpenCV ({error}); use backend: pil, or run: pip install opencv-python-headless",
+            code="data.missing-package",
+        ) from error
+    cv2.setNumThreads(0)  # the loader's processes are the parallelism
+    return cv2
