@@ -96,7 +96,7 @@ def _read(path: Path) -> Any:
     if is_torch_zip(data):
         return read_torch_zip(data, path)
     if is_safetensors(data):
-        return read_safetensors(data)
+        return read_safetensors(data, path)
     if is_old_torch(data):
         return read_old_torch(data)
     if is_pickle(data):
