@@ -18,7 +18,7 @@ from .unpickle import Call, shown
 
 Raw = Union[bytes, memoryview]
 BFLOAT16 = "bfloat16"  # numpy has no such type: it is read as its upper half, float32
-LONGEST = 1 << 48  # of one dimension: above, products and offsets leave the range of 64 bits
+MAX_LENGTH = 1 << 48  # of one dimension: above, products and offsets leave the range of 64 bits
 DTYPES = re.compile(r"[<>=|]?([biuf][1248]|\?)")
 
 
@@ -60,7 +60,7 @@ def widened(halves: np.ndarray, raw: Raw) -> np.ndarray:
 def is_shape(shape: Any) -> bool:
     """Whether this can be the shape of an array: at most 32 lengths, none negative or absurd."""
     fits = isinstance(shape, (tuple, list)) and len(shape) <= 32
-    return fits and all(type(length) is int and 0 <= length < LONGEST for length in shape)
+    return fits and all(type(length) is int and 0 <= length < MAX_LENGTH for length in shape)
 
 
 class PickledDtype:
@@ -69,14 +69,15 @@ class PickledDtype:
     def __init__(self, code: Any, *_: Any):
         if not isinstance(code, str) or not DTYPES.fullmatch(code):
             raise UserError(
-                f"refused: an array of dtype {shown(code) if isinstance(code, str) else type(code).__name__}"
+                f"refused: an array of dtype {shown(code) if isinstance(code, str) else type(code).__name__}",
+                code="checkpoints.refused",
             )
         self.dtype = np.dtype(code)
 
     def build(self, state: Any) -> None:
         """Take the byte order, the second entry, and nothing else."""
         if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "=", "|"):
-            raise UserError("refused: a dtype in a state that no number has")
+            raise UserError("refused: a dtype in a state that no number has", code="checkpoints.refused")
         if state[1] in "<>":
             self.dtype = self.dtype.newbyteorder(state[1])
 
@@ -90,7 +91,7 @@ class PickledArray:
     def build(self, state: Any) -> None:
         """(version, shape, dtype, whether columns come first, bytes)."""
         if not isinstance(state, tuple) or len(state) != 5:
-            raise UserError("refused: an array in a state of another kind than numpy's")
+            raise UserError("refused: an array in a state of another kind than numpy's", code="checkpoints.refused")
         _, shape, dtype, by_columns, raw = state
         self._set(shape, dtype, by_columns, raw)
 
@@ -103,10 +104,15 @@ class PickledArray:
 
     def _set(self, shape: Any, dtype: Any, by_columns: Any, raw: Any) -> None:
         if not isinstance(dtype, PickledDtype) or not is_shape(shape) or not isinstance(raw, (bytes, memoryview)):
-            raise UserError("refused: an array that is not made of a shape, a dtype and bytes")
+            raise UserError(
+                "refused: an array that is not made of a shape, a dtype and bytes", code="checkpoints.refused"
+            )
         needed = math.prod(shape) * dtype.dtype.itemsize
         if len(raw) != needed:
-            raise UserError(f"an array of shape {list(shape)} needs {needed} bytes, the file gives it {len(raw)}")
+            raise UserError(
+                f"an array of shape {list(shape)} needs {needed} bytes, the file gives it {len(raw)}",
+                code="checkpoints.bad-array",
+            )
         self._parts = (tuple(shape), dtype.dtype, bool(by_columns), raw)
 
     def bits(self) -> np.ndarray:
@@ -128,7 +134,7 @@ def numpy_names() -> dict[tuple[str, str], Any]:
     def encode(text: Any, encoding: Any) -> bytes:
         """Bytes in protocol 2 are an encoded text. Each text once: a pickle can repeat it without end."""
         if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
-            raise UserError("refused: a pickled string in another encoding than latin1")
+            raise UserError("refused: a pickled string in another encoding than latin1", code="checkpoints.refused")
         if id(text) not in encoded:
             encoded[id(text)] = (text, text.encode("latin1"))  # the text too, so that its id stays its own
         return encoded[id(text)][1]

@@ -70,7 +70,7 @@ def find_checkpoint(path: str | Path) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    raise UserError(f"no checkpoint at {candidates[0]} nor at {candidates[1]}")
+    raise UserError(f"no checkpoint at {candidates[0]} nor at {candidates[1]}", code="checkpoints.no-file")
 
 
 @contextmanager
@@ -79,7 +79,7 @@ def _about(path: str | Path) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise error.at(path) from error
 
 
 def _mapped(path: Path) -> memoryview:
@@ -88,7 +88,9 @@ def _mapped(path: Path) -> memoryview:
         with open(path, "rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except (OSError, ValueError) as error:  # ValueError: there is nothing to map
-        raise UserError(f"empty or cannot be read ({error}); download it again") from error
+        raise UserError(
+            f"empty or cannot be read ({error}); download it again", code="checkpoints.not-readable"
+        ) from error
 
 
 def _read(path: Path) -> Any:
@@ -103,7 +105,10 @@ def _read(path: Path) -> Any:
         return read_pickle(data)
     start = bytes(data[:200]).lstrip().lower()
     hint = "a web page was saved in its place; " if start.startswith((b"<!doctype", b"<html")) else ""
-    raise UserError(f"not a readable checkpoint (.pth, .safetensors, .pdparams or .pkl); {hint}download it again")
+    raise UserError(
+        f"not a readable checkpoint (.pth, .safetensors, .pdparams or .pkl); {hint}download it again",
+        code="checkpoints.not-readable",
+    )
 
 
 def _unwrapped(content: Any, ema: bool) -> tuple[Any, bool]:
@@ -111,7 +116,7 @@ def _unwrapped(content: Any, ema: bool) -> tuple[Any, bool]:
     has_averaged = isinstance(content, Mapping) and isinstance(content.get(AVERAGED), Mapping)
     if ema:
         if not has_averaged:
-            raise UserError(f"has no averaged weights ({AVERAGED})")
+            raise UserError(f"has no averaged weights ({AVERAGED})", code="checkpoints.no-averaged")
         return content[AVERAGED], True
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
@@ -121,10 +126,12 @@ def _unwrapped(content: Any, ema: bool) -> tuple[Any, bool]:
 
 def _arrays(content: Any) -> dict[str, np.ndarray]:
     if not isinstance(content, Mapping) or not content:
-        raise UserError("holds no table of weights")
+        raise UserError("holds no table of weights", code="checkpoints.no-weights")
     strange = [n for n, value in content.items() if not isinstance(n, str) or not isinstance(value, StoredArray)]
     if strange:
-        raise UserError(f"{len(strange)} entries are not weights, {shown(strange[0])!r} first")
+        raise UserError(
+            f"{len(strange)} entries are not weights, {shown(strange[0])!r} first", code="checkpoints.no-weights"
+        )
     arrays = {}
     for name, stored in content.items():
         with _about(shown(name)):
@@ -138,4 +145,6 @@ def _array(make: Callable[[], np.ndarray]) -> np.ndarray:
     except UserError:
         raise
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
-        raise UserError(f"not an array that can be read ({error}); download the file again") from error
+        raise UserError(
+            f"not an array that can be read ({error}); download the file again", code="checkpoints.bad-array"
+        ) from error

@@ -59,19 +59,24 @@ def read_safetensors(data: memoryview, path: Path) -> dict[str, StoredPiece]:
     """
     length = int.from_bytes(data[:8], "little")
     if length > MAX_HEADER:
-        raise UserError(f"refused, its header has {length} bytes, which no weights need")
+        raise UserError(f"refused, its header has {length} bytes, which no weights need", code="checkpoints.refused")
     pieces, position = {}, 8 + length
     try:
         with safe_open(path, framework="np") as file:
             described = [(name, file.get_slice(name)) for name in file.offset_keys()]
             tensors = [(name, piece.get_dtype(), piece.get_shape()) for name, piece in described]
     except (SafetensorError, OSError) as error:
-        raise UserError(f"a broken safetensors file ({shown(error)}); download it again") from error
+        raise UserError(
+            f"a broken safetensors file ({shown(error)}); download it again", code="checkpoints.broken"
+        ) from error
     for name, kind, shape in tensors:
         if kind not in DTYPES:
-            raise UserError(f"{shown(name)} is of another type than {', '.join(DTYPES)}: {shown(kind)}")
+            raise UserError(
+                f"{shown(name)} is of another type than {', '.join(DTYPES)}: {shown(kind)}",
+                code="checkpoints.unsupported",
+            )
         if not is_shape(shape):
-            raise UserError(f"refused, {shown(name)} has a shape that no array has")
+            raise UserError(f"refused, {shown(name)} has a shape that no array has", code="checkpoints.refused")
         size = math.prod(shape) * width_of(DTYPES[kind])
         pieces[name] = StoredPiece(data[position : position + size], DTYPES[kind], shape)
         position += size

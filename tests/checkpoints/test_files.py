@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 import pytest
 import safetensors.numpy
-from helpers import GOLDEN, GOLDEN_CASES, run_python, small_network
+from helpers import GOLDEN, GOLDEN_CASES, refused, run_python, small_network
 from torch_files import STORAGES, Storage, Tensor, tensors, write_old, write_zip
 
 from ppreplk.checkpoints import load_checkpoint, load_weights
@@ -180,7 +180,7 @@ def test_other_dtypes_go_into_a_network():
 
 
 def test_missing_file_names_both_candidates(tmp_path):
-    with pytest.raises(UserError, match=r"nothing nor at .*nothing\.pdparams"):
+    with refused("checkpoints.no-file", "nothing nor at", "nothing.pdparams"):
         load_checkpoint(tmp_path / "nothing")
-    with pytest.raises(UserError, match="no checkpoint at"):
+    with refused("checkpoints.no-file", str(tmp_path)):
         load_checkpoint(tmp_path)
