@@ -11,6 +11,7 @@ import numpy as np
 
 from ..utils.errors import UserError
 from .arrays import PickledArray, numpy_names
+from .pieces import Piece
 from .unpickle import Call, unpickle
 
 PROTOCOL = 4
@@ -41,11 +42,12 @@ MEGENGINE = {
 }
 
 
-def is_pickle(data: memoryview) -> bool:
-    return bytes(data[:1]) in STARTS
+def is_pickle(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` may be a pickle."""
+    return head[:1] in STARTS
 
 
-def read_pickle(data: memoryview, leaf: Callable[[Any], Any] = lambda value: value) -> Any:
+def read_pickle(data: Piece, leaf: Callable[[Any], Any] = lambda value: value) -> Any:
     """The content of the file, ``leaf`` applied to all in its tables; arrays are a :class:`StoredArray`.
 
     Raises:

@@ -11,7 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..utils.errors import UserError
-from .arrays import BFLOAT16, is_shape, values_of, width_of
+from .arrays import PlainArray, is_shape
+from .pieces import BFLOAT16, Piece, width_of
 from .unpickle import shown
 
 DTYPES = {
@@ -33,22 +34,12 @@ MAX_HEADER = 16 << 20  # bytes; RepLKNet-XL's takes 100 kB, and the library woul
 METADATA = {"format": "ppreplk"}
 
 
-class StoredPiece:
-    """A tensor: its raw bytes, dtype and shape."""
-
-    def __init__(self, raw: memoryview, dtype: str, shape: list[int]):
-        self._parts = (raw, dtype, shape)
-
-    def array(self) -> np.ndarray:
-        raw, dtype, shape = self._parts
-        return values_of(raw, dtype).reshape(shape)
+def is_safetensors(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` has the format's length and the start of its header."""
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32
 
 
-def is_safetensors(data: memoryview) -> bool:
-    return len(data) > 9 and int.from_bytes(data[:8], "little") <= len(data) - 8 and data[8:9] == b"{"
-
-
-def read_safetensors(data: memoryview, path: Path) -> dict[str, StoredPiece]:
+def read_safetensors(data: Piece, path: Path) -> dict[str, PlainArray]:
     """Tensors by name, in the order of the file.
 
     The library checks the header, but its arrays are not used: it has none for bfloat16, and it reads through a
@@ -57,7 +48,7 @@ def read_safetensors(data: memoryview, path: Path) -> dict[str, StoredPiece]:
     Raises:
         UserError: the header is broken, describes other bytes than the file has, or has types that are not read.
     """
-    length = int.from_bytes(data[:8], "little")
+    length = int.from_bytes(data.read(0, 8), "little")
     if length > MAX_HEADER:
         raise UserError(f"refused, its header has {length} bytes, which no weights need", code="checkpoints.refused")
     pieces, position = {}, 8 + length
@@ -78,7 +69,7 @@ def read_safetensors(data: memoryview, path: Path) -> dict[str, StoredPiece]:
         if not is_shape(shape):
             raise UserError(f"refused, {shown(name)} has a shape that no array has", code="checkpoints.refused")
         size = math.prod(shape) * width_of(DTYPES[kind])
-        pieces[name] = StoredPiece(data[position : position + size], DTYPES[kind], shape)
+        pieces[name] = PlainArray(data.part(position, size), DTYPES[kind], shape)
         position += size
     return pieces
 

@@ -2,7 +2,7 @@
 
 A pickle is a program: ``pickle.load`` imports and calls whatever it names, so a checkpoint from a stranger can
 run any code. This machine knows the instructions that weights need. Every name is looked up in a table; one
-that is not there is refused before anything is called. Long byte strings stay views of the file.
+that is not there is refused before anything is called. Long byte strings stay pieces of the file.
 
 Source: the instruction set as the standard library's ``pickletools`` describes it, protocols 2 to 5.
 """
@@ -16,11 +16,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..utils.errors import UserError
+from .pieces import Piece
 
 MAX_STEPS = (
     2_000_000  # one step builds 250 bytes at most; RepLKNet-XL with averages and an optimizer's state takes 90,000
 )
-MAX_COPIED = 256  # bytes up to this length are copied, longer ones stay views of the file
+MAX_COPIED = 256  # bytes up to this length are read at once, longer ones stay pieces of the file
 KEYS = (str, int, float, bool, bytes, type(None))
 
 
@@ -86,7 +87,7 @@ def shown(text: Any) -> str:
 
 
 def unpickle(
-    data: memoryview,
+    data: Piece,
     names: Mapping[tuple[str, str], Any],
     persistent: Callable[[Any], Any] | None = None,
     start: int = 0,
@@ -120,7 +121,7 @@ def unpickle(
 class _Machine:
     """Stack, memo and position of one running pickle."""
 
-    def __init__(self, data: memoryview, position: int, names: Mapping, persistent: Callable[[Any], Any] | None):
+    def __init__(self, data: Piece, position: int, names: Mapping, persistent: Callable[[Any], Any] | None):
         self.data = data
         self.position = position
         self.names = names
@@ -131,7 +132,7 @@ class _Machine:
 
     def run(self) -> Any:
         for _ in range(MAX_STEPS):
-            code = bytes(self.take(1))
+            code = self.take(1)
             if code == pickle.STOP:
                 return self.stack.pop()
             operation = OPERATIONS.get(code)
@@ -143,13 +144,11 @@ class _Machine:
             operation(self)
         raise UserError(f"refused, its pickle takes more than {MAX_STEPS} steps", code="checkpoints.refused")
 
-    def take(self, count: int) -> memoryview:
+    def take(self, count: int) -> bytes:
         """The next ``count`` bytes."""
-        if count < 0 or self.position + count > len(self.data):
-            raise UserError("the file is cut off; download or save it again", code="checkpoints.broken")
-        piece = self.data[self.position : self.position + count]
+        data = self.data.read(self.position, count)
         self.position += count
-        return piece
+        return data
 
     def integer(self, width: int, signed: bool = False) -> int:
         return int.from_bytes(self.take(width), "little", signed=signed)
@@ -166,13 +165,18 @@ class _Machine:
         self.push(str(self.take(self.integer(width)), encoding))
 
     def raw(self, width: int) -> None:
-        piece = self.take(self.integer(width))
-        self.push(bytes(piece) if len(piece) <= MAX_COPIED else piece)
+        count = self.integer(width)
+        if count <= MAX_COPIED:
+            self.push(self.take(count))
+        else:
+            self.push(self.data.part(self.position, count))
+            self.position += count
 
     def line(self) -> str:
-        piece = bytes(self.data[self.position : self.position + MAX_COPIED]).partition(b"\n")[0]
-        self.take(len(piece) + 1)
-        return piece.decode("utf-8")
+        left = len(self.data) - self.position
+        line = self.data.read(self.position, min(left, MAX_COPIED)).partition(b"\n")[0]
+        self.take(len(line) + 1)
+        return line.decode("utf-8")
 
     def mark(self) -> None:
         self.below.append(self.stack)

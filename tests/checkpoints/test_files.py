@@ -157,6 +157,50 @@ def test_reading_takes_the_memory_of_the_tensors(tmp_path, kind):
     assert 0.9 < float(output) < 1.1
 
 
+def write_pickled(path, arrays) -> None:
+    path.write_bytes(pickle.dumps(arrays, protocol=4))
+
+
+OWNING = {
+    "zip": lambda path, arrays: write_zip(path, {"model": tensors(arrays)}),
+    "old": lambda path, arrays: write_old(path, {"model": tensors(arrays)}),
+    "bfloat16": lambda path, arrays: write_zip(
+        path, {n: Tensor.of(halves(a), "BFloat16Storage") for n, a in arrays.items()}
+    ),
+    "pickle": write_pickled,
+    "protocol 2": lambda path, arrays: path.write_bytes(pickle.dumps(arrays, protocol=2)),
+    "safetensors": lambda path, arrays: write_safetensors(arrays, path),
+}
+CHANGES = {
+    "saved over with its own arrays": lambda path, state: write_pickled(path, {n: a * 1 for n, a in state.items()}),
+    "another file copied over it": lambda path, state: path.write_bytes(b"x" * path.stat().st_size),
+    "emptied": lambda path, state: path.write_bytes(b""),
+    "removed": lambda path, state: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("kind", OWNING)
+def test_what_happens_to_a_file_does_not_reach_its_arrays(tmp_path, kind, change):
+    path = tmp_path / "weights"
+    arrays = {f"{n}.weight": np.full((8, 4096), n, np.float32) for n in range(4)}
+    OWNING[kind](path, arrays)
+    state = load_checkpoint(path)
+    CHANGES[change](path, state)
+    assert list(state) == list(arrays)
+    assert all((state[name] == array).all() and state[name].dtype == array.dtype for name, array in arrays.items())
+
+
+def test_files_and_folders_that_are_closed_to_us(tmp_path, monkeypatch):
+    def closed(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    write_pickled(tmp_path / "weights", {"a": np.zeros(3)})
+    monkeypatch.setattr("builtins.open", closed)
+    with refused("checkpoints.not-readable", "weights: cannot be read (Permission denied)"):
+        load_checkpoint(tmp_path / "weights")
+
+
 def test_mismatch_is_counted_and_changes_nothing():
     model = small_network()
     before = {name: value.numpy() for name, value in model.state_dict().items()}

@@ -112,6 +112,44 @@ def test_a_dtype_cannot_be_given_flags(tmp_path):
     assert (load_checkpoint(path)["a"] == np.arange(4)).all()
 
 
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<u2", ">f2"])
+def test_one_array_under_many_names_takes_its_memory_once(tmp_path, dtype):
+    array = np.zeros(1 << 20, dtype)
+    path = tmp_path / "repeated.pdparams"
+    path.write_bytes(pickle.dumps({f"{n}.weight": array for n in range(2000)}, protocol=4))
+    before = peak_memory()
+    assert len(load_checkpoint(path)) == 2000
+    assert peak_memory() - before < 20 * MEBIBYTE
+
+
+class Array:
+    """An array in numpy's own words, of bytes that others may have too."""
+
+    def __init__(self, raw, dtype):
+        self.state = (1, (len(raw) // 4,), np.dtype(dtype), False, raw)
+
+    def __reduce__(self):
+        return np.core.multiarray._reconstruct, (np.ndarray, (0,), b"b"), self.state
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_the_same_bytes_in_many_arrays_take_their_memory_once(tmp_path, protocol):
+    path = tmp_path / "repeated.pdparams"
+    raw = bytes(4 << 20)
+    path.write_bytes(pickle.dumps({f"{n}.weight": Array(raw, ">f4") for n in range(500)}, protocol=protocol))
+    before = peak_memory()
+    assert len(load_checkpoint(path)) == 500
+    assert peak_memory() - before < 20 * MEBIBYTE
+
+
+def test_the_same_bytes_as_two_types_are_refused(tmp_path):
+    path = tmp_path / "two.pdparams"
+    raw = bytes(4000)
+    path.write_bytes(pickle.dumps({"a": Array(raw, "<f4"), "b": Array(raw, "<i4")}, protocol=4))
+    with refused("checkpoints.refused", "two.pdparams: b: ", "two types"):
+        load_checkpoint(path)
+
+
 def header_only(entry) -> bytes:
     text = json.dumps({"a": entry}).encode()
     return len(text).to_bytes(8, "little") + text + bytes(16)
