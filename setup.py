@@ -29,6 +29,8 @@ REQUIREMENTS = [
     'paddleclas>=2.6; python_version < "3.12"',
     # arrays
     "numpy",
+    # checkpoints in its format
+    "safetensors>=0.6.1",
     # configuration files
     "pyyaml>=6.0",
     # image decoding and transforms

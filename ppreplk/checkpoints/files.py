@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +13,14 @@ import numpy as np
 from ..utils.errors import UserError
 from .arrays import PickledArray, StoredArray
 from .paddle_file import is_pickle, read_pickle
+from .pieces import Piece
 from .safetensors_file import is_safetensors, read_safetensors
 from .torch_file import is_old_torch, is_torch_zip, read_old_torch, read_torch_zip
 from .unpickle import shown
 
 WRAPPERS = ("model", "state_dict")  # keys around the weights
 AVERAGED = "model_ema"
+HEAD = 512  # bytes that tell the format
 
 
 class RawWeights(NamedTuple):
@@ -31,8 +33,9 @@ class RawWeights(NamedTuple):
 def read_weights(path: Path, ema: bool = False) -> RawWeights:
     """The weights of a ``.pth`` (PyTorch), ``.safetensors``, ``.pdparams`` or ``.pkl`` (MegEngine) file.
 
-    The format is told from the content. Nothing in the file is executed. Arrays share the memory of the file,
-    which is mapped, and are read-only.
+    The format is told from the content. Nothing in the file is executed. The arrays are read-only and have memory of
+    their own, about the size of the tensors: the file may be changed or replaced afterwards. Arrays of tensors that
+    share a storage share their memory.
 
     Args:
         path: the file.
@@ -41,8 +44,8 @@ def read_weights(path: Path, ema: bool = False) -> RawWeights:
     Raises:
         UserError: a broken file, or one that holds anything but weights.
     """
-    with _about(path):
-        content, has_averaged = _unwrapped(_read(path), ema)
+    with _about(path), _opened(path) as data:
+        content, has_averaged = _unwrapped(_read(data, path), ema)
         return RawWeights(_arrays(content), has_averaged)
 
 
@@ -56,8 +59,8 @@ def load_arrays(path: str | Path) -> Any:
     def leaf(value: Any) -> Any:
         return _array(value.bits) if isinstance(value, PickledArray) else value
 
-    with _about(path):
-        return read_pickle(_mapped(Path(path)), leaf)
+    with _about(path), _opened(path) as data:
+        return read_pickle(data, leaf)
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -70,7 +73,7 @@ def find_checkpoint(path: str | Path) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    raise UserError(f"no checkpoint at {candidates[0]} nor at {candidates[1]}")
+    raise UserError(f"no checkpoint at {candidates[0]} nor at {candidates[1]}", code="checkpoints.no-file")
 
 
 @contextmanager
@@ -79,31 +82,38 @@ def _about(path: str | Path) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise error.at(path) from error
 
 
-def _mapped(path: Path) -> memoryview:
-    """The bytes of a file, which are read from it as they are used."""
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Piece]:
+    """The whole of a file, as long as it is open."""
     try:
         with open(path, "rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except (OSError, ValueError) as error:  # ValueError: there is nothing to map
-        raise UserError(f"empty or cannot be read ({error}); download it again") from error
+            size = os.fstat(file.fileno()).st_size
+            if size == 0:
+                raise UserError("empty; download it again", code="checkpoints.not-readable")
+            yield Piece(file, 0, size)
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror or error})", code="checkpoints.not-readable") from error
 
 
-def _read(path: Path) -> Any:
-    data = _mapped(path)
-    if is_torch_zip(data):
-        return read_torch_zip(data, path)
-    if is_safetensors(data):
-        return read_safetensors(data)
-    if is_old_torch(data):
+def _read(data: Piece, path: Path) -> Any:
+    head = data.head(HEAD)
+    if is_torch_zip(head):
+        return read_torch_zip(data)
+    if is_safetensors(head):
+        return read_safetensors(data, path)
+    if is_old_torch(head):
         return read_old_torch(data)
-    if is_pickle(data):
+    if is_pickle(head):
         return read_pickle(data)
-    start = bytes(data[:200]).lstrip().lower()
+    start = head.lstrip().lower()
     hint = "a web page was saved in its place; " if start.startswith((b"<!doctype", b"<html")) else ""
-    raise UserError(f"not a readable checkpoint (.pth, .safetensors, .pdparams or .pkl); {hint}download it again")
+    raise UserError(
+        f"not a readable checkpoint (.pth, .safetensors, .pdparams or .pkl); {hint}download it again",
+        code="checkpoints.not-readable",
+    )
 
 
 def _unwrapped(content: Any, ema: bool) -> tuple[Any, bool]:
@@ -111,7 +121,7 @@ def _unwrapped(content: Any, ema: bool) -> tuple[Any, bool]:
     has_averaged = isinstance(content, Mapping) and isinstance(content.get(AVERAGED), Mapping)
     if ema:
         if not has_averaged:
-            raise UserError(f"has no averaged weights ({AVERAGED})")
+            raise UserError(f"has no averaged weights ({AVERAGED})", code="checkpoints.no-averaged")
         return content[AVERAGED], True
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
@@ -121,10 +131,12 @@ def _unwrapped(content: Any, ema: bool) -> tuple[Any, bool]:
 
 def _arrays(content: Any) -> dict[str, np.ndarray]:
     if not isinstance(content, Mapping) or not content:
-        raise UserError("holds no table of weights")
+        raise UserError("holds no table of weights", code="checkpoints.no-weights")
     strange = [n for n, value in content.items() if not isinstance(n, str) or not isinstance(value, StoredArray)]
     if strange:
-        raise UserError(f"{len(strange)} entries are not weights, {shown(strange[0])!r} first")
+        raise UserError(
+            f"{len(strange)} entries are not weights, {shown(strange[0])!r} first", code="checkpoints.no-weights"
+        )
     arrays = {}
     for name, stored in content.items():
         with _about(shown(name)):
@@ -138,4 +150,6 @@ def _array(make: Callable[[], np.ndarray]) -> np.ndarray:
     except UserError:
         raise
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
-        raise UserError(f"not an array that can be read ({error}); download the file again") from error
+        raise UserError(
+            f"not an array that can be read ({error}); download the file again", code="checkpoints.bad-array"
+        ) from error

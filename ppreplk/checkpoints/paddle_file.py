@@ -11,12 +11,13 @@ import numpy as np
 
 from ..utils.errors import UserError
 from .arrays import PickledArray, numpy_names
+from .pieces import Piece
 from .unpickle import Call, unpickle
 
 PROTOCOL = 4
 STARTS = (pickle.PROTO, pickle.GLOBAL, pickle.MARK, pickle.EMPTY_DICT)
 TABLE = "StructuredToParameterName@@"  # Paddle's table of internal names
-DEEPEST = 8  # mappings in mappings
+MAX_DEPTH = 8  # mappings in mappings
 
 
 class _Tensor:
@@ -24,7 +25,7 @@ class _Tensor:
 
     def __init__(self, stored: Any, *_: Any):
         if not isinstance(stored, PickledArray):
-            raise UserError("refused, a tensor that is not made of an array")
+            raise UserError("refused, a tensor that is not made of an array", code="checkpoints.refused")
         self._stored = stored
 
     def build(self, state: Any) -> None:
@@ -41,11 +42,12 @@ MEGENGINE = {
 }
 
 
-def is_pickle(data: memoryview) -> bool:
-    return bytes(data[:1]) in STARTS
+def is_pickle(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` may be a pickle."""
+    return head[:1] in STARTS
 
 
-def read_pickle(data: memoryview, leaf: Callable[[Any], Any] = lambda value: value) -> Any:
+def read_pickle(data: Piece, leaf: Callable[[Any], Any] = lambda value: value) -> Any:
     """The content of the file, ``leaf`` applied to all in its tables; arrays are a :class:`StoredArray`.
 
     Raises:
@@ -59,8 +61,8 @@ def _entries(content: Any, leaf: Callable[[Any], Any], done: dict[int, dict], de
     """``paddle.save`` may store a tensor as (internal name, array), and add a table of internal names."""
     if not isinstance(content, Mapping):
         return leaf(content)
-    if depth > DEEPEST:
-        raise UserError(f"refused, it nests more than {DEEPEST} tables")
+    if depth > MAX_DEPTH:
+        raise UserError(f"refused, it nests more than {MAX_DEPTH} tables", code="checkpoints.refused")
     if id(content) not in done:  # a pickle may hold the same table many times
         table = done[id(content)] = {}
         for name, value in content.items():

@@ -1,8 +1,8 @@
 """PyTorch checkpoints without PyTorch: the zip format, and the one before PyTorch 1.6.
 
 Both hold a pickle whose tensors refer by persistent id to raw little-endian storages. In the zip format these
-are entries of the archive beside the pickle, uncompressed, so that they can be used where they lie; in the
-older one they follow the pickle, in the order of a list of their keys.
+are uncompressed entries of the archive, beside the pickle. In the older one they follow the pickle, in the order
+of a list of their keys.
 """
 
 from __future__ import annotations
@@ -10,21 +10,20 @@ from __future__ import annotations
 import math
 import struct
 import zipfile
-import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..utils.errors import UserError
-from .arrays import is_shape, numpy_names, values_of, width_of
+from .arrays import is_shape, numpy_names
+from .pieces import BFLOAT16, Piece, width_of
 from .unpickle import Call, Refused, shown, unpickle
 
 STORAGES = {
     "FloatStorage": "<f4",
     "DoubleStorage": "<f8",
     "HalfStorage": "<f2",
-    "BFloat16Storage": "bfloat16",
+    "BFloat16Storage": BFLOAT16,
     "LongStorage": "<i8",
     "IntStorage": "<i4",
     "ShortStorage": "<i2",
@@ -52,23 +51,17 @@ LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
 class Storage:
-    """``count`` values of one type in a file; ``raw`` is given once it is known where they lie."""
+    """``count`` values of one type in a file; ``piece`` is given once it is known where they lie."""
 
-    def __init__(self, dtype: str, count: int, raw: memoryview | None = None, checksum: int | None = None):
+    def __init__(self, dtype: str, count: int):
         self.dtype = dtype
         self.count = count
-        self.raw = raw
-        self.checksum = checksum
-        self._values: np.ndarray | None = None
+        self.piece: Piece | None = None
 
     def values(self) -> np.ndarray:
-        if self._values is None:
-            if self.raw is None:
-                raise UserError("a tensor's storage is missing")
-            if self.checksum is not None and zlib.crc32(self.raw) != self.checksum:
-                raise UserError("a tensor is damaged (its checksum differs); download the file again")
-            self._values = values_of(self.raw, self.dtype)
-        return self._values
+        if self.piece is None:
+            raise UserError("a tensor's storage is missing", code="checkpoints.broken")
+        return self.piece.values(self.dtype)
 
 
 class StoredTensor:
@@ -76,12 +69,15 @@ class StoredTensor:
 
     def __init__(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any):
         if not isinstance(storage, Storage):
-            raise UserError("refused, a tensor that is not built from a storage")
+            raise UserError("refused, a tensor that is not built from a storage", code="checkpoints.refused")
         if not is_shape(shape) or not is_shape(strides) or len(shape) != len(strides) or not is_shape((offset,)):
-            raise UserError("refused, a tensor with an impossible offset, shape or stride")
+            raise UserError("refused, a tensor with an impossible offset, shape or stride", code="checkpoints.refused")
         last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides))
         if 0 not in shape and (last >= storage.count or math.prod(shape) > storage.count):
-            raise UserError(f"a tensor of shape {list(shape)} is larger than its storage of {storage.count} values")
+            raise UserError(
+                f"a tensor of shape {list(shape)} is larger than its storage of {storage.count} values",
+                code="checkpoints.broken",
+            )
         self._storage = storage
         self._view = (offset, tuple(shape), tuple(strides))
 
@@ -96,7 +92,7 @@ class StoredTensor:
 
 def _parameter(data: Any, *_: Any) -> StoredTensor:
     if not isinstance(data, StoredTensor):
-        raise UserError("refused, a parameter that is not a tensor")
+        raise UserError("refused, a parameter that is not a tensor", code="checkpoints.refused")
     return data
 
 
@@ -120,91 +116,107 @@ class _Storages:
     def find(self, pid: Any, parts: int) -> Storage:
         """The storage behind ("storage", type, key, device, count, ...)."""
         if not isinstance(pid, tuple) or len(pid) != parts or pid[0] != "storage":
-            raise UserError("refused, a persistent id that is no tensor storage")
+            raise UserError("refused, a persistent id that is no tensor storage", code="checkpoints.refused")
         _, dtype, key, _, count = pid[:5]
         if dtype not in STORAGES.values() or not isinstance(key, str) or type(count) is not int or count < 0:
-            raise UserError("refused, a persistent id that is no tensor storage")
+            raise UserError("refused, a persistent id that is no tensor storage", code="checkpoints.refused")
         storage = self.by_key.setdefault(key, Storage(dtype, count))
         if (storage.dtype, storage.count) != (dtype, count):
-            raise UserError(f"refused, storage {shown(key)} is of two kinds")
+            raise UserError(f"refused, storage {shown(key)} is of two kinds", code="checkpoints.refused")
         return storage
 
 
-def is_torch_zip(data: memoryview) -> bool:
-    return data[: len(ZIP)] == ZIP
+def is_torch_zip(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` is an archive."""
+    return head.startswith(ZIP)
 
 
-def is_old_torch(data: memoryview) -> bool:
-    return MAGIC in bytes(data[:32])
+def is_old_torch(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` is of the format before PyTorch 1.6."""
+    return MAGIC in head[:32]
 
 
-def read_torch_zip(data: memoryview, path: Path) -> Any:
+def read_torch_zip(data: Piece) -> Any:
     """The unpickled content of a zip-format checkpoint, its tensors as :class:`StoredTensor`.
 
     Raises:
         UserError: the archive is broken or none of PyTorch's, or its pickle is refused.
     """
-    entries = _entries(data, path)
+    entries = _entries(data)
     pickles = [name for name in entries if name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        raise UserError(f"not a PyTorch checkpoint: {len(pickles)} entries called data.pkl, expected 1")
+        raise UserError(
+            f"not a PyTorch checkpoint: {len(pickles)} entries called data.pkl, expected 1",
+            code="checkpoints.not-readable",
+        )
     folder = pickles[0][: -len("data.pkl")]
     order = entries.get(f"{folder}byteorder")
-    if order is not None and bytes(_content(order, data)) != b"little":
-        raise UserError("written on a big-endian machine, which is not read; save it on another one")
+    if order is not None and _content(order, data).head(8) != b"little":
+        raise UserError(
+            "written on a big-endian machine, which is not read; save it on another one", code="checkpoints.unsupported"
+        )
     storages = _Storages()
 
     def persistent(pid: Any) -> Storage:
         storage = storages.find(pid, 5)
-        if storage.raw is None:
+        if storage.piece is None:
             entry = entries.get(f"{folder}data/{pid[2]}")
             needed = storage.count * width_of(storage.dtype)
             if entry is None:
-                raise UserError(f"storage {shown(pid[2])} is missing")
+                raise UserError(f"storage {shown(pid[2])} is missing", code="checkpoints.broken")
             if entry.file_size != needed:
-                raise UserError(f"storage {pid[2]} holds {entry.file_size} bytes, its tensor needs {needed}")
-            storage.raw, storage.checksum = _content(entry, data), entry.CRC
+                raise UserError(
+                    f"storage {pid[2]} holds {entry.file_size} bytes, its tensor needs {needed}",
+                    code="checkpoints.broken",
+                )
+            storage.piece = _content(entry, data)
         return storage
 
     content, _ = unpickle(_content(entries[pickles[0]], data), {**numpy_names(), **TENSORS}, persistent)
     return content
 
 
-def _entries(data: memoryview, path: Path) -> dict[str, zipfile.ZipInfo]:
+def _entries(data: Piece) -> dict[str, zipfile.ZipInfo]:
     """Entries by name, after a look that they are plain pieces of the file, each of its own."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(data.file) as archive:
             infos = archive.infolist()
     except ZIP_ERRORS as error:
-        raise UserError(f"a broken zip archive ({error}); download it again") from error
+        raise UserError(f"a broken zip archive ({error}); download it again", code="checkpoints.broken") from error
     entries = {}
     for info in infos:
         name = info.filename
         if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or ":" in name.split("/")[0]:
-            raise UserError(f"refused, its archive has an entry outside the archive, {shown(name)}")
+            raise UserError(
+                f"refused, its archive has an entry outside the archive, {shown(name)}", code="checkpoints.refused"
+            )
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
-            raise UserError(f"refused, {shown(name)} is compressed or encrypted, which PyTorch never does")
+            raise UserError(
+                f"refused, {shown(name)} is compressed or encrypted, which PyTorch never does",
+                code="checkpoints.refused",
+            )
         if name in entries:
-            raise UserError(f"refused, its archive has two entries called {shown(name)}")
+            raise UserError(f"refused, its archive has two entries called {shown(name)}", code="checkpoints.refused")
         entries[name] = info
     if sum(info.file_size for info in infos) > len(data):
-        raise UserError("refused, the entries of its archive are larger than the file")
+        raise UserError("refused, the entries of its archive are larger than the file", code="checkpoints.refused")
     return entries
 
 
-def _content(info: zipfile.ZipInfo, data: memoryview) -> memoryview:
+def _content(info: zipfile.ZipInfo, data: Piece) -> Piece:
     """Where an uncompressed entry lies; its local header may be longer than the central one says."""
-    head = data[info.header_offset : info.header_offset + LOCAL_HEADER.size]
-    if info.header_offset < 0 or len(head) != LOCAL_HEADER.size:
-        raise UserError(f"the archive's entry {shown(info.filename)} lies outside the file; download it again")
-    signature, name_length, extra_length = LOCAL_HEADER.unpack(head)
-    start = info.header_offset + LOCAL_HEADER.size + name_length + extra_length
-    if signature != ZIP or start + info.file_size > len(data):
-        raise UserError(f"the archive's entry {shown(info.filename)} lies outside the file; download it again")
-    return data[start : start + info.file_size]
+    try:
+        head = data.read(info.header_offset, LOCAL_HEADER.size)
+        signature, name_length, extra_length = LOCAL_HEADER.unpack(head)
+        if signature != ZIP:
+            raise UserError("there is no entry at its place", code="checkpoints.broken")
+        start = info.header_offset + LOCAL_HEADER.size + name_length + extra_length
+        return data.part(start, info.file_size, info.CRC)
+    except UserError as error:
+        raise error.at(f"the archive's entry {shown(info.filename)}") from error
 
 
-def read_old_torch(data: memoryview) -> Any:
+def read_old_torch(data: Piece) -> Any:
     """The unpickled content of a checkpoint from before PyTorch 1.6, its tensors as :class:`StoredTensor`.
 
     Raises:
@@ -215,25 +227,35 @@ def read_old_torch(data: memoryview) -> Any:
 
     def persistent(pid: Any) -> Storage:
         if isinstance(pid, tuple) and len(pid) == 6 and pid[5] is not None:
-            raise UserError("refused, a view of a storage as PyTorch 0.3 wrote it; save it with a newer one")
+            raise UserError(
+                "refused, a view of a storage as PyTorch 0.3 wrote it; save it with a newer one",
+                code="checkpoints.unsupported",
+            )
         return storages.find(pid, 6)
 
     _, position = unpickle(data, {})
     version, position = unpickle(data, {}, start=position)
     system, position = unpickle(data, {}, start=position)
     if version != OLD_VERSION or not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise UserError(f"not a PyTorch checkpoint of version {OLD_VERSION} from a little-endian machine")
+        raise UserError(
+            f"not a PyTorch checkpoint of version {OLD_VERSION} from a little-endian machine",
+            code="checkpoints.not-readable",
+        )
     content, position = unpickle(data, names, persistent, start=position)
     keys, position = unpickle(data, {}, start=position)
     if not isinstance(keys, list):
-        raise UserError("broken, its list of storages is missing; download it again")
+        raise UserError("broken, its list of storages is missing; download it again", code="checkpoints.broken")
     for key in keys:
         storage = storages.by_key.get(key) if isinstance(key, str) else None
-        if storage is None or storage.raw is not None:
-            raise UserError("broken, it lists a storage that no tensor or more than one place has")
+        if storage is None or storage.piece is not None:
+            raise UserError(
+                "broken, it lists a storage that no tensor or more than one place has", code="checkpoints.broken"
+            )
         size = storage.count * width_of(storage.dtype)
-        if int.from_bytes(data[position : position + 8], "little") != storage.count or position + 8 + size > len(data):
-            raise UserError(f"storage {shown(key)} is shorter than its tensor; download it again")
-        storage.raw = data[position + 8 : position + 8 + size]
+        if int.from_bytes(data.read(position, 8), "little") != storage.count:
+            raise UserError(
+                f"storage {shown(key)} has another size than its tensor; download it again", code="checkpoints.broken"
+            )
+        storage.piece = data.part(position + 8, size)
         position += 8 + size
     return content

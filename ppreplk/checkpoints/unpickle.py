@@ -2,7 +2,7 @@
 
 A pickle is a program: ``pickle.load`` imports and calls whatever it names, so a checkpoint from a stranger can
 run any code. This machine knows the instructions that weights need. Every name is looked up in a table; one
-that is not there is refused before anything is called. Long byte strings stay views of the file.
+that is not there is refused before anything is called. Long byte strings stay pieces of the file.
 
 Source: the instruction set as the standard library's ``pickletools`` describes it, protocols 2 to 5.
 """
@@ -16,9 +16,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..utils.errors import UserError
+from .pieces import Piece
 
-STEPS = 2_000_000  # one step builds 250 bytes at most; RepLKNet-XL with averages and an optimizer's state takes 90,000
-SHORT = 256  # bytes up to this length are copied, longer ones stay views of the file
+MAX_STEPS = (
+    2_000_000  # one step builds 250 bytes at most; RepLKNet-XL with averages and an optimizer's state takes 90,000
+)
+MAX_COPIED = 256  # bytes up to this length are read at once, longer ones stay pieces of the file
 KEYS = (str, int, float, bool, bytes, type(None))
 
 
@@ -30,7 +33,7 @@ class Call:
 
 
 class Refused:
-    """A name that is refused for a reason of its own."""
+    """A name whose objects are not read, and the reason."""
 
     def __init__(self, reason: str):
         self.reason = reason
@@ -84,7 +87,7 @@ def shown(text: Any) -> str:
 
 
 def unpickle(
-    data: memoryview,
+    data: Piece,
     names: Mapping[tuple[str, str], Any],
     persistent: Callable[[Any], Any] | None = None,
     start: int = 0,
@@ -110,13 +113,15 @@ def unpickle(
     except UserError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError, struct.error) as error:
-        raise UserError(f"a broken pickle ({type(error).__name__}: {error}); download it again") from error
+        raise UserError(
+            f"a broken pickle ({type(error).__name__}: {error}); download it again", code="checkpoints.broken"
+        ) from error
 
 
 class _Machine:
     """Stack, memo and position of one running pickle."""
 
-    def __init__(self, data: memoryview, position: int, names: Mapping, persistent: Callable[[Any], Any] | None):
+    def __init__(self, data: Piece, position: int, names: Mapping, persistent: Callable[[Any], Any] | None):
         self.data = data
         self.position = position
         self.names = names
@@ -126,23 +131,24 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        for _ in range(STEPS):
-            code = bytes(self.take(1))
+        for _ in range(MAX_STEPS):
+            code = self.take(1)
             if code == pickle.STOP:
                 return self.stack.pop()
             operation = OPERATIONS.get(code)
             if operation is None:
-                raise UserError(f"refused, its pickle has the instruction {code!r}, which no weights need")
+                raise UserError(
+                    f"refused, its pickle has the instruction {code!r}, which no weights need",
+                    code="checkpoints.refused",
+                )
             operation(self)
-        raise UserError(f"refused, its pickle takes more than {STEPS} steps")
+        raise UserError(f"refused, its pickle takes more than {MAX_STEPS} steps", code="checkpoints.refused")
 
-    def take(self, count: int) -> memoryview:
+    def take(self, count: int) -> bytes:
         """The next ``count`` bytes."""
-        if count < 0 or self.position + count > len(self.data):
-            raise UserError("the file is cut off; download or save it again")
-        piece = self.data[self.position : self.position + count]
+        data = self.data.read(self.position, count)
         self.position += count
-        return piece
+        return data
 
     def integer(self, width: int, signed: bool = False) -> int:
         return int.from_bytes(self.take(width), "little", signed=signed)
@@ -159,13 +165,18 @@ class _Machine:
         self.push(str(self.take(self.integer(width)), encoding))
 
     def raw(self, width: int) -> None:
-        piece = self.take(self.integer(width))
-        self.push(bytes(piece) if len(piece) <= SHORT else piece)
+        count = self.integer(width)
+        if count <= MAX_COPIED:
+            self.push(self.take(count))
+        else:
+            self.push(self.data.part(self.position, count))
+            self.position += count
 
     def line(self) -> str:
-        piece = bytes(self.data[self.position : self.position + SHORT]).partition(b"\n")[0]
-        self.take(len(piece) + 1)
-        return piece.decode("utf-8")
+        left = len(self.data) - self.position
+        line = self.data.read(self.position, min(left, MAX_COPIED)).partition(b"\n")[0]
+        self.take(len(line) + 1)
+        return line.decode("utf-8")
 
     def mark(self) -> None:
         self.below.append(self.stack)
@@ -176,29 +187,30 @@ class _Machine:
 
     def name(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
-            raise UserError("refused, it names something by other means than a text")
+            raise UserError("refused, it names something by other means than a text", code="checkpoints.refused")
         found = self.names.get((module, name))
         if found is None and f"{module}.".startswith(INERT_PACKAGES):
             found = Call(Inert)
         if found is None:
             raise UserError(
-                f"refused, it names {shown(module)}.{shown(name)}, which no weights need; nothing of it ran"
+                f"refused, it names {shown(module)}.{shown(name)}, which no weights need; nothing of it ran",
+                code="checkpoints.refused",
             )
         if isinstance(found, Refused):
-            raise UserError(f"refused, it names {module}.{name}: {found.reason}")
+            raise UserError(f"refused, it names {module}.{name}: {found.reason}", code="checkpoints.unsupported")
         self.push(found)
 
     def call(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Call) or not isinstance(arguments, tuple):
-            raise UserError(f"refused, it calls a {type(function).__name__}")
+            raise UserError(f"refused, it calls a {type(function).__name__}", code="checkpoints.refused")
         self.push(function.function(*arguments))
 
     def call_with_keywords(self) -> None:
         function = self.stack[-3]
         del self.stack[-3:]
         if not isinstance(function, Call) or function.function is not Inert:
-            raise UserError("refused, it calls a function with keywords")
+            raise UserError("refused, it calls a function with keywords", code="checkpoints.refused")
         self.push(Inert())
 
     def build(self) -> None:
@@ -207,12 +219,12 @@ class _Machine:
             return  # attributes of a dict: PyTorch keeps version numbers there
         if not hasattr(target, "build"):
             kind = "function" if isinstance(target, Call) else type(target).__name__
-            raise UserError(f"refused, it sets the state of a {kind}")
+            raise UserError(f"refused, it sets the state of a {kind}", code="checkpoints.refused")
         target.build(state)
 
     def identify(self) -> None:
         if self.persistent is None:
-            raise UserError("refused, it refers to storage outside the file")
+            raise UserError("refused, it refers to storage outside the file", code="checkpoints.refused")
         self.push(self.persistent(self.stack.pop()))
 
     def extend(self, values: list[Any]) -> None:
@@ -220,17 +232,17 @@ class _Machine:
         if isinstance(target, list):
             target.extend(values)
         elif not isinstance(target, Inert):
-            raise UserError(f"refused, it appends to a {type(target).__name__}")
+            raise UserError(f"refused, it appends to a {type(target).__name__}", code="checkpoints.refused")
 
     def update(self, values: list[Any]) -> None:
         target = self.stack[-1]
         if len(values) % 2:
-            raise UserError("a broken pickle: a key without its value")
+            raise UserError("a broken pickle: a key without its value", code="checkpoints.broken")
         if isinstance(target, dict):
             # other keys, of objects around the weights, need not be hashed: that can take for ever
             target.update((k if isinstance(k, KEYS) else Inert(), v) for k, v in zip(values[::2], values[1::2]))
         elif not isinstance(target, Inert):
-            raise UserError(f"refused, it sets items of a {type(target).__name__}")
+            raise UserError(f"refused, it sets items of a {type(target).__name__}", code="checkpoints.refused")
 
     def pair(self) -> list[Any]:
         value, key = self.stack.pop(), self.stack.pop()
@@ -239,7 +251,7 @@ class _Machine:
     def group(self, count: int) -> None:
         values = tuple(self.stack[len(self.stack) - count :])
         if len(values) != count:
-            raise UserError("a broken pickle: its stack is empty")
+            raise UserError("a broken pickle: its stack is empty", code="checkpoints.broken")
         del self.stack[len(self.stack) - count :]
         self.push(values)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import GOLDEN, peak_memory, run_python, run_tool
+from helpers import GOLDEN, assert_one_line_and_exit_2, peak_memory, refused, run_python, run_tool
 from torch_files import Name, Storage, Tensor, TorchPickler, tensors, write_old, write_zip
 
 from ppreplk.checkpoints import load_checkpoint
@@ -66,11 +66,8 @@ def test_a_checkpoint_that_calls_something_is_refused_by_name_and_not_run(tmp_pa
     }[call]
     path = tmp_path / "evil.bin"
     CONTAINERS[container](path, pickle.dumps({"model": payload}, protocol=protocol))
-    with pytest.raises(UserError) as refusal:
+    with refused("checkpoints.refused", "evil.bin: refused, it names" if protocol else "evil.bin: refused"):
         load_checkpoint(path)
-    assert "\n" not in str(refusal.value) and "evil.bin" in str(refusal.value)
-    if protocol > 0:
-        assert "refused, it names" in str(refusal.value)
     assert not witness.exists()
 
 
@@ -85,7 +82,7 @@ def test_persistent_ids_that_are_no_storage_are_refused(tmp_path, container, pid
     Writer(buffer, protocol=2).dump({"a": "trick"})
     path = tmp_path / "persistent.bin"
     CONTAINERS[container](path, buffer.getvalue())
-    with pytest.raises(UserError, match="refused, (it refers to storage outside|a persistent id that is no tensor)"):
+    with refused("checkpoints.refused", "storage"):
         load_checkpoint(path)
 
 
@@ -94,14 +91,14 @@ def test_a_pickle_cannot_change_what_it_may_call(tmp_path, name):
     for state in (b"(N}X\x0c\x00\x00\x00__defaults__)st", b"}"):
         path = tmp_path / "build.pdparams"
         path.write_bytes(b"\x80\x02c" + name.encode() + b"\n" + state + b"b.")
-        with pytest.raises(UserError, match="build.pdparams: refused, it sets the state of"):
+        with refused("checkpoints.refused", "build.pdparams: refused, it sets the state of"):
             load_checkpoint(path)
 
 
 def test_object_arrays_are_refused(tmp_path):
     path = tmp_path / "objects.pdparams"
     path.write_bytes(pickle.dumps({"a": np.array([{}], dtype=object)}, protocol=4))
-    with pytest.raises(UserError, match="refused: an array of dtype O8"):
+    with refused("checkpoints.refused", "an array of dtype O8"):
         load_checkpoint(path)
 
 
@@ -115,32 +112,73 @@ def test_a_dtype_cannot_be_given_flags(tmp_path):
     assert (load_checkpoint(path)["a"] == np.arange(4)).all()
 
 
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<u2", ">f2"])
+def test_one_array_under_many_names_takes_its_memory_once(tmp_path, dtype):
+    array = np.zeros(1 << 20, dtype)
+    path = tmp_path / "repeated.pdparams"
+    path.write_bytes(pickle.dumps({f"{n}.weight": array for n in range(2000)}, protocol=4))
+    before = peak_memory()
+    assert len(load_checkpoint(path)) == 2000
+    assert peak_memory() - before < 20 * MEBIBYTE
+
+
+class Array:
+    """An array in numpy's own words, of bytes that others may have too."""
+
+    def __init__(self, raw, dtype):
+        self.state = (1, (len(raw) // 4,), np.dtype(dtype), False, raw)
+
+    def __reduce__(self):
+        return np.core.multiarray._reconstruct, (np.ndarray, (0,), b"b"), self.state
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_the_same_bytes_in_many_arrays_take_their_memory_once(tmp_path, protocol):
+    path = tmp_path / "repeated.pdparams"
+    raw = bytes(4 << 20)
+    path.write_bytes(pickle.dumps({f"{n}.weight": Array(raw, ">f4") for n in range(500)}, protocol=protocol))
+    before = peak_memory()
+    assert len(load_checkpoint(path)) == 500
+    assert peak_memory() - before < 20 * MEBIBYTE
+
+
+def test_the_same_bytes_as_two_types_are_refused(tmp_path):
+    path = tmp_path / "two.pdparams"
+    raw = bytes(4000)
+    path.write_bytes(pickle.dumps({"a": Array(raw, "<f4"), "b": Array(raw, "<i4")}, protocol=4))
+    with refused("checkpoints.refused", "two.pdparams: b: ", "two types"):
+        load_checkpoint(path)
+
+
 def header_only(entry) -> bytes:
     text = json.dumps({"a": entry}).encode()
     return len(text).to_bytes(8, "little") + text + bytes(16)
 
 
 BROKEN = {
-    "empty": b"",
-    "garbage": b"garbage",
-    "random": np.random.default_rng(0).bytes(5000),
-    "pickle without content": b"\x80\x04.",
-    "pickle of a list": pickle.dumps([1, 2]),
-    "zip, cut": b"PK\x03\x04 truncated",
-    "old format, cut": old_header(),
-    "a long text announced": b"\x80\x04\x8d" + (2**62).to_bytes(8, "little") + b"a.",
-    "a far memo": b"\x80\x02}r\xff\xff\xff\xff.",
-    "deep": b"\x80\x02" + b"(" * 100_000 + b"l" * 100_000 + b".",
-    "without end": b"\x80\x02" + b"]" * 3_000_000,
-    "keys that hash for ever": b"\x80\x04})" + b"\x94h\x00h\x00\x86" * 60 + b"Ns.",
-    "header of 4 EB": (2**62).to_bytes(8, "little") + b"{" + bytes(50),
-    "header of other text": (3).to_bytes(8, "little") + b"{,}" + bytes(8),
-    "deep header": (100_000).to_bytes(8, "little") + b'{"a":' + b"[" * 99_995,
-    "a tensor of another size": header_only({"dtype": "F32", "shape": [9], "data_offsets": [0, 16]}),
-    "a tensor outside": header_only({"dtype": "F32", "shape": [8], "data_offsets": [0, 32]}),
-    "a tensor of negative size": header_only({"dtype": "F32", "shape": [-4], "data_offsets": [16, 0]}),
-    "a tensor of another type": header_only({"dtype": "F4", "shape": [4], "data_offsets": [0, 16]}),
-    "a web page": b"<!DOCTYPE html><html>Virus scan warning</html>",
+    "empty": ("not-readable", b""),
+    "garbage": ("not-readable", b"garbage"),
+    "random": ("not-readable", np.random.default_rng(0).bytes(5000)),
+    "pickle without content": ("broken", b"\x80\x04."),
+    "pickle of a list": ("no-weights", pickle.dumps([1, 2])),
+    "zip, cut": ("broken", b"PK\x03\x04 truncated"),
+    "old format, cut": ("broken", old_header()),
+    "a long text announced": ("broken", b"\x80\x04\x8d" + (2**62).to_bytes(8, "little") + b"a."),
+    "a far memo": ("no-weights", b"\x80\x02}r\xff\xff\xff\xff."),
+    "deep": ("no-weights", b"\x80\x02" + b"(" * 100_000 + b"l" * 100_000 + b"."),
+    "without end": ("refused", b"\x80\x02" + b"]" * 3_000_000),
+    "keys that hash for ever": ("refused", b"\x80\x04})" + b"\x94h\x00h\x00\x86" * 60 + b"Ns."),
+    "header of 4 EB": ("not-readable", (2**62).to_bytes(8, "little") + b"{" + bytes(50)),
+    "header of other text": ("broken", (3).to_bytes(8, "little") + b"{,}" + bytes(8)),
+    "deep header": ("broken", (100_000).to_bytes(8, "little") + b'{"a":' + b"[" * 99_995),
+    "header of 17 MB": ("refused", (17 << 20).to_bytes(8, "little") + b"{" + bytes(17 << 20)),
+    "a tensor without its end": ("broken", header_only({"dtype": "F32", "shape": [6], "data_offsets": [0, 24]})),
+    "bytes of no tensor": ("broken", header_only({"dtype": "F32", "shape": [2], "data_offsets": [0, 8]})),
+    "a tensor of another size": ("broken", header_only({"dtype": "F32", "shape": [9], "data_offsets": [0, 16]})),
+    "a tensor outside": ("broken", header_only({"dtype": "F32", "shape": [8], "data_offsets": [0, 32]})),
+    "a tensor of negative size": ("broken", header_only({"dtype": "F32", "shape": [-4], "data_offsets": [16, 0]})),
+    "a tensor of another type": ("broken", header_only({"dtype": "F4", "shape": [4], "data_offsets": [0, 16]})),
+    "a web page": ("not-readable", b"<!DOCTYPE html><html>Virus scan warning</html>"),
 }
 
 
@@ -155,21 +193,19 @@ def watched():
 @pytest.mark.parametrize("kind", BROKEN)
 def test_broken_files_are_refused_in_one_line(tmp_path, watched, kind):
     path = tmp_path / "broken.pdparams"
-    path.write_bytes(BROKEN[kind])
+    code, data = BROKEN[kind]
+    path.write_bytes(data)
     before = peak_memory()
-    with pytest.raises(UserError, match="broken.pdparams") as refusal:
+    with refused(f"checkpoints.{code}", "broken.pdparams"):
         load_checkpoint(path)
-    assert "\n" not in str(refusal.value)
     assert peak_memory() - before < 400 * MEBIBYTE
-    if kind == "a web page":
-        assert "a web page was saved in its place" in str(refusal.value)
 
 
 def test_truncated_archives_are_refused(tmp_path):
     whole = (GOLDEN / "tiny_reparam5.pth").read_bytes()
     for length in (len(whole) - 2000, len(whole) // 2, 100):
         (tmp_path / "cut.pth").write_bytes(whole[:length])
-        with pytest.raises(UserError, match="cut.pth: a broken zip archive"):
+        with refused("checkpoints.broken", "cut.pth", "zip archive"):
             load_checkpoint(tmp_path / "cut.pth")
 
 
@@ -179,7 +215,7 @@ def test_a_damaged_tensor_is_noticed(tmp_path):
         place = archive.getinfo("tiny_reparam5/data/0").header_offset
     whole[place + 200] ^= 1
     (tmp_path / "damaged.pth").write_bytes(whole)
-    with pytest.raises(UserError, match="damaged.pth: .*its checksum differs"):
+    with refused("checkpoints.broken", "damaged.pth", "checksum"):
         load_checkpoint(tmp_path / "damaged.pth")
 
 
@@ -189,8 +225,8 @@ def one_tensor(count: int) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["compressed", "overlapping", "announced"])
-def test_archives_that_would_inflate_are_refused_before_reading(tmp_path, kind):
+@pytest.mark.parametrize("kind, code", [("compressed", "refused"), ("overlapping", "refused"), ("announced", "broken")])
+def test_archives_that_would_inflate_are_refused_before_reading(tmp_path, kind, code):
     path = tmp_path / "bomb.pth"
     count = 25_000_000
     if kind == "compressed":
@@ -203,9 +239,7 @@ def test_archives_that_would_inflate_are_refused_before_reading(tmp_path, kind):
             data[central + 20 : central + 28] = size
             path.write_bytes(data)
     before = peak_memory()
-    with pytest.raises(
-        UserError, match="compressed or encrypted|larger than the file|holds 48 bytes, its tensor needs"
-    ):
+    with refused(f"checkpoints.{code}", "bomb.pth"):
         load_checkpoint(path)
     assert peak_memory() - before < 20 * MEBIBYTE
 
@@ -213,7 +247,7 @@ def test_archives_that_would_inflate_are_refused_before_reading(tmp_path, kind):
 @pytest.mark.parametrize("name", ["../../data/0", "/etc/passwd", "archive/../../0", "C:/data", "..\\0"])
 def test_archives_with_entries_outside_are_refused(tmp_path, name):
     raw_zip(tmp_path / "outside.pth", one_tensor(4), [("archive/data/0", bytes(16)), (name, b"x")])
-    with pytest.raises(UserError, match="has an entry outside the archive"):
+    with refused("checkpoints.refused", "outside the archive"):
         load_checkpoint(tmp_path / "outside.pth")
 
 
@@ -221,37 +255,37 @@ def test_other_archives_are_refused(tmp_path):
     path = tmp_path / "other.pth"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "hello")
-    with pytest.raises(UserError, match="0 entries called data.pkl"):
+    with refused("checkpoints.not-readable", "other.pth", "data.pkl"):
         load_checkpoint(path)
     raw_zip(path, one_tensor(4))
-    with pytest.raises(UserError, match="storage 0 is missing"):
+    with refused("checkpoints.broken", "storage 0 is missing"):
         load_checkpoint(path)
     raw_zip(path, one_tensor(4), [("archive/data/0", bytes(16)), ("archive/byteorder", b"big")])
-    with pytest.raises(UserError, match="big-endian"):
+    with refused("checkpoints.unsupported", "big-endian"):
         load_checkpoint(path)
 
 
 @pytest.mark.parametrize(
-    "offset, shape, strides",
+    "code, offset, shape, strides",
     [
-        (0, (4, 4), (4, 1)),
-        (11, (2,), (1,)),
-        (-1, (2,), (1,)),
-        (0, (2,), (-1,)),
-        (0, (-2,), (1,)),
-        (0, (4000, 4000), (0, 0)),
-        (0, (2,), (2**60,)),
-        (0, (2, 2), (1,)),
-        (0, (1,) * 40, (1,) * 40),
-        (0, ("2",), (1,)),
-        (0.5, (2,), (1,)),
+        ("broken", 0, (4, 4), (4, 1)),
+        ("broken", 11, (2,), (1,)),
+        ("refused", -1, (2,), (1,)),
+        ("refused", 0, (2,), (-1,)),
+        ("refused", 0, (-2,), (1,)),
+        ("broken", 0, (4000, 4000), (0, 0)),
+        ("refused", 0, (2,), (2**60,)),
+        ("refused", 0, (2, 2), (1,)),
+        ("refused", 0, (1,) * 40, (1,) * 40),
+        ("refused", 0, ("2",), (1,)),
+        ("refused", 0.5, (2,), (1,)),
     ],
 )
 @pytest.mark.parametrize("write", [write_zip, write_old])
-def test_tensors_outside_their_storage_are_refused(tmp_path, write, offset, shape, strides):
+def test_tensors_outside_their_storage_are_refused(tmp_path, write, code, offset, shape, strides):
     path = tmp_path / "outside.pth"
     write(path, {"a": Tensor(Storage(np.zeros(12, np.float32)), offset, shape, strides)})
-    with pytest.raises(UserError, match="outside.pth"):
+    with refused(f"checkpoints.{code}", "outside.pth"):
         load_checkpoint(path)
 
 
@@ -278,7 +312,7 @@ def test_sparse_and_quantized_tensors_are_refused_with_the_reason(tmp_path, name
     buffer = io.BytesIO()
     OtherPickler(buffer, old=False).dump({"a": Rebuilt(name)})
     raw_zip(tmp_path / "other.pth", buffer.getvalue())
-    with pytest.raises(UserError, match=f"torch._utils.{name}: {word} tensors are not read"):
+    with refused("checkpoints.unsupported", f"torch._utils.{name}: {word} tensors are not read"):
         load_checkpoint(tmp_path / "other.pth")
 
 
@@ -310,7 +344,7 @@ def test_what_lies_around_the_weights_is_skipped(tmp_path, write):
 
 def test_placeholders_are_no_weights(tmp_path):
     write_zip(tmp_path / "mixed.pth", {"model": OrderedDict(a=Tensor.of(np.zeros(2)), b=argparse.Namespace(c=1))})
-    with pytest.raises(UserError, match="1 entries are not weights, 'b' first"):
+    with refused("checkpoints.no-weights", "1 entries", "'b'"):
         load_checkpoint(tmp_path / "mixed.pth")
 
 
@@ -359,7 +393,7 @@ def test_mutated_files_do_no_harm(tmp_path, watched):
     rng = np.random.default_rng(0)
     sources = originals(tmp_path)
     path = tmp_path / "mutated"
-    before, refused = peak_memory(), 0
+    before, count = peak_memory(), 0
     for index in range(FUZZ):
         path.write_bytes(mutated(sources[index % len(sources)], rng))
         try:
@@ -367,18 +401,16 @@ def test_mutated_files_do_no_harm(tmp_path, watched):
             assert all(isinstance(array, np.ndarray) for array in state.values())
             assert sum(array.nbytes for array in state.values()) < MEBIBYTE
         except UserError as error:
-            refused += 1
-            assert "\n" not in str(error) and "mutated" in str(error)
-    assert refused > FUZZ // 4
+            count += 1
+            assert "\n" not in str(error) and "mutated" in str(error) and error.code.startswith("checkpoints.")
+    assert count > FUZZ // 4
     assert peak_memory() - before < 50 * MEBIBYTE
 
 
 def test_the_tool_refuses_in_one_line_and_writes_nothing(tmp_path):
     raw_zip(tmp_path / "evil.pth", pickle.dumps({"model": Evil(os.system, f"touch {tmp_path}/witness")}, protocol=2))
     process = run_tool("convert", "evil.pth", "out.pdparams", cwd=tmp_path)
-    assert process.returncode == 2
-    assert process.stderr.strip().splitlines()[-1].startswith("error: evil.pth: refused, it names posix.system")
-    assert "Traceback" not in process.stderr
+    assert_one_line_and_exit_2(process, "error: evil.pth: refused, it names posix.system", code="checkpoints.refused")
     assert [path.name for path in tmp_path.iterdir()] == ["evil.pth"]
 
 
