@@ -1,12 +1,9 @@
-"""Optimizers, learning-rate schedules and parameter groups, under PaddleClas's names and defaults.
+"""Optimizers and parameter groups, under PaddleClas's names and defaults.
 
 Type hints of the builders are evaluated at run time (they check the configuration), so they keep to what
 Python 3.9 can evaluate.
 """
 
-import math
-from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Literal, Optional
 
@@ -16,8 +13,6 @@ from paddle.optimizer.lr import LambdaDecay
 
 from ..config import Op, OptimizerConfig, construct, find_op
 from ..utils.errors import UserError
-
-Schedule = Callable[[int], float]  # optimizer step, counted from 0, to learning rate
 
 
 def layer_ids(model: nn.Layer) -> dict[str, int]:
@@ -29,116 +24,6 @@ def layer_ids(model: nn.Layer) -> dict[str, int]:
     if not hasattr(model, "layer_ids"):
         raise UserError(f"{type(model).__name__} defines no layer ids, so layer_decay cannot be used with it")
     return model.layer_ids()
-
-
-# --------------------------------------------------------------------------------------------------------
-# Learning rates. ``total`` and ``per_epoch`` count optimizer steps.
-
-
-def _with_warmup(after: Schedule, peak: float, start: float, steps: int) -> Schedule:
-    if peak < 0 or start < 0:
-        raise UserError(f"learning rates must not be negative, got learning_rate {peak} and warmup_start_lr {start}")
-
-    def schedule(step: int) -> float:
-        return start + (peak - start) * step / steps if step < steps else after(step - steps)
-
-    return schedule
-
-
-def Cosine(
-    learning_rate: float,
-    epochs: int,
-    per_epoch: int,
-    warmup_epoch: float = 0,
-    warmup_start_lr: float = 0.0,
-    eta_min: float = 0.0,
-    by_epoch: Literal[False] = False,
-) -> Schedule:
-    """Linear warm-up, then half a cosine from ``learning_rate`` to ``eta_min`` at the end of training."""
-    warmup, decay = _warmup_and_decay_steps(epochs, per_epoch, warmup_epoch)
-
-    def cosine(step: int) -> float:
-        return eta_min + (learning_rate - eta_min) * (1 + math.cos(math.pi * min(step / decay, 1.0))) / 2
-
-    return _with_warmup(cosine, learning_rate, warmup_start_lr, warmup)
-
-
-def Linear(
-    learning_rate: float,
-    epochs: int,
-    per_epoch: int,
-    warmup_epoch: float = 0,
-    warmup_start_lr: float = 0.0,
-    end_lr: float = 0.0,
-    power: float = 1.0,
-    by_epoch: Literal[False] = False,
-) -> Schedule:
-    """Linear warm-up, then a polynomial of degree ``power`` from ``learning_rate`` to ``end_lr``."""
-    if power <= 0:
-        raise UserError(f"power must be positive, got {power}")
-    warmup, decay = _warmup_and_decay_steps(epochs, per_epoch, warmup_epoch)
-
-    def polynomial(step: int) -> float:
-        return end_lr + (learning_rate - end_lr) * (1 - min(step / decay, 1.0)) ** power
-
-    return _with_warmup(polynomial, learning_rate, warmup_start_lr, warmup)
-
-
-def ConstLR(
-    learning_rate: float,
-    epochs: int,
-    per_epoch: int,
-    warmup_epoch: float = 0,
-    warmup_start_lr: float = 0.0,
-    by_epoch: Literal[False] = False,
-) -> Schedule:
-    """Linear warm-up, then a constant."""
-    warmup, _ = _warmup_and_decay_steps(epochs, per_epoch, warmup_epoch)
-    return _with_warmup(lambda step: learning_rate, learning_rate, warmup_start_lr, warmup)
-
-
-def MultiStepDecay(
-    learning_rate: float,
-    epochs: int,
-    per_epoch: int,
-    milestones: Sequence[int],
-    gamma: float = 0.1,
-    warmup_epoch: float = 0,
-    warmup_start_lr: float = 0.0,
-    by_epoch: Literal[False] = False,
-) -> Schedule:
-    """Linear warm-up, then ``learning_rate`` times ``gamma`` for each milestone passed.
-
-    Milestones are epochs after the warm-up, as in PaddleClas.
-    """
-    if list(milestones) != sorted(set(milestones)):
-        raise UserError(f"milestones must rise, got {list(milestones)}")
-    warmup, _ = _warmup_and_decay_steps(epochs, per_epoch, warmup_epoch)
-    edges = [milestone * per_epoch for milestone in milestones]
-
-    def steps(step: int) -> float:
-        return learning_rate * gamma ** bisect_right(edges, step)
-
-    return _with_warmup(steps, learning_rate, warmup_start_lr, warmup)
-
-
-def _warmup_and_decay_steps(epochs: int, per_epoch: int, warmup_epoch: float) -> tuple[int, int]:
-    if not 0 <= warmup_epoch <= epochs:
-        raise UserError(f"warmup_epoch must lie between 0 and Global.epochs ({epochs}), got {warmup_epoch}")
-    warmup = round(warmup_epoch * per_epoch)
-    return warmup, max(epochs * per_epoch - warmup, 1)
-
-
-SCHEDULES: dict[str, Callable[..., Schedule]] = {
-    "Cosine": Cosine,
-    "Linear": Linear,
-    "MultiStepDecay": MultiStepDecay,
-    "ConstLR": ConstLR,
-}
-
-
-# --------------------------------------------------------------------------------------------------------
-# Optimizers
 
 
 def AdamW(
@@ -244,27 +129,7 @@ def _exempt_from_decay(model: nn.Layer, parts: Optional[str], one_dimensional: b
 
 
 OPTIMIZERS: dict[str, Callable[..., Any]] = {"AdamW": AdamW, "Momentum": Momentum}
-UNSERVED_SCHEDULES = dict.fromkeys(
-    ("Cyclic", "Step", "Piecewise", "ReduceOnPlateau", "CosineFixmatch", "OneCycleLR"),
-    "use Cosine, Linear, MultiStepDecay or ConstLR",
-)
 UNSERVED_OPTIMIZERS = dict.fromkeys(("SGD", "Adam", "RMSProp", "AdamWDL"), "use AdamW or Momentum")
-
-
-def build_schedule(config: OptimizerConfig, epochs: int, per_epoch: int) -> LambdaDecay:
-    """The schedule of ``Optimizer.lr``, stepped once per optimizer step.
-
-    Args:
-        config: the ``Optimizer`` section.
-        epochs: of the whole training.
-        per_epoch: optimizer steps in an epoch.
-
-    Raises:
-        UserError: unknown schedule or arguments.
-    """
-    op = Op(config.lr.name, config.lr.arguments, config.lr.where)
-    factory = find_op(op, SCHEDULES, UNSERVED_SCHEDULES, "schedule")
-    return LambdaDecay(1.0, construct(factory, op.arguments, op.where, epochs=epochs, per_epoch=per_epoch))
 
 
 def build_optimizer(config: OptimizerConfig, schedule: LambdaDecay, model: nn.Layer) -> paddle.optimizer.Optimizer:

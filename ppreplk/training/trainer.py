@@ -26,8 +26,9 @@ from .ema import ExponentialMovingAverage
 from .evaluate import evaluate
 from .losses import build_loss
 from .metrics import build_metric
-from .optimizers import build_optimizer, build_schedule
+from .optimizers import build_optimizer
 from .precision import Precision
+from .schedules import build_schedule
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import pytest
 from helpers import ROOT, colour_config, write_config
 
 from ppreplk.checkpoints import load_checkpoint
-from ppreplk.config.checking import load_config
+from ppreplk.config import load_config
 from ppreplk.training import Trainer
 
 ONE_EPOCH = """
@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from ppreplk.config import load_config
-from ppreplk.engine import Trainer
+from ppreplk.training import Trainer
 
 trainer = Trainer(load_config("config.yaml", sys.argv[1:]))
 trainer.model.train = trainer.model.eval  # batch normalization is not synchronized on a CPU: use running statistics

@@ -9,7 +9,8 @@ from helpers import random_images, small_network
 
 from ppreplk.training.losses import CELoss, CombinedLoss
 from ppreplk.training.metrics import TopkAcc
-from ppreplk.training.optimizers import AdamW, ConstLR, Cosine, Linear, Momentum, MultiStepDecay
+from ppreplk.training.optimizers import AdamW, Momentum
+from ppreplk.training.schedules import ConstLR, Cosine, Linear, MultiStepDecay
 from ppreplk.utils.errors import UserError
 
 

@@ -15,7 +15,7 @@ from helpers import colour_config, small_network, write_config
 
 from ppreplk.checkpoints import load_checkpoint
 from ppreplk.checkpoints.files import load_arrays
-from ppreplk.config.checking import load_config
+from ppreplk.config import load_config
 from ppreplk.training import Trainer, evaluate_config, train
 from ppreplk.training.ema import ExponentialMovingAverage
 from ppreplk.utils.device import available_cores
