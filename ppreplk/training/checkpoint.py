@@ -97,8 +97,10 @@ def read_state(prefix: str, optimizer: str, with_ema: bool) -> TrainState:
     missing = [prefix + suffix for suffix in suffixes if not os.path.isfile(prefix + suffix)]
     if missing:
         raise UserError(
-            f"Global.checkpoints: cannot resume, {', '.join(missing)} missing; "
-            "name a checkpoint such as output/latest, or start from weights alone with Global.pretrained_model"
+            f"cannot resume, {', '.join(missing)} missing; name a checkpoint such as output/latest, or start from "
+            "weights alone with Global.pretrained_model",
+            code="training.incomplete-checkpoint",
+            where="Global.checkpoints",
         )
     try:
         content = json.loads(Path(prefix + STATES).read_text(encoding="utf-8"))
@@ -106,16 +108,28 @@ def read_state(prefix: str, optimizer: str, with_ema: bool) -> TrainState:
         state = TrainState(**content)
         differing = [prefix + suffix for suffix, digest in digests.items() if _digest(prefix + suffix) != digest]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{prefix}{STATES}: not a whole checkpoint of this version ({error})") from error
+        raise UserError(
+            f"not a whole checkpoint of this version ({error})",
+            code="training.incomplete-checkpoint",
+            where=prefix + STATES,
+        ) from error
     if differing:
         raise UserError(
-            f"{' and '.join(differing)} belong to another moment than {prefix}{STATES}: saving was interrupted; "
-            "resume from another checkpoint"
+            f"{' and '.join(differing)}: not saved together with {prefix}{STATES}; resume from another checkpoint",
+            code="training.incomplete-checkpoint",
         )
     if state.optimizer != optimizer:
-        raise UserError(f"{prefix}: was trained with {state.optimizer}, but Optimizer.name is {optimizer}")
+        raise UserError(
+            f"was trained with {state.optimizer}, but Optimizer.name is {optimizer}",
+            code="training.wrong-checkpoint",
+            where=prefix,
+        )
     if ".pdema" in digests and not with_ema:
-        raise UserError(f"{prefix}: holds averaged weights; resume with the section EMA it was trained with")
+        raise UserError(
+            "holds averaged weights; resume with the section EMA it was trained with",
+            code="training.wrong-checkpoint",
+            where=prefix,
+        )
     return state
 
 
@@ -177,5 +191,7 @@ def _renamed(state: dict[str, Any], prefixes: list[tuple[str, str]], source: str
                 renamed[new + key[len(old) :]] = value
                 break
         else:
-            raise UserError(f"{source}: {key} belongs to no parameter of this network")
+            raise UserError(
+                f"{key} belongs to no parameter of this network", code="training.wrong-checkpoint", where=source
+            )
     return renamed

@@ -22,7 +22,10 @@ def layer_ids(model: nn.Layer) -> dict[str, int]:
         UserError: the architecture defines no ids.
     """
     if not hasattr(model, "layer_ids"):
-        raise UserError(f"{type(model).__name__} defines no layer ids, so layer_decay cannot be used with it")
+        raise UserError(
+            f"{type(model).__name__} defines no layer ids, so layer_decay cannot be used with it",
+            code="training.no-layer-ids",
+        )
     return model.layer_ids()
 
 
@@ -41,16 +44,25 @@ def AdamW(
     """Adam with decoupled weight decay.
 
     Args:
-        weight_decay: coefficient; None is none at all, as in PaddleClas.
-        no_weight_decay_name: space-separated parts of parameter names that are not decayed.
-        one_dim_param_no_weight_decay: leave biases and normalization parameters alone.
+        schedule: gives the learning rate.
+        model: its trainable parameters are optimized.
+        beta1, beta2, epsilon: see Adam.
+        weight_decay: coefficient; None means no decay, as in PaddleClas.
+        no_weight_decay_name: space-separated parts of names; parameters with one of them are not decayed.
+        one_dim_param_no_weight_decay: do not decay biases and normalization parameters.
         clip_norm, clip_global_norm: see :func:`gradient_clip`.
+
+    Raises:
+        UserError: a value out of range.
     """
     for name, beta in {"beta1": beta1, "beta2": beta2}.items():
         if not 0.0 <= beta < 1.0:
-            raise UserError(f"{name} must be at least 0 and below 1, got {beta}")
+            raise UserError(f"{name} must be at least 0 and below 1, got {beta}", code="training.bad-value")
     if epsilon <= 0 or (weight_decay or 0.0) < 0:
-        raise UserError(f"epsilon must be positive and weight_decay not negative, got {epsilon} and {weight_decay}")
+        raise UserError(
+            f"epsilon must be positive and weight_decay not negative, got {epsilon} and {weight_decay}",
+            code="training.bad-value",
+        )
     exempt = _exempt_from_decay(model, no_weight_decay_name, one_dim_param_no_weight_decay)
     return paddle.optimizer.AdamW(
         schedule,
@@ -82,14 +94,27 @@ def Momentum(
     clip_norm: Optional[float] = None,
     clip_global_norm: Optional[float] = None,
 ) -> paddle.optimizer.Optimizer:
-    """SGD with momentum. ``regularizer: {name: L2, coeff: ...}`` or ``weight_decay`` decays every parameter.
+    """Stochastic gradient descent with momentum.
 
-    For ``clip_norm`` and ``clip_global_norm`` see :func:`gradient_clip`.
+    Args:
+        schedule: gives the learning rate.
+        model: its trainable parameters are optimized.
+        momentum: between 0 and 1.
+        weight_decay: coefficient; it decays every parameter.
+        use_nesterov: Nesterov's variant.
+        regularizer: PaddleClas's other way to give ``weight_decay``: ``{name: L2, coeff: 4e-5}``.
+        clip_norm, clip_global_norm: see :func:`gradient_clip`.
+
+    Raises:
+        UserError: a value out of range.
     """
     if regularizer is not None:
         weight_decay = regularizer.coeff
     if not 0.0 <= momentum < 1.0 or (weight_decay or 0.0) < 0:
-        raise UserError(f"momentum must lie in [0, 1), weight_decay not be negative, got {momentum}, {weight_decay}")
+        raise UserError(
+            f"momentum must lie in [0, 1) and weight_decay not be negative, got {momentum} and {weight_decay}",
+            code="training.bad-value",
+        )
     return paddle.optimizer.Momentum(
         schedule,
         momentum,
@@ -101,14 +126,23 @@ def Momentum(
 
 
 def gradient_clip(clip_norm: Optional[float], clip_global_norm: Optional[float]) -> Any:
-    """Gradient clipping: ``clip_norm`` bounds the norm of each parameter's gradient by itself (PaddleClas's key),
-    ``clip_global_norm`` the norm of all of them together (ours).
+    """Build Paddle's gradient clipping; None where no bound is given.
+
+    Args:
+        clip_norm: bounds the norm of each parameter's gradient by itself (PaddleClas's key).
+        clip_global_norm: bounds the norm of all gradients together (our key).
+
+    Raises:
+        UserError: both bounds, or one that is not positive.
     """
     if clip_norm is not None and clip_global_norm is not None:
-        raise UserError("clip_norm (each gradient by itself) and clip_global_norm (all together) exclude each other")
+        raise UserError(
+            "clip_norm (each gradient by itself) and clip_global_norm (all together) exclude each other",
+            code="training.bad-value",
+        )
     for name, bound in {"clip_norm": clip_norm, "clip_global_norm": clip_global_norm}.items():
         if bound is not None and bound <= 0:
-            raise UserError(f"{name} must be positive, got {bound}")
+            raise UserError(f"{name} must be positive, got {bound}", code="training.bad-value")
     if clip_norm is not None:
         return nn.ClipGradByNorm(clip_norm)
     return nn.ClipGradByGlobalNorm(clip_global_norm) if clip_global_norm is not None else None
@@ -133,10 +167,10 @@ UNSERVED_OPTIMIZERS = dict.fromkeys(("SGD", "Adam", "RMSProp", "AdamWDL"), "use 
 
 
 def build_optimizer(config: OptimizerConfig, schedule: LambdaDecay, model: nn.Layer) -> paddle.optimizer.Optimizer:
-    """The optimizer of the ``Optimizer`` section. Each parameter's own ``optimize_attr`` scale is honoured.
+    """Build the optimizer of the ``Optimizer`` section. It honours each parameter's own ``optimize_attr`` scale.
 
     Raises:
-        UserError: unknown optimizer or arguments.
+        UserError: an unknown optimizer, or arguments that do not fit.
     """
     op = Op(config.name, config.arguments, config.where)
     factory = find_op(op, OPTIMIZERS, UNSERVED_OPTIMIZERS, "optimizer")

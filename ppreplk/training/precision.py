@@ -1,4 +1,4 @@
-"""Mixed precision: where to compute in half precision, and how to scale the loss meanwhile."""
+"""Mixed precision: which parts compute in half precision, and how the loss is scaled for it."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Precision:
             )
 
     def decorate(self, model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> None:
-        """Level O2: turn the weights of ``model`` to half precision, in place, with float32 master weights."""
+        """At level O2, turn the weights of ``model`` to half precision in place, with float32 master weights."""
         if self.config is not None and self.config.level == "O2":
             paddle.amp.decorate(model, optimizer, level="O2", dtype=self.config.dtype, save_dtype="float32")
 
     def training(self) -> AbstractContextManager:
-        """Around the forward pass in training."""
+        """Make the context of a forward pass in training."""
         if self.config is None:
             return nullcontext()
         return paddle.amp.auto_cast(
@@ -49,16 +49,17 @@ class Precision:
         )
 
     def evaluation(self) -> AbstractContextManager:
-        """Around the forward pass in evaluation: level O2 and ``use_fp16_test`` stay in half precision."""
+        """Make the context of a forward pass in evaluation: half precision at level O2 or with ``use_fp16_test``."""
         if self.config is not None and (self.config.use_fp16_test or self.config.level == "O2"):
             return self.training()
         return nullcontext()
 
     def backward(self, loss: paddle.Tensor) -> None:
+        """Add the gradients of ``loss``, scaled where a scaler is used."""
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def step(self, optimizer: paddle.optimizer.Optimizer) -> None:
-        """One update; with a scaler, skipped where a gradient overflowed."""
+        """Update the weights once. A scaler skips the update where a gradient has overflowed."""
         if self.scaler is None:
             optimizer.step()
         else:

@@ -22,7 +22,10 @@ Schedule = Callable[[int], float]
 
 def _with_warmup(after: Schedule, peak: float, start: float, steps: int) -> Schedule:
     if peak < 0 or start < 0:
-        raise UserError(f"learning rates must not be negative, got learning_rate {peak} and warmup_start_lr {start}")
+        raise UserError(
+            f"learning rates must not be negative, got learning_rate {peak} and warmup_start_lr {start}",
+            code="training.bad-value",
+        )
 
     def schedule(step: int) -> float:
         return start + (peak - start) * step / steps if step < steps else after(step - steps)
@@ -65,7 +68,7 @@ def Linear(
 ) -> Schedule:
     """Linear warm-up, then a polynomial of degree ``power`` from ``learning_rate`` to ``end_lr``."""
     if power <= 0:
-        raise UserError(f"power must be positive, got {power}")
+        raise UserError(f"power must be positive, got {power}", code="training.bad-value")
     warmup, decay = _warmup_and_decay_steps(epochs, per_epoch, warmup_epoch)
 
     def polynomial(step: int) -> float:
@@ -82,7 +85,7 @@ def ConstLR(
     warmup_start_lr: float = 0.0,
     by_epoch: Literal[False] = False,
 ) -> Schedule:
-    """Linear warm-up, then a constant."""
+    """Linear warm-up, then ``learning_rate`` to the end."""
     warmup, _ = _warmup_and_decay_steps(epochs, per_epoch, warmup_epoch)
     return _with_warmup(lambda step: learning_rate, learning_rate, warmup_start_lr, warmup)
 
@@ -102,7 +105,7 @@ def MultiStepDecay(
     Milestones are epochs after the warm-up, as in PaddleClas.
     """
     if list(milestones) != sorted(set(milestones)):
-        raise UserError(f"milestones must rise, got {list(milestones)}")
+        raise UserError(f"milestones must rise, got {list(milestones)}", code="training.bad-value")
     warmup, _ = _warmup_and_decay_steps(epochs, per_epoch, warmup_epoch)
     edges = [milestone * per_epoch for milestone in milestones]
 
@@ -114,7 +117,10 @@ def MultiStepDecay(
 
 def _warmup_and_decay_steps(epochs: int, per_epoch: int, warmup_epoch: float) -> tuple[int, int]:
     if not 0 <= warmup_epoch <= epochs:
-        raise UserError(f"warmup_epoch must lie between 0 and Global.epochs ({epochs}), got {warmup_epoch}")
+        raise UserError(
+            f"warmup_epoch must lie between 0 and Global.epochs ({epochs}), got {warmup_epoch}",
+            code="training.bad-value",
+        )
     warmup = round(warmup_epoch * per_epoch)
     return warmup, max(epochs * per_epoch - warmup, 1)
 
@@ -132,15 +138,15 @@ UNSERVED_SCHEDULES = dict.fromkeys(
 
 
 def build_schedule(config: OptimizerConfig, epochs: int, per_epoch: int) -> LambdaDecay:
-    """The schedule of ``Optimizer.lr``, stepped once per optimizer step.
+    """Build the schedule of ``Optimizer.lr``; it is to be stepped once per optimizer step.
 
     Args:
         config: the ``Optimizer`` section.
-        epochs: of the whole training.
+        epochs: epochs of the whole training.
         per_epoch: optimizer steps in an epoch.
 
     Raises:
-        UserError: unknown schedule or arguments.
+        UserError: an unknown schedule, or arguments that do not fit.
     """
     op = Op(config.lr.name, config.lr.arguments, config.lr.where)
     factory = find_op(op, SCHEDULES, UNSERVED_SCHEDULES, "schedule")
