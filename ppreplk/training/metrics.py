@@ -28,7 +28,7 @@ class TopkAcc:
         if not self.topk or min(self.topk) < 1:
             raise UserError(f"topk must be positive, got {topk}", code="training.bad-value")
 
-    def __call__(self, logits: paddle.Tensor, label: paddle.Tensor) -> dict[str, int]:
+    def __call__(self, logits: paddle.Tensor, label: paddle.Tensor) -> dict[str, float]:
         largest = min(max(self.topk), logits.shape[-1])
         _, ranked = logits.topk(largest)
         hits = (ranked == label.unsqueeze(-1)).astype("int64").sum(axis=0).cumsum().tolist()

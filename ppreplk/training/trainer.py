@@ -86,6 +86,7 @@ class Trainer:
         self.ema = ExponentialMovingAverage(self.model, config.EMA.decay) if config.EMA else None
         if settings.checkpoints is not None:
             checkpoint.restore(settings.checkpoints, self.model, self.optimizer, self.ema)
+            self.schedule.step(self.state.step)  # the configuration's rate; the optimizer's file has that of its own
         self.precision.decorate(self.model, self.optimizer)
         self.network = paddle.DataParallel(self.model) if processes() > 1 else self.model  # what training calls
         self.curves: Curves | None = None
@@ -178,6 +179,7 @@ class Trainer:
         results = self._evaluate(self.model, f"[Epoch {epoch}]")
         if self.ema:
             results = self._evaluate(self.ema.model, f"[Epoch {epoch}, ema]")
+        assert self.eval_metric is not None  # checked by the constructor
         metric = results[f"top{self.eval_metric.topk[0]}"]
         if metric >= self.state.best_metric:
             self.state.best_metric, self.state.best_epoch = metric, epoch
@@ -187,6 +189,7 @@ class Trainer:
         )
 
     def _evaluate(self, model: nn.Layer, label: str) -> dict[str, float]:
+        assert self.eval_loader is not None
         every = self.config.Global.print_batch_step
         precision = self.precision.evaluation if model is self.model else nullcontext
         results = evaluate(model, self.eval_loader, self.eval_metric, self.eval_criterion, every, label, precision)
@@ -262,13 +265,12 @@ class Trainer:
         config, settings = self.config, self.config.Global
         class_num, seed = config.Arch.class_num, self.state.seed
         prepare_dataset(config)
-        train = config.require("DataLoader.Train")
-        images = build_dataset(train.dataset, class_num, seed)
-        held_out = config.require("DataLoader.Eval") if settings.eval_during_train else None
-        eval_images = build_dataset(held_out.dataset, class_num, seed) if held_out else None
+        names = ["DataLoader.Train", *(["DataLoader.Eval"] if settings.eval_during_train else [])]
+        splits = [config.require(name) for name in names]
+        datasets = [build_dataset(split.dataset, class_num, seed) for split in splits]
         device = set_up_device(settings.device, settings.num_threads)
-        loader = build_loader(train, images, class_num)
-        return device, loader, build_loader(held_out, eval_images, class_num) if held_out else None
+        loader, *held_out = [build_loader(split, images, class_num) for split, images in zip(splits, datasets)]
+        return device, loader, held_out[0] if held_out else None
 
     def _steps_of_an_epoch(self) -> int:
         """Steps that the batches of an epoch make; a resumed training must count them as before."""
@@ -291,7 +293,7 @@ class Trainer:
     def _check_global_batch(self) -> None:
         """Warn where a learning rate meets another batch than its own; it is never rescaled behind the user's back."""
         wanted = self.config.Global.global_batch
-        actual = self.config.DataLoader.Train.sampler.batch_size * self.update_freq * processes()
+        actual = self.config.require("DataLoader.Train.sampler").batch_size * self.update_freq * processes()
         if wanted is not None and actual != wanted:
             logger.warning(
                 "a step has %d images, the recipe's learning rate is for %d; either set Global.update_freq to about "

@@ -11,6 +11,7 @@ import pytest
 from helpers import refused
 from runs import config, same_weights
 
+from ppreplk.checkpoints import load_checkpoint
 from ppreplk.checkpoints.files import load_arrays
 from ppreplk.training import Trainer, train
 from ppreplk.utils.errors import UserError
@@ -43,6 +44,19 @@ def test_resuming_keeps_the_seed_that_was_drawn(project):
     first.fit()
     second = Trainer(config("Global.seed=null", "Global.checkpoints=output/latest.pdparams"))
     assert second.state == first.state and second.loader.dataset.seed == first.state.seed
+
+
+def test_the_first_step_after_resuming_runs_at_the_rate_of_the_configuration(project):
+    train(config("Global.epochs=1"))
+    resumed = ["Global.checkpoints=output/latest", "Global.epochs=3"]
+    trainer = Trainer(config(*resumed, "Optimizer.lr.learning_rate=1e-3"))
+    assert trainer.optimizer.get_lr() == trainer.schedule.lr_lambda(3) == 1e-3
+    unmoved = config(*resumed, Optimizer={"name": "AdamW", "lr": {"name": "ConstLR", "learning_rate": 0.0}})
+    trainer = Trainer(unmoved)
+    trainer.train_epoch(2)
+    before = load_checkpoint("output/latest")
+    for name, value in trainer.model.named_parameters():
+        assert value.stop_gradient or (value.numpy() == before[name]).all(), name
 
 
 def test_resuming_from_broken_files(project):
