@@ -230,14 +230,28 @@ class Trainer:
                     self.curves.close()
 
     def _log_start(self, output: Path) -> None:
-        settings = self.config.Global
         logger.info("%s, seed %d", self.device, self.state.seed)
-        if settings.checkpoints is not None:
-            logger.info("resumed from %s after epoch %d of %d", settings.checkpoints, self.state.epoch, settings.epochs)
-            if self.state.epoch >= settings.epochs:
-                logger.warning("nothing is left to do: raise Global.epochs to train on")
-        elif (output / "latest.pdparams").exists():
+        source = self.config.Global.checkpoints
+        if source is not None:
+            self._log_resumption(source, output)
+        if (output / "latest.pdparams").exists() and not (source and _is_in(source, output)):
             logger.warning("%s holds an earlier run, whose checkpoints will be overwritten", output)
+
+    def _log_resumption(self, source: str, output: Path) -> None:
+        """Say what the checkpoint decides, where the configuration says something else."""
+        settings, state = self.config.Global, self.state
+        logger.info("resumed from %s after epoch %d of %d", source, state.epoch, settings.epochs)
+        if state.epoch >= settings.epochs:
+            logger.warning("nothing is left to do: raise Global.epochs to train on")
+        if settings.seed is not None and settings.seed != state.seed:
+            logger.warning("Global.seed is %d; the checkpoint's seed, %d, counts", settings.seed, state.seed)
+        if settings.pretrained_model is not None:
+            logger.warning("Global.pretrained_model is not read: the weights are those of Global.checkpoints")
+        if not _is_in(source, output):
+            logger.warning("the run was saved in %s, it goes on in %s (Global.output_dir)", Path(source).parent, output)
+        if state.best_epoch > 0:
+            elsewhere = "" if _is_in(source, output) else f"; {output / 'best_model'} is written once that is reached"
+            logger.info("best metric so far: %.5f, epoch %d%s", state.best_metric, state.best_epoch, elsewhere)
 
     def _log_iteration(self, epoch: int, iteration: int, lr: float, averages: Averages, watch: Stopwatch) -> None:
         epochs = self.config.Global.epochs
@@ -312,3 +326,8 @@ class Trainer:
                 code="training.needs-metric",
                 where="Metric.Eval",
             )
+
+
+def _is_in(prefix: str, folder: Path) -> bool:
+    """Whether a checkpoint lies in ``folder``."""
+    return Path(prefix).absolute().parent.resolve() == folder.resolve()

@@ -46,6 +46,35 @@ def test_resuming_keeps_the_seed_that_was_drawn(project):
     assert second.state == first.state and second.loader.dataset.seed == first.state.seed
 
 
+def test_what_a_resumed_run_inherits_is_said(project, caplog):
+    """Seed, folder and best model, where the configuration says something else; nothing where it does not."""
+    caplog.set_level("INFO", "ppreplk")
+    train(config("Global.output_dir=first", "Global.epochs=1"))
+    best = json.loads(Path("first/latest.pdstates").read_text())["best_metric"]
+    caplog.clear()
+    resumed = ["Global.checkpoints=first/latest", "Global.epochs=2"]
+    changed = ["Global.seed=4", "Global.output_dir=second", "Global.pretrained_model=first/best_model"]
+    assert train(config(*resumed, *changed)).seed == 3
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [
+        "Global.seed is 4; the checkpoint's seed, 3, counts",
+        "Global.pretrained_model is not read: the weights are those of Global.checkpoints",
+        "the run was saved in first, it goes on in second (Global.output_dir)",
+    ]
+    assert f"best metric so far: {best:.5f}, epoch 1; second/best_model is written once that is reached" in caplog.text
+    caplog.clear()
+    train(config("Global.checkpoints=first/latest", "Global.epochs=2", "Global.output_dir=./first/"))
+    assert "WARNING" not in caplog.text and f"best metric so far: {best:.5f}, epoch 1\n" in caplog.text
+
+
+def test_an_earlier_run_in_the_output_folder_is_named(project, caplog):
+    train(config("Global.output_dir=first", "Global.epochs=1"))
+    train(config("Global.output_dir=second", "Global.epochs=1"))
+    assert "earlier run" not in caplog.text
+    train(config("Global.output_dir=second", "Global.epochs=2", "Global.checkpoints=first/latest"))
+    assert "second holds an earlier run" in caplog.text
+
+
 def test_the_first_step_after_resuming_runs_at_the_rate_of_the_configuration(project):
     train(config("Global.epochs=1"))
     resumed = ["Global.checkpoints=output/latest", "Global.epochs=3"]
