@@ -18,6 +18,7 @@ from ..config import Config
 from ..data import Loader, build_dataset, build_loader
 from ..data.digits import prepare_dataset
 from ..models.arch import build_network
+from ..nn.merge import form_of
 from ..utils.atomic import make_folder
 from ..utils.device import choose_seed, processes, rank, seed_step, set_up_device, share_statistics
 from ..utils.errors import UserError
@@ -236,6 +237,11 @@ class Trainer:
             self._log_resumption(source, output)
         if (output / "latest.pdparams").exists() and not (source and _is_in(source, output)):
             logger.warning("%s holds an earlier run, whose checkpoints will be overwritten", output)
+        if form_of(self.model.state_dict()) == "merged":
+            logger.warning(
+                "the network is merged (Arch.merged): its large kernels train without parallel branches and batch "
+                "normalizations, and its checkpoints fit merged networks only"
+            )
 
     def _log_resumption(self, source: str, output: Path) -> None:
         """Say what the checkpoint decides, where the configuration says something else."""

@@ -162,6 +162,13 @@ def test_nothing_to_evaluate(project):
         evaluate_config(config("Metric.Eval=[]", "Loss.Eval=[]"))
 
 
+@pytest.mark.parametrize("merged", [False, True])
+def test_training_a_merged_network_is_remarked(project, caplog, merged):
+    train(config("Global.epochs=1", f"Arch.merged={merged}"))
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == merged and all("Arch.merged" in line for line in warnings)
+
+
 def test_threads_follow_the_machine_or_the_setting(project, caplog):
     from ppreplk.utils.device import set_up_device
 
