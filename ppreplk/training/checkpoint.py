@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,16 @@ STATES = ".pdstates"
 class TrainState:
     """Everything about a training beside weights and optimizer.
 
-    ``epoch`` is the last finished one, ``step`` counts updates of the weights, ``optimizer`` is the name in
-    the configuration. Random draws and the order of the data are functions of seed, epoch and iteration, so
-    no generator state belongs here.
+    Random draws and the order of the data are functions of seed, epoch and iteration, so no generator state
+    belongs here.
+
+    Args:
+        seed: of data order and random draws.
+        optimizer: ``Optimizer.name``.
+        epoch: the last finished one, counted from 1.
+        step: updates of the weights so far.
+        best_metric, best_epoch: of the best model so far.
+        loss_scale: see :meth:`ppreplk.training.precision.Precision.loss_scale`.
     """
 
     seed: int
@@ -45,6 +52,7 @@ class TrainState:
     step: int = 0
     best_metric: float = -1.0
     best_epoch: int = 0
+    loss_scale: dict[str, float] = field(default_factory=dict)
 
 
 def save(

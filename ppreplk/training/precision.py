@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
+import numpy as np
 import paddle
 from paddle import nn
 
 from ..config import AMPConfig
 
 logger = logging.getLogger(__name__)
+
+LOSS_SCALE = ("scale", "incr_count", "decr_count")  # what changes in Paddle's scaler; the rest is configuration
 
 
 class Precision:
@@ -26,7 +31,8 @@ class Precision:
     def __init__(self, config: AMPConfig | None, device: str):
         wanted = config is not None and config.use_amp
         self.config = config if wanted and device != "cpu" else None
-        self.scaler = None
+        self.scaler: paddle.amp.GradScaler | None = None
+        self.scale_is_dynamic = config is not None and config.use_dynamic_loss_scaling
         if wanted and device == "cpu":
             logger.info("AMP has no effect here: on a CPU Paddle computes in float32")
         if self.config is not None and self.config.dtype == "float16":
@@ -65,3 +71,17 @@ class Precision:
         else:
             self.scaler.step(optimizer)
             self.scaler.update()
+
+    def loss_scale(self) -> dict[str, float]:
+        """What a resumed training needs to know of a dynamic loss scale; empty where the scale does not change."""
+        if self.scaler is None or not self.scale_is_dynamic:
+            return {}
+        state: dict[str, Any] = dict(self.scaler.state_dict())
+        return {name: np.asarray(state[name]).item() for name in LOSS_SCALE if name in state}
+
+    def restore_loss_scale(self, saved: Mapping[str, float]) -> None:
+        """Go on with the result of :meth:`loss_scale`; a fixed scale stays that of the configuration."""
+        if self.scaler is not None and self.scale_is_dynamic and saved:
+            state: Any = {**self.scaler.state_dict(), **saved, "scale": np.asarray([saved["scale"]], np.float32)}
+            self.scaler.load_state_dict(state)
+            logger.info("the loss scale goes on from %g", saved["scale"])

@@ -87,6 +87,7 @@ class Trainer:
         self.ema = ExponentialMovingAverage(self.model, config.EMA.decay) if config.EMA else None
         if settings.checkpoints is not None:
             checkpoint.restore(settings.checkpoints, self.model, self.optimizer, self.ema)
+            self.precision.restore_loss_scale(self.state.loss_scale)
             self.schedule.step(self.state.step)  # the configuration's rate; the optimizer's file has that of its own
         self.precision.decorate(self.model, self.optimizer)
         self.network = paddle.DataParallel(self.model) if processes() > 1 else self.model  # what training calls
@@ -202,6 +203,7 @@ class Trainer:
         """Write the checkpoint ``prefix``; process 0 alone does."""
         if rank() > 0:
             return
+        self.state.loss_scale = self.precision.loss_scale()
         checkpoint.save(prefix, self.model, self.optimizer, self.state, self.ema)
         logger.info("saved %s", prefix)
 

@@ -88,16 +88,6 @@ def test_divergence_names_epoch_iteration_and_layer(project):
     assert not (project / "output" / "latest.pdparams").exists()
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_mixed_precision_on_a_cpu_is_float32_and_says_so(project, caplog, dtype):
-    caplog.set_level("INFO", "ppreplk")
-    train(config("Global.output_dir=plain", "Global.epochs=1"))
-    assert "AMP has no effect" not in caplog.text
-    train(config("Global.output_dir=mixed", "Global.epochs=1", AMP={"use_amp": True, "level": "O2", "dtype": dtype}))
-    assert "AMP has no effect" in caplog.text
-    assert same_weights("plain/latest", "mixed/latest")
-
-
 def test_visualdl_curves_go_on_after_a_resume(project):
     reader = pytest.importorskip("visualdl").LogReader
     train(config("Global.epochs=2", "Global.use_visualdl=True"))
