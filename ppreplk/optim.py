@@ -1,16 +1,10 @@
-"""``ppreplk.optim``: optimizers, schedules and layer ids, see :mod:`ppreplk.training.optimizers`."""
+"""Optimizers, learning-rate schedules and layer ids, for scripts.
 
-from .training.optimizers import (
-    OPTIMIZERS,
-    SCHEDULES,
-    AdamW,
-    ConstLR,
-    Cosine,
-    Linear,
-    Momentum,
-    MultiStepDecay,
-    layer_ids,
-)
+They live in :mod:`ppreplk.training.optimizers` and :mod:`ppreplk.training.schedules`.
+"""
+
+from .training.optimizers import OPTIMIZERS, AdamW, Momentum, layer_ids
+from .training.schedules import SCHEDULES, ConstLR, Cosine, Linear, MultiStepDecay
 
 __all__ = [
     "OPTIMIZERS",

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,16 @@ STATES = ".pdstates"
 class TrainState:
     """Everything about a training beside weights and optimizer.
 
-    ``epoch`` is the last finished one, ``step`` counts updates of the weights, ``optimizer`` is the name in
-    the configuration. Random draws and the order of the data are functions of seed, epoch and iteration, so
-    no generator state belongs here.
+    Random draws and the order of the data are functions of seed, epoch and iteration, so no generator state
+    belongs here.
+
+    Args:
+        seed: of data order and random draws.
+        optimizer: ``Optimizer.name``.
+        epoch: the last finished one, counted from 1.
+        step: updates of the weights so far.
+        best_metric, best_epoch: of the best model so far.
+        loss_scale: see :meth:`ppreplk.training.precision.Precision.loss_scale`.
     """
 
     seed: int
@@ -45,6 +52,7 @@ class TrainState:
     step: int = 0
     best_metric: float = -1.0
     best_epoch: int = 0
+    loss_scale: dict[str, float] = field(default_factory=dict)
 
 
 def save(
@@ -97,8 +105,10 @@ def read_state(prefix: str, optimizer: str, with_ema: bool) -> TrainState:
     missing = [prefix + suffix for suffix in suffixes if not os.path.isfile(prefix + suffix)]
     if missing:
         raise UserError(
-            f"Global.checkpoints: cannot resume, {', '.join(missing)} missing; "
-            "name a checkpoint such as output/latest, or start from weights alone with Global.pretrained_model"
+            f"cannot resume, {', '.join(missing)} missing; name a checkpoint such as output/latest, or start from "
+            "weights alone with Global.pretrained_model",
+            code="training.incomplete-checkpoint",
+            where="Global.checkpoints",
         )
     try:
         content = json.loads(Path(prefix + STATES).read_text(encoding="utf-8"))
@@ -106,16 +116,28 @@ def read_state(prefix: str, optimizer: str, with_ema: bool) -> TrainState:
         state = TrainState(**content)
         differing = [prefix + suffix for suffix, digest in digests.items() if _digest(prefix + suffix) != digest]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{prefix}{STATES}: not a whole checkpoint of this version ({error})") from error
+        raise UserError(
+            f"not a whole checkpoint of this version ({error})",
+            code="training.incomplete-checkpoint",
+            where=prefix + STATES,
+        ) from error
     if differing:
         raise UserError(
-            f"{' and '.join(differing)} belong to another moment than {prefix}{STATES}: saving was interrupted; "
-            "resume from another checkpoint"
+            f"{' and '.join(differing)}: not saved together with {prefix}{STATES}; resume from another checkpoint",
+            code="training.incomplete-checkpoint",
         )
     if state.optimizer != optimizer:
-        raise UserError(f"{prefix}: was trained with {state.optimizer}, but Optimizer.name is {optimizer}")
+        raise UserError(
+            f"was trained with {state.optimizer}, but Optimizer.name is {optimizer}",
+            code="training.wrong-checkpoint",
+            where=prefix,
+        )
     if ".pdema" in digests and not with_ema:
-        raise UserError(f"{prefix}: holds averaged weights; resume with the section EMA it was trained with")
+        raise UserError(
+            "holds averaged weights; resume with the section EMA it was trained with",
+            code="training.wrong-checkpoint",
+            where=prefix,
+        )
     return state
 
 
@@ -177,5 +199,7 @@ def _renamed(state: dict[str, Any], prefixes: list[tuple[str, str]], source: str
                 renamed[new + key[len(old) :]] = value
                 break
         else:
-            raise UserError(f"{source}: {key} belongs to no parameter of this network")
+            raise UserError(
+                f"{key} belongs to no parameter of this network", code="training.wrong-checkpoint", where=source
+            )
     return renamed

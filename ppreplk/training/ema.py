@@ -9,10 +9,14 @@ from paddle import nn
 
 
 class ExponentialMovingAverage:
-    """``average = decay * average + (1 - decay) * weights`` after each optimizer step, without warm-up.
+    """An averaged copy of a network, in eval mode: ``average = decay * average + (1 - decay) * weights``.
 
-    Running statistics of batch normalizations are averaged too, as in the official training code.
-    ``model`` is the averaged network, in eval mode.
+    The average starts from the network's own weights and has no warm-up. Running statistics of batch normalizations
+    are averaged too, as in the official training code.
+
+    Args:
+        model: the network that is trained; ``self.model`` is the averaged copy.
+        decay: between 0 and 1.
     """
 
     def __init__(self, model: nn.Layer, decay: float):
@@ -22,6 +26,7 @@ class ExponentialMovingAverage:
 
     @paddle.no_grad()
     def update(self, model: nn.Layer) -> None:
+        """Move the average towards the weights of ``model``; call it after each optimizer step."""
         current = model.state_dict()
         for name, average in self.model.state_dict().items():
             value = average * self.decay + current[name].astype(average.dtype) * (1.0 - self.decay)

@@ -33,15 +33,15 @@ def evaluate(
     label: str = "",
     precision: Callable[[], AbstractContextManager] = nullcontext,
 ) -> dict[str, float]:
-    """Metrics and losses over all images of ``loader``, those of the other processes included, in eval mode.
+    """Compute metrics and losses in eval mode, over all images of ``loader`` in all processes.
 
     Args:
         model: (N, 3, H, W) -> (N, K); its mode is restored afterwards.
         loader: the images.
         metric, criterion: what to compute; either may be None.
         print_every: batches between log lines.
-        label: what the log lines are headed with.
-        precision: makes the context of the forward pass.
+        label: head of the log lines.
+        precision: makes the context of each forward pass.
 
     Returns:
         {"top1": share of hits, ..., "loss": mean}.
@@ -68,7 +68,7 @@ def evaluate(
 
 
 def evaluate_config(config: Config) -> dict[str, float]:
-    """What ``tools/eval.py`` does: the weights of ``Global.pretrained_model`` on ``DataLoader.Eval``.
+    """Do what ``tools/eval.py`` does: evaluate ``Global.pretrained_model`` on ``DataLoader.Eval``.
 
     Raises:
         UserError: missing data, missing weights, or a configuration that does not fit.
@@ -79,7 +79,7 @@ def evaluate_config(config: Config) -> dict[str, float]:
     metric = build_metric(config.Metric.Eval)
     criterion = build_loss(config.Loss.Eval) if config.Loss and config.Loss.Eval else None
     if metric is None and criterion is None:
-        raise UserError("nothing to evaluate: give Metric.Eval or Loss.Eval")
+        raise UserError("nothing to evaluate: give Metric.Eval or Loss.Eval", code="training.nothing-to-evaluate")
     logger.info("%s", set_up_device(config.Global.device, config.Global.num_threads))
     loader = build_loader(split, dataset, config.Arch.class_num)
     model = build_trained_network(config)

@@ -13,17 +13,24 @@ from ..utils.errors import UserError
 class CELoss(nn.Layer):
     """Cross entropy of (N, K) logits against (N,) class indices or (N, K) soft labels, averaged over N.
 
-    Soft labels are used as they are; PaddleClas applies a softmax to them when ``epsilon`` is not set.
+    Soft labels are used as they are. PaddleClas applies a softmax to them unless ``epsilon`` is set.
 
     Args:
-        epsilon: label smoothing; the target becomes ``(1 - epsilon) * target + epsilon / K``.
+        epsilon: label smoothing: the target becomes ``(1 - epsilon) * target + epsilon / K``.
         weight: factor in the sum of all criteria.
+
+    Raises:
+        UserError: an epsilon outside [0, 1).
+
+    >>> logits, labels = paddle.zeros([2, 4]), paddle.to_tensor([0, 3])
+    >>> round(float(CELoss()(logits, labels)), 4)  # the logarithm of 4
+    1.3863
     """
 
     def __init__(self, epsilon: Optional[float] = None, weight: float = 1.0):
         super().__init__()
         if epsilon is not None and not 0.0 <= epsilon < 1.0:
-            raise UserError(f"epsilon must be at least 0 and below 1, got {epsilon}")
+            raise UserError(f"epsilon must be at least 0 and below 1, got {epsilon}", code="training.bad-value")
         self.epsilon = epsilon or 0.0
         self.weight = weight
 
@@ -37,7 +44,7 @@ class CELoss(nn.Layer):
 
 
 class CombinedLoss(nn.Layer):
-    """Weighted sum of criteria. ``forward`` returns {criterion: value, "loss": the sum}."""
+    """Weighted sum of criteria: (N, K) logits and labels to {criterion: weighted value, "loss": their sum}."""
 
     def __init__(self, criteria: dict[str, nn.Layer]):
         super().__init__()
@@ -53,16 +60,18 @@ UNSERVED_LOSSES = {"MixCELoss": "PaddleClas replaced it by CELoss"}
 
 
 def build_loss(ops: Ops) -> CombinedLoss:
-    """The criteria of ``Loss.Train`` or ``Loss.Eval``.
+    """Build the criteria of ``Loss.Train`` or ``Loss.Eval``.
 
     Raises:
-        UserError: none, unknown ones, wrong arguments, or the same one twice.
+        UserError: no criterion, an unknown one, wrong arguments, or the same one twice.
     """
     if not ops:
-        raise UserError("Loss: at least one criterion is needed, for example CELoss")
+        raise UserError(
+            "at least one criterion is needed, for example CELoss", code="training.needs-loss", where="Loss"
+        )
     criteria: dict[str, nn.Layer] = {}
     for op in ops:
         if op.name in criteria:
-            raise UserError(f"{op.where}: {op.name} is listed twice")
+            raise UserError(f"{op.name} is listed twice", code="training.too-many", where=op.where)
         criteria[op.name] = construct(find_op(op, LOSSES, UNSERVED_LOSSES, "loss"), op.arguments, op.where)
     return CombinedLoss(criteria)

@@ -10,18 +10,25 @@ from ..utils.errors import UserError
 
 
 class TopkAcc:
-    """Share of samples whose class is among the k largest logits, for each k of ``topk``.
+    """Count the samples whose class is among the k largest logits, for each k of ``topk``.
 
-    Called with (N, K) logits and (N,) class indices it returns {"top1": number of hits, ...}, so that
-    batches of different sizes can be added up. A k beyond K counts as K.
+    A call takes (N, K) logits and (N,) class indices and returns {"top1": number of hits, ...}. Counts of batches
+    of different sizes can be added up. A k beyond K counts as K.
+
+    Raises:
+        UserError: a k below 1.
+
+    >>> logits = paddle.to_tensor([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]])
+    >>> TopkAcc([1, 2])(logits, paddle.to_tensor([0, 1]))
+    {'top1': 1, 'top2': 2}
     """
 
     def __init__(self, topk: Union[int, Sequence[int]] = (1, 5)):
         self.topk = [topk] if isinstance(topk, int) else list(topk)
         if not self.topk or min(self.topk) < 1:
-            raise UserError(f"topk must be positive, got {topk}")
+            raise UserError(f"topk must be positive, got {topk}", code="training.bad-value")
 
-    def __call__(self, logits: paddle.Tensor, label: paddle.Tensor) -> dict[str, int]:
+    def __call__(self, logits: paddle.Tensor, label: paddle.Tensor) -> dict[str, float]:
         largest = min(max(self.topk), logits.shape[-1])
         _, ranked = logits.topk(largest)
         hits = (ranked == label.unsqueeze(-1)).astype("int64").sum(axis=0).cumsum().tolist()
@@ -32,7 +39,7 @@ METRICS: dict[str, Callable] = {"TopkAcc": TopkAcc}
 
 
 def build_metric(ops: Ops) -> Optional[TopkAcc]:
-    """The metric of ``Metric.Train`` or ``Metric.Eval``; None for an empty list.
+    """Build the metric of ``Metric.Train`` or ``Metric.Eval``; None for an empty list.
 
     Raises:
         UserError: unknown metric or arguments, or more than one.
@@ -40,5 +47,5 @@ def build_metric(ops: Ops) -> Optional[TopkAcc]:
     if not ops:
         return None
     if len(ops) > 1:
-        raise UserError(f"{ops[1].where}: one metric can be given, found {len(ops)}")
+        raise UserError(f"one metric can be given, found {len(ops)}", code="training.too-many", where=ops[1].where)
     return construct(find_op(ops[0], METRICS, {}, "metric"), ops[0].arguments, ops[0].where)

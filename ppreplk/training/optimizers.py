@@ -1,12 +1,9 @@
-"""Optimizers, learning-rate schedules and parameter groups, under PaddleClas's names and defaults.
+"""Optimizers and parameter groups, under PaddleClas's names and defaults.
 
 Type hints of the builders are evaluated at run time (they check the configuration), so they keep to what
 Python 3.9 can evaluate.
 """
 
-import math
-from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Literal, Optional
 
@@ -17,8 +14,6 @@ from paddle.optimizer.lr import LambdaDecay
 from ..config import Op, OptimizerConfig, construct, find_op
 from ..utils.errors import UserError
 
-Schedule = Callable[[int], float]  # optimizer step, counted from 0, to learning rate
-
 
 def layer_ids(model: nn.Layer) -> dict[str, int]:
     """{parameter name: id} for layer-wise learning-rate decay; 0 is the stem, the largest is the head.
@@ -27,118 +22,11 @@ def layer_ids(model: nn.Layer) -> dict[str, int]:
         UserError: the architecture defines no ids.
     """
     if not hasattr(model, "layer_ids"):
-        raise UserError(f"{type(model).__name__} defines no layer ids, so layer_decay cannot be used with it")
+        raise UserError(
+            f"{type(model).__name__} defines no layer ids, so layer_decay cannot be used with it",
+            code="training.no-layer-ids",
+        )
     return model.layer_ids()
-
-
-# --------------------------------------------------------------------------------------------------------
-# Learning rates. ``total`` and ``per_epoch`` count optimizer steps.
-
-
-def _with_warmup(after: Schedule, peak: float, start: float, steps: int) -> Schedule:
-    if peak < 0 or start < 0:
-        raise UserError(f"learning rates must not be negative, got learning_rate {peak} and warmup_start_lr {start}")
-
-    def schedule(step: int) -> float:
-        return start + (peak - start) * step / steps if step < steps else after(step - steps)
-
-    return schedule
-
-
-def Cosine(
-    learning_rate: float,
-    epochs: int,
-    per_epoch: int,
-    warmup_epoch: float = 0,
-    warmup_start_lr: float = 0.0,
-    eta_min: float = 0.0,
-    by_epoch: Literal[False] = False,
-) -> Schedule:
-    """Linear warm-up, then half a cosine from ``learning_rate`` to ``eta_min`` at the end of training."""
-    warmup, decay = _warmup_and_decay_steps(epochs, per_epoch, warmup_epoch)
-
-    def cosine(step: int) -> float:
-        return eta_min + (learning_rate - eta_min) * (1 + math.cos(math.pi * min(step / decay, 1.0))) / 2
-
-    return _with_warmup(cosine, learning_rate, warmup_start_lr, warmup)
-
-
-def Linear(
-    learning_rate: float,
-    epochs: int,
-    per_epoch: int,
-    warmup_epoch: float = 0,
-    warmup_start_lr: float = 0.0,
-    end_lr: float = 0.0,
-    power: float = 1.0,
-    by_epoch: Literal[False] = False,
-) -> Schedule:
-    """Linear warm-up, then a polynomial of degree ``power`` from ``learning_rate`` to ``end_lr``."""
-    if power <= 0:
-        raise UserError(f"power must be positive, got {power}")
-    warmup, decay = _warmup_and_decay_steps(epochs, per_epoch, warmup_epoch)
-
-    def polynomial(step: int) -> float:
-        return end_lr + (learning_rate - end_lr) * (1 - min(step / decay, 1.0)) ** power
-
-    return _with_warmup(polynomial, learning_rate, warmup_start_lr, warmup)
-
-
-def ConstLR(
-    learning_rate: float,
-    epochs: int,
-    per_epoch: int,
-    warmup_epoch: float = 0,
-    warmup_start_lr: float = 0.0,
-    by_epoch: Literal[False] = False,
-) -> Schedule:
-    """Linear warm-up, then a constant."""
-    warmup, _ = _warmup_and_decay_steps(epochs, per_epoch, warmup_epoch)
-    return _with_warmup(lambda step: learning_rate, learning_rate, warmup_start_lr, warmup)
-
-
-def MultiStepDecay(
-    learning_rate: float,
-    epochs: int,
-    per_epoch: int,
-    milestones: Sequence[int],
-    gamma: float = 0.1,
-    warmup_epoch: float = 0,
-    warmup_start_lr: float = 0.0,
-    by_epoch: Literal[False] = False,
-) -> Schedule:
-    """Linear warm-up, then ``learning_rate`` times ``gamma`` for each milestone passed.
-
-    Milestones are epochs after the warm-up, as in PaddleClas.
-    """
-    if list(milestones) != sorted(set(milestones)):
-        raise UserError(f"milestones must rise, got {list(milestones)}")
-    warmup, _ = _warmup_and_decay_steps(epochs, per_epoch, warmup_epoch)
-    edges = [milestone * per_epoch for milestone in milestones]
-
-    def steps(step: int) -> float:
-        return learning_rate * gamma ** bisect_right(edges, step)
-
-    return _with_warmup(steps, learning_rate, warmup_start_lr, warmup)
-
-
-def _warmup_and_decay_steps(epochs: int, per_epoch: int, warmup_epoch: float) -> tuple[int, int]:
-    if not 0 <= warmup_epoch <= epochs:
-        raise UserError(f"warmup_epoch must lie between 0 and Global.epochs ({epochs}), got {warmup_epoch}")
-    warmup = round(warmup_epoch * per_epoch)
-    return warmup, max(epochs * per_epoch - warmup, 1)
-
-
-SCHEDULES: dict[str, Callable[..., Schedule]] = {
-    "Cosine": Cosine,
-    "Linear": Linear,
-    "MultiStepDecay": MultiStepDecay,
-    "ConstLR": ConstLR,
-}
-
-
-# --------------------------------------------------------------------------------------------------------
-# Optimizers
 
 
 def AdamW(
@@ -156,16 +44,25 @@ def AdamW(
     """Adam with decoupled weight decay.
 
     Args:
-        weight_decay: coefficient; None is none at all, as in PaddleClas.
-        no_weight_decay_name: space-separated parts of parameter names that are not decayed.
-        one_dim_param_no_weight_decay: leave biases and normalization parameters alone.
+        schedule: gives the learning rate.
+        model: its trainable parameters are optimized.
+        beta1, beta2, epsilon: see Adam.
+        weight_decay: coefficient; None means no decay, as in PaddleClas.
+        no_weight_decay_name: space-separated parts of names; parameters with one of them are not decayed.
+        one_dim_param_no_weight_decay: do not decay biases and normalization parameters.
         clip_norm, clip_global_norm: see :func:`gradient_clip`.
+
+    Raises:
+        UserError: a value out of range.
     """
     for name, beta in {"beta1": beta1, "beta2": beta2}.items():
         if not 0.0 <= beta < 1.0:
-            raise UserError(f"{name} must be at least 0 and below 1, got {beta}")
+            raise UserError(f"{name} must be at least 0 and below 1, got {beta}", code="training.bad-value")
     if epsilon <= 0 or (weight_decay or 0.0) < 0:
-        raise UserError(f"epsilon must be positive and weight_decay not negative, got {epsilon} and {weight_decay}")
+        raise UserError(
+            f"epsilon must be positive and weight_decay not negative, got {epsilon} and {weight_decay}",
+            code="training.bad-value",
+        )
     exempt = _exempt_from_decay(model, no_weight_decay_name, one_dim_param_no_weight_decay)
     return paddle.optimizer.AdamW(
         schedule,
@@ -197,14 +94,27 @@ def Momentum(
     clip_norm: Optional[float] = None,
     clip_global_norm: Optional[float] = None,
 ) -> paddle.optimizer.Optimizer:
-    """SGD with momentum. ``regularizer: {name: L2, coeff: ...}`` or ``weight_decay`` decays every parameter.
+    """Stochastic gradient descent with momentum.
 
-    For ``clip_norm`` and ``clip_global_norm`` see :func:`gradient_clip`.
+    Args:
+        schedule: gives the learning rate.
+        model: its trainable parameters are optimized.
+        momentum: between 0 and 1.
+        weight_decay: coefficient; it decays every parameter.
+        use_nesterov: Nesterov's variant.
+        regularizer: PaddleClas's other way to give ``weight_decay``: ``{name: L2, coeff: 4e-5}``.
+        clip_norm, clip_global_norm: see :func:`gradient_clip`.
+
+    Raises:
+        UserError: a value out of range.
     """
     if regularizer is not None:
         weight_decay = regularizer.coeff
     if not 0.0 <= momentum < 1.0 or (weight_decay or 0.0) < 0:
-        raise UserError(f"momentum must lie in [0, 1), weight_decay not be negative, got {momentum}, {weight_decay}")
+        raise UserError(
+            f"momentum must lie in [0, 1) and weight_decay not be negative, got {momentum} and {weight_decay}",
+            code="training.bad-value",
+        )
     return paddle.optimizer.Momentum(
         schedule,
         momentum,
@@ -216,14 +126,23 @@ def Momentum(
 
 
 def gradient_clip(clip_norm: Optional[float], clip_global_norm: Optional[float]) -> Any:
-    """Gradient clipping: ``clip_norm`` bounds the norm of each parameter's gradient by itself (PaddleClas's key),
-    ``clip_global_norm`` the norm of all of them together (ours).
+    """Build Paddle's gradient clipping; None where no bound is given.
+
+    Args:
+        clip_norm: bounds the norm of each parameter's gradient by itself (PaddleClas's key).
+        clip_global_norm: bounds the norm of all gradients together (our key).
+
+    Raises:
+        UserError: both bounds, or one that is not positive.
     """
     if clip_norm is not None and clip_global_norm is not None:
-        raise UserError("clip_norm (each gradient by itself) and clip_global_norm (all together) exclude each other")
+        raise UserError(
+            "clip_norm (each gradient by itself) and clip_global_norm (all together) exclude each other",
+            code="training.bad-value",
+        )
     for name, bound in {"clip_norm": clip_norm, "clip_global_norm": clip_global_norm}.items():
         if bound is not None and bound <= 0:
-            raise UserError(f"{name} must be positive, got {bound}")
+            raise UserError(f"{name} must be positive, got {bound}", code="training.bad-value")
     if clip_norm is not None:
         return nn.ClipGradByNorm(clip_norm)
     return nn.ClipGradByGlobalNorm(clip_global_norm) if clip_global_norm is not None else None
@@ -244,34 +163,14 @@ def _exempt_from_decay(model: nn.Layer, parts: Optional[str], one_dimensional: b
 
 
 OPTIMIZERS: dict[str, Callable[..., Any]] = {"AdamW": AdamW, "Momentum": Momentum}
-UNSERVED_SCHEDULES = dict.fromkeys(
-    ("Cyclic", "Step", "Piecewise", "ReduceOnPlateau", "CosineFixmatch", "OneCycleLR"),
-    "use Cosine, Linear, MultiStepDecay or ConstLR",
-)
 UNSERVED_OPTIMIZERS = dict.fromkeys(("SGD", "Adam", "RMSProp", "AdamWDL"), "use AdamW or Momentum")
 
 
-def build_schedule(config: OptimizerConfig, epochs: int, per_epoch: int) -> LambdaDecay:
-    """The schedule of ``Optimizer.lr``, stepped once per optimizer step.
-
-    Args:
-        config: the ``Optimizer`` section.
-        epochs: of the whole training.
-        per_epoch: optimizer steps in an epoch.
-
-    Raises:
-        UserError: unknown schedule or arguments.
-    """
-    op = Op(config.lr.name, config.lr.arguments, config.lr.where)
-    factory = find_op(op, SCHEDULES, UNSERVED_SCHEDULES, "schedule")
-    return LambdaDecay(1.0, construct(factory, op.arguments, op.where, epochs=epochs, per_epoch=per_epoch))
-
-
 def build_optimizer(config: OptimizerConfig, schedule: LambdaDecay, model: nn.Layer) -> paddle.optimizer.Optimizer:
-    """The optimizer of the ``Optimizer`` section. Each parameter's own ``optimize_attr`` scale is honoured.
+    """Build the optimizer of the ``Optimizer`` section. It honours each parameter's own ``optimize_attr`` scale.
 
     Raises:
-        UserError: unknown optimizer or arguments.
+        UserError: an unknown optimizer, or arguments that do not fit.
     """
     op = Op(config.name, config.arguments, config.where)
     factory = find_op(op, OPTIMIZERS, UNSERVED_OPTIMIZERS, "optimizer")

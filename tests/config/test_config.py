@@ -13,7 +13,8 @@ from ppreplk.data import NORMALIZED, NORMALIZED_CHW, build_transforms
 from ppreplk.models.arch import build_network
 from ppreplk.training.losses import build_loss
 from ppreplk.training.metrics import build_metric
-from ppreplk.training.optimizers import build_optimizer, build_schedule
+from ppreplk.training.optimizers import build_optimizer
+from ppreplk.training.schedules import build_schedule
 from ppreplk.utils.errors import UserError
 
 

@@ -17,7 +17,8 @@ from ppreplk.data import BATCH_TRANSFORMS, DATASETS, TRANSFORMS
 from ppreplk.models import MobileNetV2, RepLKNet
 from ppreplk.training.losses import LOSSES
 from ppreplk.training.metrics import METRICS
-from ppreplk.training.optimizers import OPTIMIZERS, SCHEDULES
+from ppreplk.training.optimizers import OPTIMIZERS
+from ppreplk.training.schedules import SCHEDULES
 
 SECTIONS = {
     "Global": config.GlobalConfig,

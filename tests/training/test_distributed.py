@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from ppreplk.config import load_config
-from ppreplk.engine import Trainer
+from ppreplk.training import Trainer
 
 trainer = Trainer(load_config("config.yaml", sys.argv[1:]))
 trainer.model.train = trainer.model.eval  # batch normalization is not synchronized on a CPU: use running statistics

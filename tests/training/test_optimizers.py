@@ -5,12 +5,12 @@ import math
 import numpy as np
 import paddle
 import pytest
-from helpers import random_images, small_network
+from helpers import random_images, refused, small_network
 
 from ppreplk.training.losses import CELoss, CombinedLoss
 from ppreplk.training.metrics import TopkAcc
-from ppreplk.training.optimizers import AdamW, ConstLR, Cosine, Linear, Momentum, MultiStepDecay
-from ppreplk.utils.errors import UserError
+from ppreplk.training.optimizers import AdamW, Momentum, layer_ids
+from ppreplk.training.schedules import ConstLR, Cosine, Linear, MultiStepDecay
 
 
 def test_cosine_with_warmup():
@@ -52,8 +52,33 @@ def test_clipping_per_tensor_and_together(two_gradients, kind):
         np.testing.assert_allclose(parameters[name].numpy(), expected, rtol=0, atol=2e-6, err_msg=name)
 
 
+@pytest.mark.parametrize(
+    "build, parts",
+    [
+        (lambda model: AdamW(0.1, model, beta2=1.0), ["beta2", "1.0"]),
+        (lambda model: AdamW(0.1, model, epsilon=0.0), ["epsilon", "0.0"]),
+        (lambda model: AdamW(0.1, model, clip_norm=-1.0), ["clip_norm", "-1.0"]),
+        (lambda model: Momentum(0.1, model, momentum=1.5), ["momentum", "1.5"]),
+        (lambda model: Cosine(-1.0, epochs=2, per_epoch=3), ["learning_rate", "-1.0"]),
+        (lambda model: Cosine(1.0, epochs=2, per_epoch=3, warmup_epoch=3), ["warmup_epoch", "(2)", "3"]),
+        (lambda model: Linear(1.0, epochs=2, per_epoch=3, power=0.0), ["power", "0.0"]),
+        (lambda model: MultiStepDecay(1.0, epochs=9, per_epoch=3, milestones=[4, 2]), ["milestones", "[4, 2]"]),
+        (lambda model: CELoss(epsilon=1.0), ["epsilon", "1.0"]),
+        (lambda model: TopkAcc([0, 5]), ["topk", "[0, 5]"]),
+    ],
+)
+def test_values_out_of_range(build, parts):
+    with refused("training.bad-value", *parts):
+        build(small_network())
+
+
+def test_layer_ids_need_an_architecture_that_defines_them():
+    with refused("training.no-layer-ids", "Linear"):
+        layer_ids(paddle.nn.Linear(2, 2))
+
+
 def test_both_kinds_of_clipping_are_refused():
-    with pytest.raises(UserError, match="exclude each other"):
+    with refused("training.bad-value", "clip_norm", "clip_global_norm"):
         Momentum(0.1, small_network(), momentum=0.9, clip_norm=1.0, clip_global_norm=1.0)
 
 

@@ -1,0 +1,34 @@
+"""Training from weights that exist already."""
+
+import pytest
+from runs import config
+
+from ppreplk.checkpoints import load_checkpoint
+from ppreplk.training import Trainer, evaluate_config, train
+from ppreplk.utils.errors import UserError
+
+
+def test_starting_from_weights(project):
+    train(config("Global.output_dir=first", "Global.epochs=1"))
+    trainer = Trainer(config("Global.pretrained_model=first/latest"))
+    expected = load_checkpoint("first/latest")
+    assert all((value.numpy() == expected[name]).all() for name, value in trainer.model.state_dict().items())
+    assert trainer.state.epoch == 0
+
+
+def test_another_number_of_classes_gets_a_new_head(project, caplog):
+    caplog.set_level("INFO", "ppreplk")
+    train(config("Global.output_dir=first", "Global.epochs=1"))
+    trainer = Trainer(config("Global.pretrained_model=first/latest", "Arch.class_num=4"))
+    assert "has a head for 3 classes; a new one for 4 starts from scratch" in caplog.text
+    expected = load_checkpoint("first/latest")
+    for name, value in trainer.model.state_dict().items():
+        assert name.startswith("head.") or (value.numpy() == expected[name]).all()
+    with pytest.raises(UserError, match="has a head for 3 classes, but Arch.class_num is 4"):
+        evaluate_config(config("Global.pretrained_model=first/latest", "Arch.class_num=4"))
+
+
+def test_weights_of_another_architecture_are_counted(project):
+    train(config("Global.output_dir=first", "Global.epochs=1"))
+    with pytest.raises(UserError, match=r"first/latest.*: \d+ matched, \d+ missing, \d+ unexpected, \d+ mis-shaped"):
+        train(config("Global.pretrained_model=first/latest", "Arch.layers=[1, 2]", "Arch.channels=[8, 16]"))

@@ -1,0 +1,162 @@
+"""Checkpoints of a training: resuming bit for bit, and what is refused."""
+
+import hashlib
+import json
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import refused
+from runs import config, same_weights
+
+from ppreplk.checkpoints import load_checkpoint
+from ppreplk.checkpoints.files import load_arrays
+from ppreplk.training import Trainer, train
+from ppreplk.utils.errors import UserError
+
+
+@pytest.mark.parametrize("ema", [None, {"decay": 0.9}], ids=["plain", "ema"])
+def test_resuming_continues_bit_for_bit(project, ema):
+    train(config("Global.output_dir=whole", "Global.epochs=4", EMA=ema))
+    Trainer.evaluate_epoch, original = stop_after(2), Trainer.evaluate_epoch
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(config("Global.output_dir=parts", "Global.epochs=4", EMA=ema))
+    finally:
+        Trainer.evaluate_epoch = original
+    state = train(config("Global.output_dir=parts", "Global.epochs=4", "Global.checkpoints=parts/latest", EMA=ema))
+    assert state.epoch == 4 and state.step == 12
+    for suffix in (".pdparams", ".pdema") if ema else (".pdparams",):
+        assert same_weights(f"whole/latest{suffix}", f"parts/latest{suffix}")
+    whole, parts = (json.loads(Path(f"{name}/latest.pdstates").read_text()) for name in ("whole", "parts"))
+    assert whole.pop("digests").keys() == parts.pop("digests").keys() and whole == parts
+    whole, parts = load_arrays("whole/latest.pdopt"), load_arrays("parts/latest.pdopt")
+    assert set(whole) == set(parts)
+    for name in whole:
+        if name != "LR_Scheduler":
+            assert (np.asarray(whole[name]) == np.asarray(parts[name])).all(), name
+
+
+def test_resuming_keeps_the_seed_that_was_drawn(project):
+    first = Trainer(config("Global.seed=null", "Global.epochs=1"))
+    first.fit()
+    second = Trainer(config("Global.seed=null", "Global.checkpoints=output/latest.pdparams"))
+    assert second.state == first.state and second.loader.dataset.seed == first.state.seed
+
+
+def test_what_a_resumed_run_inherits_is_said(project, caplog):
+    """Seed, folder and best model, where the configuration says something else; nothing where it does not."""
+    caplog.set_level("INFO", "ppreplk")
+    train(config("Global.output_dir=first", "Global.epochs=1"))
+    best = json.loads(Path("first/latest.pdstates").read_text())["best_metric"]
+    caplog.clear()
+    resumed = ["Global.checkpoints=first/latest", "Global.epochs=2"]
+    changed = ["Global.seed=4", "Global.output_dir=second", "Global.pretrained_model=first/best_model"]
+    assert train(config(*resumed, *changed)).seed == 3
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [
+        "Global.seed is 4; the checkpoint's seed, 3, counts",
+        "Global.pretrained_model is not read: the weights are those of Global.checkpoints",
+        "the run was saved in first, it goes on in second (Global.output_dir)",
+    ]
+    assert f"best metric so far: {best:.5f}, epoch 1; second/best_model is written once that is reached" in caplog.text
+    caplog.clear()
+    train(config("Global.checkpoints=first/latest", "Global.epochs=2", "Global.output_dir=./first/"))
+    assert "WARNING" not in caplog.text and f"best metric so far: {best:.5f}, epoch 1\n" in caplog.text
+
+
+def test_an_earlier_run_in_the_output_folder_is_named(project, caplog):
+    train(config("Global.output_dir=first", "Global.epochs=1"))
+    train(config("Global.output_dir=second", "Global.epochs=1"))
+    assert "earlier run" not in caplog.text
+    train(config("Global.output_dir=second", "Global.epochs=2", "Global.checkpoints=first/latest"))
+    assert "second holds an earlier run" in caplog.text
+
+
+def test_the_first_step_after_resuming_runs_at_the_rate_of_the_configuration(project):
+    train(config("Global.epochs=1"))
+    resumed = ["Global.checkpoints=output/latest", "Global.epochs=3"]
+    trainer = Trainer(config(*resumed, "Optimizer.lr.learning_rate=1e-3"))
+    assert trainer.optimizer.get_lr() == trainer.schedule.lr_lambda(3) == 1e-3
+    unmoved = config(*resumed, Optimizer={"name": "AdamW", "lr": {"name": "ConstLR", "learning_rate": 0.0}})
+    trainer = Trainer(unmoved)
+    trainer.train_epoch(2)
+    before = load_checkpoint("output/latest")
+    for name, value in trainer.model.named_parameters():
+        assert value.stop_gradient or (value.numpy() == before[name]).all(), name
+
+
+def test_resuming_from_broken_files(project):
+    train(config("Global.epochs=1"))
+    for suffix in (".pdopt", ".pdstates"):
+        whole = Path(f"output/latest{suffix}").read_bytes()
+        Path(f"output/latest{suffix}").write_bytes(whole[: len(whole) // 2])
+        with refused("training.incomplete-checkpoint", f"output/latest{suffix}"):
+            train(config("Global.checkpoints=output/latest"))
+        Path(f"output/latest{suffix}").write_bytes(whole)
+
+
+def test_resuming_another_training_is_refused(project):
+    train(config("Global.output_dir=plain", "Global.epochs=1"))
+    train(config("Global.output_dir=averaged", "Global.epochs=1", EMA={"decay": 0.9}))
+    momentum = {"name": "Momentum", "momentum": 0.9, "lr": {"learning_rate": 0.05}}
+    for code, parts, folder, sections in (
+        ("training.incomplete-checkpoint", ["latest.pdema missing"], "plain", {"EMA": {"decay": 0.9}}),
+        ("training.wrong-checkpoint", ["averaged/latest", "averaged weights"], "averaged", {}),
+        ("training.wrong-checkpoint", ["AdamW", "Momentum"], "plain", {"Optimizer": momentum}),
+    ):
+        with refused(code, *parts):
+            train(config(f"Global.checkpoints={folder}/latest", **sections))
+    with refused("training.wrong-checkpoint", "plain/latest", "3 steps", "epoch 1", "would take 6"):
+        train(config("Global.checkpoints=plain/latest", "DataLoader.Train.sampler.batch_size=3"))
+
+
+def test_an_interrupted_save_is_noticed(project, monkeypatch):
+    train(config("Global.epochs=2"))
+    calls = []
+
+    def interrupted(partial, path):
+        calls.append(path)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        original(partial, path)
+
+    original = os.replace
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Trainer(config("Global.checkpoints=output/latest", "Global.epochs=3")).fit()
+    assert not list(Path("output").glob("*.partial"))
+    with refused("training.incomplete-checkpoint"):
+        prefix = str(calls[0]).rpartition(".")[0]
+        train(config(f"Global.checkpoints={prefix}", "Global.epochs=3"))
+
+
+def test_resuming_runs_no_code_of_the_files(project):
+    train(config("Global.epochs=1"))
+
+    class Evil:
+        def __reduce__(self):
+            return os.system, ("touch witness",)
+
+    Path("output/latest.pdopt").write_bytes(pickle.dumps({"a": Evil()}))
+    states = json.loads(Path("output/latest.pdstates").read_text())
+    states["digests"][".pdopt"] = hashlib.blake2b(Path("output/latest.pdopt").read_bytes(), digest_size=16).hexdigest()
+    Path("output/latest.pdstates").write_text(json.dumps(states))
+    with pytest.raises(UserError, match="refused, it names"):
+        train(config("Global.checkpoints=output/latest"))
+    assert not Path("witness").exists()
+
+
+def stop_after(epoch):
+    """An evaluation that interrupts the run in the epoch after ``epoch``."""
+    original = Trainer.evaluate_epoch
+
+    def evaluate_epoch(self, current, output):
+        if current > epoch:
+            raise KeyboardInterrupt
+        original(self, current, output)
+
+    return evaluate_epoch
