@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from ..cli import Parser, run_without_config
+from ..utils.command import Parser, run_command
 from .build import DENSE, DEPTHWISE, build_library
 
 
@@ -15,4 +15,4 @@ def main(arguments: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = Parser(prog="python -m ppreplk.ops", description=__doc__)
     parser.add_argument("--fast", action="store_true", help="also those of programs with Global.export_runtime=fast")
-    sys.exit(run_without_config(main, parser))
+    sys.exit(run_command(main, parser))
