@@ -1,14 +1,9 @@
-"""Packaging. `pip install -e .` installs everything that training, evaluation and export need."""
+"""The requirements, which depend on the Paddle that is installed; everything else is in pyproject.toml."""
 
-import re
 import sysconfig
 from importlib import metadata
-from pathlib import Path
 
-from setuptools import find_packages, setup
-
-HERE = Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.+)"', (HERE / "ppreplk/__init__.py").read_text(encoding="utf-8")).group(1)
+from setuptools import setup
 
 
 def gpu_paddle_installed() -> bool:
@@ -21,59 +16,27 @@ def gpu_paddle_installed() -> bool:
     return any(found)
 
 
-# What each requirement is for.
-REQUIREMENTS = [
-    # the framework
-    *([] if gpu_paddle_installed() else ["paddlepaddle>=3.0,<4"]),
-    # baselines by Arch.name, class names of ImageNet; pins numpy, and exists for Python below 3.12 only
-    'paddleclas>=2.6; python_version < "3.12"',
-    # arrays
-    "numpy",
-    # checkpoints in its format
-    "safetensors>=0.6.1",
-    # configuration files
-    "pyyaml>=6.0",
-    # image decoding and transforms
-    "pillow>=9.1",
-    # load_digits and two photographs: real images that need no download
-    "scikit-learn>=1.0",
-    # math threads of eager mode at run time
-    "threadpoolctl>=3.1",
-    # progress bars
-    "tqdm>=4.60",
-    # Paddle's own build helpers import it without declaring it
-    "setuptools",
-]
-
 setup(
-    name="ppreplk",
-    version=VERSION,
-    description="RepLKNet for PaddlePaddle: 31x31 depthwise kernels, re-parameterized before export",
-    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
-    long_description_content_type="text/markdown",
-    license="Apache-2.0",
-    package_dir={"": "."},  # an editable install is then a plain path, which a folder called ppreplk cannot shadow
-    packages=find_packages(include=["ppreplk", "ppreplk.*"]),
-    package_data={"ppreplk.ops": ["csrc/*/*"]},  # C++ sources, compiled when somebody asks
-    python_requires=">=3.9",
-    install_requires=REQUIREMENTS,
-    extras_require={
-        # tests, on several cores, and lint; nbclient and ipykernel execute the notebook in a slow test;
-        # jsonschema validates the recipes with configs/schema.json
-        "dev": [
-            "pytest>=7",
-            "pytest-xdist>=3",
-            "ruff>=0.4",
-            "nbclient",
-            "ipykernel",
-            "matplotlib>=3.6",
-            "jsonschema>=4",
-        ],
-        # other frameworks, to measure beside ours; figures
-        "benchmark": ["torch", "onnx", "onnxruntime", "openvino", "matplotlib"],
-        # pictures of tools/study.py and tools/erf.py, where paddleclas has not brought it
-        "figures": ["matplotlib>=3.6"],
-        # pictures in the notebook, where paddleclas has not brought it; curves
-        "notebook": ["matplotlib", "visualdl"],
-    },
+    install_requires=[
+        # the framework
+        *([] if gpu_paddle_installed() else ["paddlepaddle>=3.0,<4"]),
+        # baselines by Arch.name, class names of ImageNet; pins numpy, and exists for Python below 3.12 only
+        'paddleclas>=2.6; python_version < "3.12"',
+        # arrays
+        "numpy",
+        # checkpoints in its format
+        "safetensors>=0.6.1",
+        # configuration files
+        "pyyaml>=6.0",
+        # image decoding and transforms
+        "pillow>=9.1",
+        # load_digits and two photographs: real images that need no download
+        "scikit-learn>=1.0",
+        # math threads of eager mode at run time
+        "threadpoolctl>=3.1",
+        # progress bars
+        "tqdm>=4.60",
+        # Paddle's own build helpers import it without declaring it
+        "setuptools",
+    ]
 )

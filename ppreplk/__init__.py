@@ -1,6 +1,7 @@
 """RepLKNet for PaddlePaddle: 31x31 depthwise kernels, trained with a parallel kernel that is merged away.
 
-Names are imported when they are first used: what runs an exported program loads no network code.
+Names are imported when they are first used, and Paddle with them: ``ppreplk --help`` answers at once, and what runs an
+exported program loads no network code.
 """
 
 from __future__ import annotations
@@ -9,9 +10,7 @@ import importlib
 import warnings
 from typing import TYPE_CHECKING, Any
 
-with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", message="No ccache found")  # Paddle warns about a compiler cache on import
-    import paddle  # noqa: F401
+warnings.filterwarnings("ignore", message="No ccache found")  # about a compiler cache, when Paddle is imported
 
 if TYPE_CHECKING:
     from . import complexity, erf, models, optim, weights

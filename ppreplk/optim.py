@@ -3,7 +3,8 @@
 They live in :mod:`ppreplk.training.optimizers` and :mod:`ppreplk.training.schedules`.
 """
 
-from .training.optimizers import OPTIMIZERS, AdamW, Momentum, layer_ids
+from .models.registry import layer_ids
+from .training.optimizers import OPTIMIZERS, AdamW, Momentum
 from .training.schedules import SCHEDULES, ConstLR, Cosine, Linear, MultiStepDecay
 
 __all__ = [

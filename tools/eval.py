@@ -2,8 +2,7 @@
 
 import sys
 
-from ppreplk.cli import config_parser, run
-from ppreplk.training import evaluate_config
+from ppreplk.cli import main
 
 if __name__ == "__main__":
-    sys.exit(run(lambda config, _: evaluate_config(config), config_parser("Evaluate trained weights.")))
+    sys.exit(main(["eval", *sys.argv[1:]], prog="python tools/eval.py"))

@@ -2,12 +2,7 @@
 
 import sys
 
-from ppreplk.cli import config_parser, run
-from ppreplk.deploy.export import export
-from ppreplk.deploy.programs import FP32, PRECISIONS
+from ppreplk.cli import main
 
 if __name__ == "__main__":
-    parser = config_parser("Merge, fold, save and verify a program.")
-    text = "of the program; bf16, with Global.export_runtime=channels_last, adds one in bfloat16"
-    parser.add_argument("--precision", choices=PRECISIONS, default=FP32, help=text)
-    sys.exit(run(lambda config, arguments: export(config, arguments.precision), parser))
+    sys.exit(main(["export", *sys.argv[1:]], prog="python tools/export.py"))

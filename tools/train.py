@@ -2,8 +2,7 @@
 
 import sys
 
-from ppreplk.cli import config_parser, run
-from ppreplk.training import train
+from ppreplk.cli import main
 
 if __name__ == "__main__":
-    sys.exit(run(lambda config, _: train(config), config_parser("Train a network.")))
+    sys.exit(main(["train", *sys.argv[1:]], prog="python tools/train.py"))

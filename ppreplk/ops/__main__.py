@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from ..cli import Parser, run_without_config
+from ..utils.command import Parser, run_command
 from .build import build_library
 from .loading import DEFAULT, libraries, load
 
@@ -20,4 +20,4 @@ if __name__ == "__main__":
     parser = Parser(prog="python -m ppreplk.ops", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"depthwise, channels_last; without names: {DEFAULT}")
     parser.add_argument("--fast", action="store_true", help="the old way to say: depthwise channels_last")
-    sys.exit(run_without_config(main, parser))
+    sys.exit(run_command(main, parser))

@@ -19,8 +19,8 @@ from types import ModuleType
 
 from paddle import nn
 
-from ..cli import Parser, add_config_arguments, run_without_config
 from ..models import build_model, list_models
+from ..utils.command import Parser, add_config_arguments, run_command
 from ..utils.errors import UserError
 
 PACKAGES = ("ppcls", "paddleclas.ppcls")  # in a source checkout, in the wheel
@@ -37,7 +37,10 @@ def register() -> list[str]:
     """
     found = [package for package in PACKAGES if _exists(package)]
     if not found:
-        raise UserError("no PaddleClas here: pip install paddleclas, or run this in a PaddleClas checkout")
+        raise UserError(
+            "no PaddleClas here: pip install paddleclas, or run this in a PaddleClas checkout",
+            code="plugins.no-paddleclas",
+        )
     for package in found:
         arch = importlib.import_module(f"{package}.arch")
         for name in list_models():
@@ -56,7 +59,9 @@ def _entry_point(name: str):
     def build(infer_add_softmax: bool = True, pretrained: bool = False, **kwargs) -> nn.Layer:
         """PaddleClas hands over its own keys of ``Arch`` too; its export reads ``infer_add_softmax`` itself."""
         if pretrained:
-            raise UserError("Arch.pretrained: nothing is downloaded; use Global.pretrained_model")
+            raise UserError(
+                "Arch.pretrained: nothing is downloaded; use Global.pretrained_model", code="plugins.pretrained"
+            )
         return build_model(name, **kwargs)
 
     build.__name__ = name
@@ -66,9 +71,11 @@ def _entry_point(name: str):
 def main(arguments: argparse.Namespace) -> None:
     """Run PaddleClas's engine on a configuration, our networks registered."""
     if "ppcls" not in register():
-        raise UserError("PaddleClas's engine is only in a source checkout: run this in its folder")
+        raise UserError(
+            "PaddleClas's engine is only in a source checkout: run this in its folder", code="plugins.no-checkout"
+        )
     if not Path(arguments.config).is_file():
-        raise UserError(f"no configuration file at {arguments.config}")
+        raise UserError(f"no configuration file at {arguments.config}", code="plugins.no-config")
     config = _ppcls("utils.config").get_config(arguments.config, overrides=arguments.override, show=False)
     config.profiler_options = None
     engine = _ppcls("engine.engine").Engine(config, mode=arguments.mode)
@@ -83,4 +90,4 @@ if __name__ == "__main__":
     parser = Parser(prog="python -m ppreplk.plugins.paddleclas", description=__doc__.split("\n")[0])
     parser.add_argument("mode", choices=["train", "eval", "export"])
     add_config_arguments(parser)
-    sys.exit(run_without_config(main, parser))
+    sys.exit(run_command(main, parser))

@@ -15,20 +15,6 @@ from ..config import Op, OptimizerConfig, construct, find_op
 from ..utils.errors import UserError
 
 
-def layer_ids(model: nn.Layer) -> dict[str, int]:
-    """{parameter name: id} for layer-wise learning-rate decay; 0 is the stem, the largest is the head.
-
-    Raises:
-        UserError: the architecture defines no ids.
-    """
-    if not hasattr(model, "layer_ids"):
-        raise UserError(
-            f"{type(model).__name__} defines no layer ids, so layer_decay cannot be used with it",
-            code="training.no-layer-ids",
-        )
-    return model.layer_ids()
-
-
 def AdamW(
     schedule: LambdaDecay,
     model: nn.Layer,

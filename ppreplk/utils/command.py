@@ -1,0 +1,148 @@
+"""What every command line of the project shares: arguments, and how a command ends.
+
+Nothing heavy is imported before the arguments are read, so that ``--help`` and mistyped arguments answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from .errors import UserError, nearest
+
+BAD_INPUT = 2
+INTERRUPTED = 130  # what a shell reports for Ctrl-C
+PACKAGE = __name__.partition(".")[0]
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that ends as every command does on bad input: one line, exit code 2.
+
+    An unknown choice, a mistyped subcommand for example, is answered with the nearest known one.
+    """
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"error: {message}; --help lists the arguments [command.arguments]\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            raise argparse.ArgumentError(action, f"{str(value)!r} is not known{nearest(str(value), known)}")
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser ``-c`` and ``-o``: the configuration file, and values that replace some of its own."""
+    parser.add_argument("-c", "--config", required=True, help="YAML file in PaddleClas's schema")
+    parser.add_argument(
+        "-o",
+        "--override",
+        action="append",
+        default=[],
+        metavar="KEY.SUB=VALUE",
+        help="replace one value of the configuration; repeat -o for each further one",
+    )
+
+
+def positive(text: str) -> int:
+    """The type of an argument that counts something: a whole number from 1 on."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
+    return value
+
+
+def run_command(
+    command: Callable[[argparse.Namespace], object],
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parse the command line and run ``command`` with the arguments; errors of the user's become one line.
+
+    Args:
+        command: what to do. What it returns is ignored.
+        parser: of its arguments.
+        argv: the arguments; those of this process unless given.
+
+    Returns:
+        The exit code: 0, 2 after bad input (``error: MESSAGE [CODE]`` on standard error), 130 after Ctrl-C.
+        Arguments that do not parse end the process, with exit code 2.
+
+    Any other exception is a defect of the program and keeps its traceback, unless it comes from importing another
+    package, see :func:`broken_import`.
+    """
+    try:
+        arguments = parser.parse_args(argv)
+        _prepare_process()
+        command(arguments)
+        sys.stdout.flush()
+    except UserError as error:
+        return _refuse(error)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        broken = broken_import(error)
+        if broken is None:
+            raise
+        return _refuse(broken)
+    return 0
+
+
+def _prepare_process() -> None:
+    """Import Paddle quietly, let a signal end the process as usual, and send log messages to the terminal."""
+    warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
+    import paddle
+
+    from .log import log_to_terminal
+
+    paddle.disable_signal_handler()  # it would print a stack of C++ frames
+    log_to_terminal()
+
+
+def _refuse(error: UserError) -> int:
+    print(f"error: {' '.join(str(error).split())} [{error.code}]", file=sys.stderr)
+    return BAD_INPUT
+
+
+def broken_import(error: Exception) -> UserError | None:
+    """``error`` as one line, if importing a package other than ours has raised it; None otherwise.
+
+    The package is missing, or it is installed and does not work: built for another version of a library, half
+    removed, or shadowed by a file of the current folder.
+    """
+    frames = list(traceback.walk_tb(error.__traceback__))
+    ours = [position for position, (frame, _) in enumerate(frames) if _package(frame.f_globals) == PACKAGE]
+    for frame, line in frames[ours[-1] + 1 if ours else 0 :]:
+        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") != "__main__":
+            name, file = _package(frame.f_globals), frame.f_code.co_filename
+            reason = traceback.format_exception_only(type(error), error)[-1].strip()
+            return UserError(
+                f"{name} is installed but cannot be imported: {reason} ({file}, line {line}); reinstall {name}, or "
+                "remove it if nothing here needs it",
+                code="command.broken-package",
+            )
+    name = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
+    if name in ("", PACKAGE):
+        return None
+    if isinstance(error, ModuleNotFoundError):
+        return UserError(
+            f"{name} is not installed, and this command needs it; install it with pip", code="command.missing-package"
+        )
+    return UserError(
+        f"{name} is installed but does not fit: {error}; install another version of {name}",
+        code="command.broken-package",
+    )
+
+
+def _package(module_globals: dict[str, Any]) -> str:
+    return str(module_globals.get("__name__", "")).partition(".")[0]

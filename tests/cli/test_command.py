@@ -1,0 +1,188 @@
+"""The ``ppreplk`` command and how commands end, whatever happens in them."""
+
+import argparse
+import os
+import subprocess
+import sys
+
+import pytest
+from helpers import ROOT, assert_one_line_and_exit_2, run_python
+
+from ppreplk import __version__, cli
+from ppreplk.analysis.rows import TABLES
+from ppreplk.deploy.lowering import PRECISIONS
+from ppreplk.utils.command import Parser, positive, run_command
+from ppreplk.utils.errors import UserError
+
+
+def end_of(command, *arguments: str) -> int:
+    """The exit code of a command that takes no arguments."""
+    return run_command(command, Parser(prog="test"), arguments)
+
+
+def raising(error: BaseException):
+    def command(arguments: argparse.Namespace) -> None:
+        raise error
+
+    return command
+
+
+def run_with_modules(folder, modules: dict[str, str], *arguments: str) -> subprocess.CompletedProcess:
+    """Run ``ppreplk ARGUMENTS`` where these modules stand before the installed ones."""
+    for name, text in modules.items():
+        (folder / f"{name}.py").write_text(text)
+    code = "import sys; from ppreplk.cli import main; sys.exit(main())"
+    paths = os.pathsep.join([str(folder), str(ROOT)])
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_a_command_that_works_ends_with_0(capsys):
+    assert end_of(lambda arguments: print("done")) == 0
+    assert capsys.readouterr().out == "done\n"
+
+
+def test_bad_input_is_one_line_with_its_code(capsys):
+    assert end_of(raising(UserError("no such\n  file", code="test.missing", where="a.yaml"))) == 2
+    assert capsys.readouterr().err == "error: a.yaml: no such file [test.missing]\n"
+
+
+def test_a_defect_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        end_of(lambda arguments: 1 / 0)
+    with pytest.raises(ImportError):
+        end_of(raising(ImportError("cannot import name 'x' from 'ppreplk.cli'", name="ppreplk.cli")))
+
+
+def test_stopped_by_the_user(capsys):
+    assert end_of(raising(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "stopped\n"
+
+
+def test_stopped_while_packages_are_imported(tmp_path):
+    process = run_with_modules(tmp_path, {"paddle": "raise KeyboardInterrupt"}, "complexity", "variants")
+    assert (process.returncode, process.stderr) == (130, "stopped\n")
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("raise AttributeError('module has no attribute int')", "AttributeError: module has no attribute int"),
+        ("import nothing_of_this_name", "No module named 'nothing_of_this_name'"),
+    ],
+)
+def test_a_package_that_is_broken_is_named(tmp_path, text, reason):
+    process = run_with_modules(tmp_path, {"paddle": text}, "complexity", "variants")
+    parts = ["paddle is installed but cannot be imported", reason, str(tmp_path / "paddle.py"), "line 1"]
+    assert_one_line_and_exit_2(process, *parts, code="command.broken-package")
+
+
+def test_a_package_that_is_missing_is_named(capsys):
+    assert end_of(raising(ModuleNotFoundError("No module named 'torch'", name="torch"))) == 2
+    assert capsys.readouterr().err.startswith("error: torch is not installed")
+
+
+def test_a_reader_that_has_enough():
+    code = "import sys; from ppreplk.cli import main; sys.exit(main(['complexity', 'parts', 'RepLKNet13T']))"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert "BrokenPipe" not in process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=120) == 0
+
+
+@pytest.mark.parametrize("text, value", [("1", 1), ("12", 12)])
+def test_positive(text, value):
+    assert positive(text) == value
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "few", ""])
+def test_not_positive(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="whole number from 1 on"):
+        positive(text)
+
+
+@pytest.mark.parametrize(
+    "arguments, parts",
+    [
+        (["trian"], ["'trian'", "did you mean train?"]),
+        (["Eval"], ["'Eval'", "did you mean eval?"]),
+        ([], ["COMMAND"]),
+        (["study", "rum"], ["'rum'", "did you mean run?"]),
+    ],
+)
+def test_a_mistyped_subcommand_names_the_nearest(capsys, arguments, parts):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    message = capsys.readouterr().err
+    assert ended.value.code == 2 and message.count("\n") == 1
+    assert message.startswith("error: ") and message.endswith(" [command.arguments]\n")
+    for part in parts:
+        assert part in message
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0 and capsys.readouterr().out == f"ppreplk {__version__}\n"
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_a_tool_and_help_of_its_own(name, capsys):
+    for prog in (None, f"python tools/{name}.py"):
+        with pytest.raises(SystemExit):
+            cli.main([name, "--help"], prog)
+        assert capsys.readouterr().out.startswith(f"usage: {prog or 'ppreplk ' + name} ")
+    text = (ROOT / "tools" / f"{name}.py").read_text()
+    assert f'main(["{name}", *sys.argv[1:]], prog="python tools/{name}.py")' in text
+
+
+def test_every_tool_has_a_command():
+    assert {path.stem for path in (ROOT / "tools").glob("*.py")} == set(cli.COMMANDS)
+
+
+def test_arguments_know_what_the_rooms_know():
+    """They are written twice, because reading arguments imports nothing."""
+    assert cli.PRECISIONS == PRECISIONS and cli.TABLES == TABLES
+
+
+HELP = """
+import sys
+from ppreplk.cli import command_parser
+
+for arguments in ([], ["infer"], ["benchmark", "conv"], ["study", "run"]):
+    try:
+        command_parser().parse_args([*arguments, "--help"])
+    except SystemExit:
+        pass
+print(sorted({name.partition(".")[0] for name in sys.modules} & {"paddle", "numpy", "yaml", "PIL", "tqdm"}))
+"""
+
+
+def test_help_imports_nothing_heavy():
+    assert run_python(HELP).splitlines()[-1] == "[]"
+
+
+PREDICTING = """
+import sys, types
+from ppreplk import cli
+
+predict = types.ModuleType("ppreplk.deploy.predict")
+predict.infer = lambda config, model_dir, precision: [f"predicted with {model_dir}"]
+predict.write_predictions = None
+sys.modules["ppreplk.deploy.predict"] = predict
+code = cli.main(["infer", "-c", sys.argv[1], "--model-dir", "inference"])
+print(code, "ppreplk.models" in sys.modules)
+"""
+
+
+def test_a_program_is_run_without_network_code():
+    """As far as the command goes; tests/deploy has the rest."""
+    printed = run_python(PREDICTING, ROOT / "configs" / "digits.yaml").splitlines()
+    assert printed == ["predicted with inference", "0 False"]
