@@ -3,13 +3,14 @@
 import sys
 
 from ppreplk.benchmark.input import measure_data
-from ppreplk.benchmark.kernel_sizes import check_figure, plot_kernel_sizes
+from ppreplk.benchmark.kernel_sizes import plot_kernel_sizes
 from ppreplk.benchmark.layers import SHAPES, measure_layers
 from ppreplk.benchmark.networks import measure_network, measure_training
 from ppreplk.cli import Parser, add_config_arguments, positive, run_without_config
 from ppreplk.config.checking import load_config
-from ppreplk.utils.device import available_cores
+from ppreplk.utils.cores import default_threads
 from ppreplk.utils.errors import UserError
+from ppreplk.utils.figures import check_figure
 from ppreplk.utils.tables import check_destination, write_table
 
 
@@ -26,7 +27,7 @@ def conv(arguments):
 
 def model(arguments):
     sizes, batches = arguments.size or [224], arguments.batch or [1]
-    threads = arguments.threads or [available_cores()]
+    threads = arguments.threads or [default_threads()]
     return measure_network(arguments.name, sizes, batches, threads, arguments.rounds, arguments.native)
 
 
@@ -58,7 +59,7 @@ def parser():
     subjects = top.add_subparsers(required=True, metavar="SUBJECT")
 
     threads = Parser(add_help=False)
-    threads.add_argument("--threads", type=positive, default=available_cores(), help="math threads; default: all")
+    threads.add_argument("--threads", type=positive, default=default_threads(), help="math threads; default: all")
 
     subject = subjects.add_parser("conv", parents=[common, threads], help="one depthwise layer")
     subject.add_argument("--batch", type=positive, action="append", help="images at once, may be repeated; default: 1")

@@ -4,13 +4,14 @@ import sys
 
 from ppreplk.analysis.sizes import part_table, variant_table
 from ppreplk.cli import EPILOG, Parser, positive, run_without_config
-from ppreplk.utils.device import available_cores, set_threads, use_vector_units
+from ppreplk.utils.cores import default_threads
+from ppreplk.utils.device import set_threads, use_vector_units
 from ppreplk.utils.tables import check_destination, write_table
 
 
 def main(arguments):
     use_vector_units()
-    set_threads(available_cores())
+    set_threads(default_threads())
     destinations = [check_destination(path) for path in arguments.output]
     table = arguments.table(arguments)
     print(table.markdown())

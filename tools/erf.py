@@ -4,7 +4,8 @@ import sys
 
 from ppreplk.analysis.erf_comparison import MEAN, STD, Images, compare, read_subject
 from ppreplk.cli import Parser, positive, run_without_config
-from ppreplk.utils.device import available_cores, set_threads, use_vector_units
+from ppreplk.utils.cores import default_threads
+from ppreplk.utils.device import set_threads, use_vector_units
 
 
 def main(arguments):
@@ -31,5 +32,5 @@ if __name__ == "__main__":
     parser.add_argument("--layer", help="use the output of this layer instead of the last feature map")
     parser.add_argument("--mean", type=float, nargs=3, default=MEAN, help="of the channels; 0.5 0.5 0.5 for XL")
     parser.add_argument("--std", type=float, nargs=3, default=STD, help="of the channels; 0.5 0.5 0.5 for XL")
-    parser.add_argument("--threads", type=positive, default=available_cores(), help="math threads; default: all")
+    parser.add_argument("--threads", type=positive, default=default_threads(), help="math threads; default: all")
     sys.exit(run_without_config(main, parser))

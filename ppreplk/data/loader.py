@@ -13,7 +13,7 @@ import paddle
 from paddle.io import BatchSampler, DataLoader, DistributedBatchSampler
 
 from ..config import DatasetConfig, Op, SplitConfig, construct, find_op
-from ..utils.device import processes, rank
+from ..utils.distributed import processes, rank
 from ..utils.errors import UserError
 from .datasets import DATASETS, UNSERVED_DATASETS, ImageDataset
 from .mixing import BatchTransform, build_batch_transforms

@@ -10,7 +10,8 @@ from helpers import relative_difference, require_fast_operators
 
 from ppreplk.models.replknet.network import VARIANTS
 from ppreplk.ops import onednn as dense
-from ppreplk.utils.device import available_cores, set_threads
+from ppreplk.utils.cores import available_cores
+from ppreplk.utils.device import set_threads
 from ppreplk.utils.errors import UserError
 
 OPENMP = 2  # oneDNN's number of that threading runtime

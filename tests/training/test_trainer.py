@@ -18,7 +18,7 @@ from ppreplk.checkpoints.files import load_arrays
 from ppreplk.config.checking import load_config
 from ppreplk.training import Trainer, evaluate_config, train
 from ppreplk.training.ema import ExponentialMovingAverage
-from ppreplk.utils.device import available_cores
+from ppreplk.utils.cores import default_threads
 from ppreplk.utils.errors import UserError
 
 
@@ -325,7 +325,7 @@ def test_weights_of_another_architecture_are_counted(project):
 def test_threads_follow_the_machine_or_the_setting(project, caplog):
     from ppreplk.utils.device import set_up_device
 
-    assert f"{available_cores()} math thread" in set_up_device("cpu")
+    assert f"{default_threads()} math thread" in set_up_device("cpu")
     assert set_up_device("cpu", 1) == "device cpu with 1 math thread"
     import threadpoolctl
 
