@@ -60,10 +60,11 @@ def configuration(arguments: argparse.Namespace) -> Config:
 
 def use_threads(threads: int | None) -> None:
     """Compute with this number of math threads; None is all cores."""
-    from .utils.device import available_cores, set_threads, use_vector_units
+    from .utils.cores import default_threads
+    from .utils.device import set_threads, use_vector_units
 
     use_vector_units()
-    set_threads(threads or available_cores())
+    set_threads(threads or default_threads())
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -293,7 +294,7 @@ def benchmark_conv(parser: Parser) -> None:
     def table(arguments: argparse.Namespace) -> Table:
         from .benchmark.kernel_sizes import check_figure, plot_kernel_sizes
         from .benchmark.layers import SHAPES, measure_layers
-        from .utils.device import available_cores
+        from .utils.cores import default_threads
         from .utils.errors import UserError
 
         if arguments.figure and not arguments.kernel:
@@ -302,7 +303,7 @@ def benchmark_conv(parser: Parser) -> None:
             )
         figure = arguments.figure and check_figure(arguments.figure)
         shapes = [(arguments.channels, arguments.side, kernel) for kernel in arguments.kernel] or SHAPES
-        threads = arguments.threads or available_cores()
+        threads = arguments.threads or default_threads()
         table = measure_layers(shapes, arguments.batch or [1], threads, arguments.backward, arguments.rounds)
         if figure:
             plot_kernel_sizes(table, figure)
@@ -326,10 +327,10 @@ def benchmark_model(parser: Parser) -> None:
 
     def table(arguments: argparse.Namespace) -> Table:
         from .benchmark.networks import measure_network
-        from .utils.device import available_cores
+        from .utils.cores import default_threads
 
         sizes, batches = arguments.size or [224], arguments.batch or [1]
-        threads = arguments.threads or [available_cores()]
+        threads = arguments.threads or [default_threads()]
         return measure_network(arguments.name, sizes, batches, threads, arguments.rounds, arguments.native)
 
     parser.set_defaults(table=table)
@@ -342,9 +343,9 @@ def benchmark_train(parser: Parser) -> None:
 
     def table(arguments: argparse.Namespace) -> Table:
         from .benchmark.networks import measure_training
-        from .utils.device import available_cores
+        from .utils.cores import default_threads
 
-        name, size, threads = arguments.name, arguments.size, arguments.threads or available_cores()
+        name, size, threads = arguments.name, arguments.size, arguments.threads or default_threads()
         return measure_training(name, size, arguments.batch, threads, arguments.rounds, arguments.native)
 
     parser.set_defaults(table=table)

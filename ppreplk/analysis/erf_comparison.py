@@ -74,7 +74,7 @@ def compare(subjects: Sequence[Subject], images: Images, output: str, layer: str
         UserError: unknown network, weights that do not fit, no images, no matplotlib, an ``output`` that cannot be
             written.
     """
-    figures.require()
+    figures.check_matplotlib()
     labels = [subject.label for subject in subjects]
     if len(set(labels)) < len(labels):
         raise UserError(f"the networks would share file names: {', '.join(labels)}; give each once")

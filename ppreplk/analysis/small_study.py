@@ -222,9 +222,9 @@ def write_report(runs: Sequence[Run], top1: dict[str, float], output: Path) -> l
     write_table(Table("", ["run", "network", "seed", "digits top-1"], lines), output / "study.csv")
     with replacing(output / "study.md") as [partial]:
         partial.write_text("\n".join(table.markdown() for table in tables), encoding="utf-8")
-    reason = figures.missing()
-    if reason is not None:
-        logger.warning("%s; study.png is not written, the tables are", reason)
+    problem = figures.matplotlib_problem()
+    if problem is not None:
+        logger.warning("%s; study.png is not written, the tables are", problem)
         return tables
     values = by_network(runs, top1)
     panels = {

@@ -1,30 +1,19 @@
-"""The figure that tells the story: time of a layer against its kernel size."""
+"""A figure: time of a depthwise layer against its kernel size."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ..utils.atomic import replacing
-from ..utils.figures import DPI, new_figure, require
-from ..utils.tables import Table, check_destination
-
-
-def check_figure(path: str) -> Path:
-    """``path`` as one that a figure can be written to.
-
-    Raises:
-        UserError: another suffix, its folder does not exist, or no figure can be drawn here.
-    """
-    checked = check_destination(path, "figure", (".png", ".svg"))
-    require()
-    return checked
+from ..utils.figures import new_figure, save_figure
+from ..utils.tables import Table
 
 
 def plot_kernel_sizes(table: Table, path: Path) -> None:
-    """Write a ``.png`` or ``.svg``: median milliseconds against kernel size, one line for each contestant.
+    """Draw median milliseconds against kernel size, one line for each contestant.
 
     Args:
-        table: what :func:`ppreplk.benchmark.layer.measure_layers` returned for layers that differ in kernel size.
+        table: what :func:`ppreplk.benchmark.layers.measure_layers` returned for layers that differ in kernel size.
+        path: a ``.png`` or ``.svg`` file.
 
     Raises:
         UserError: the file cannot be written.
@@ -44,5 +33,4 @@ def plot_kernel_sizes(table: Table, path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     axes.set_title(table.title, fontsize=9)
-    with replacing(path) as [partial]:
-        figure.savefig(partial, format=path.suffix[1:], dpi=DPI)
+    save_figure(figure, path)

@@ -14,7 +14,7 @@ import paddle
 from paddle.io import BatchSampler, DataLoader, DistributedBatchSampler
 
 from ..config import SplitConfig
-from ..utils.device import processes, rank
+from ..utils.distributed import processes, rank
 from ..utils.errors import UserError
 from .datasets import ImageDataset
 from .mixing import BatchTransform, build_batch_transforms

@@ -13,7 +13,7 @@ import paddle.inference
 from ..ops import cpu as compiled
 from ..ops import load_ops
 from ..ops import onednn as dense
-from ..utils.device import available_cores
+from ..utils.cores import default_threads
 from ..utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Predictor:
     Args:
         folder: what ``tools/export.py`` wrote.
         device: ``cpu`` or ``gpu``.
-        threads: math threads on a CPU; all cores unless given.
+        threads: math threads on a CPU; :func:`ppreplk.utils.cores.default_threads` unless given.
         precision: ``"fp32"`` or ``"bf16"``: which of the programs in the folder.
 
     Raises:
@@ -101,7 +101,7 @@ class Predictor:
         else:
             config.disable_gpu()
             config.enable_mkldnn()
-            config.set_cpu_math_library_num_threads(threads or available_cores())
+            config.set_cpu_math_library_num_threads(threads or default_threads())
         try:
             self._predictor = paddle.inference.create_predictor(config)
         except (RuntimeError, ValueError) as error:

@@ -11,7 +11,7 @@ from paddle import nn
 
 from ..config import ArchConfig, check_arguments
 from ..ops.depthwise import AUTO, prepare
-from ..utils.device import processes
+from ..utils.distributed import processes
 from ..utils.errors import UserError, nearest
 from .registry import find_model, list_models
 

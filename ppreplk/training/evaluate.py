@@ -15,7 +15,8 @@ from ..data import Loader, build_dataset, build_loader, prepare_dataset
 from ..nn import eval_mode
 from ..utils.device import set_up_device
 from ..utils.errors import UserError
-from ..utils.log import Averages, Stopwatch, progress
+from ..utils.log import progress
+from ..utils.meters import Averages, Stopwatch
 from .losses import CombinedLoss, build_loss
 from .metrics import TopkAcc, build_metric
 from .precision import Precision

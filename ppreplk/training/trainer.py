@@ -19,9 +19,13 @@ from ..data import Loader, build_dataset, build_loader, prepare_dataset
 from ..models.arch import build_network
 from ..nn.merge import form_of
 from ..utils.atomic import make_folder
-from ..utils.device import choose_seed, processes, rank, seed_step, set_up_device, share_statistics
+from ..utils.curves import Curves
+from ..utils.device import set_up_device
+from ..utils.distributed import processes, rank, share_statistics
 from ..utils.errors import UserError
-from ..utils.log import Averages, Curves, Stopwatch, log_to_file, progress
+from ..utils.log import log_to_file, progress
+from ..utils.meters import Averages, Stopwatch
+from ..utils.seeds import choose_seed, seed_step
 from . import checkpoint
 from .checkpoint import TrainState
 from .divergence import not_finite

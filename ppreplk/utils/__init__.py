@@ -1,1 +1,1 @@
-"""What every room uses: errors, whole-file replacement, logging, device, tables, figures."""
+"""What every room uses: errors, output files, logging, the device, processes, tables and figures."""

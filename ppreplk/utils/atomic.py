@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the folders they go to."""
 
 from __future__ import annotations
 
@@ -11,6 +11,25 @@ from pathlib import Path
 from .errors import UserError
 
 
+def check_output(path: str | Path, what: str, suffixes: Sequence[str]) -> Path:
+    """Check, before the work is done, that its result can go to ``path``.
+
+    Args:
+        path: of the file to write.
+        what: kind of file, for the message.
+        suffixes: that such a file can have.
+
+    Raises:
+        UserError: another suffix, or the folder does not exist.
+    """
+    checked = Path(path)
+    if checked.suffix not in suffixes:
+        raise UserError(f"a {what} is written to a {' or '.join(suffixes)} file, got {path}", code="utils.output-path")
+    if not checked.absolute().parent.is_dir():
+        raise UserError(f"the folder of {path} does not exist", code="utils.output-path")
+    return checked
+
+
 def partial_path(path: Path) -> Path:
     """Where the content of ``path`` is written before it takes its place."""
     return path.with_name(path.name + ".partial")
@@ -18,9 +37,13 @@ def partial_path(path: Path) -> Path:
 
 @contextmanager
 def replacing(*paths: Path) -> Iterator[list[Path]]:
-    """Yield a partial path for each path; when the block succeeds they replace the paths, in order.
+    """Write files under other names, and give them their own when all are complete.
 
-    Nothing is replaced before everything is written, and nothing partial stays behind.
+    Yields a partial path for each path. When the block succeeds, they replace the paths, in order. When it fails,
+    the paths are as they were, and the partial files are removed.
+
+    >>> with replacing(Path("scores.csv")) as [partial]:  # doctest: +SKIP
+    ...     partial.write_text("name,score")
 
     Raises:
         UserError: the files cannot be written.
@@ -31,17 +54,19 @@ def replacing(*paths: Path) -> Iterator[list[Path]]:
         for partial, path in zip(partials, paths):
             os.replace(partial, path)
     except OSError as error:
-        raise UserError(f"cannot write {paths[0]} ({error.strerror or error})") from error
+        message = f"cannot write {paths[0]} ({error.strerror or error})"
+        raise UserError(message, code="utils.cannot-write") from error
     finally:
         for partial in partials:
             partial.unlink(missing_ok=True)
 
 
 def make_folder(folder: Path, setting: str | None = None) -> None:
-    """Create a folder and those it lies in, unless they exist.
+    """Create a folder and its parents, unless they exist.
 
     Args:
-        setting: where the user named it, for the message.
+        folder: to create.
+        setting: key of the configuration that names it, for the message.
 
     Raises:
         UserError: it cannot be created.
@@ -49,13 +74,18 @@ def make_folder(folder: Path, setting: str | None = None) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        where = "" if setting is None else f"{setting}: "
-        raise UserError(f"{where}cannot create {folder} ({error.strerror or error})") from error
+        message = f"cannot create {folder} ({error.strerror or error})"
+        raise UserError(message, code="utils.cannot-write", where=setting) from error
 
 
 @contextmanager
 def creating(folder: Path, setting: str | None = None) -> Iterator[None]:
-    """:func:`make_folder` before the work that fills it; where the block fails, what is empty of it goes again.
+    """Create a folder for the block to fill. If the block fails, remove it again, unless it holds something.
+
+    Parents that had to be created are removed in the same way. A folder that existed before stays.
+
+    Args:
+        folder, setting: see :func:`make_folder`.
 
     Raises:
         UserError: it cannot be created.
@@ -72,25 +102,26 @@ def creating(folder: Path, setting: str | None = None) -> Iterator[None]:
 
 
 def replace_files(staging: Path, target: Path, stale: Sequence[str]) -> None:
-    """Put the files in ``staging`` into ``target`` and remove the stale ones there: all of that, or nothing.
+    """Move the files in ``staging`` to ``target`` and remove the stale ones there: all of that, or nothing.
 
     Args:
-        staging: a folder on the same file system, used up by this.
-        target: the folder.
-        stale: names of files that belong to what is replaced.
+        staging: a folder on the same file system. What is left of it is of no use afterwards.
+        target: an existing folder.
+        stale: names of files in ``target`` that belong to what is replaced.
 
     Raises:
-        UserError: there is a folder of such a name.
-        OSError: a file cannot be moved; those before it have been put back.
+        UserError: ``target`` has a folder with one of the names.
+        OSError: a file cannot be moved. Those that were moved before it have been put back.
     """
     names = sorted(path.name for path in staging.iterdir())
     for name in (*names, *stale):
         if (target / name).is_dir():
-            raise UserError(f"{target / name} is a folder, in the place of a file to write; remove it")
+            message = f"{target / name} is a folder, in the place of a file to write; remove it"
+            raise UserError(message, code="utils.folder-in-place")
     kept = staging / "kept"
     kept.mkdir()
-    there = [name for name in (*names, *stale) if (target / name).exists()]
-    for name in there:
+    existing = [name for name in (*names, *stale) if (target / name).exists()]
+    for name in existing:
         _link(target / name, kept / name)
     try:
         for name in stale:
@@ -99,15 +130,15 @@ def replace_files(staging: Path, target: Path, stale: Sequence[str]) -> None:
             os.replace(staging / name, target / name)
     except OSError:
         for name in names:
-            if name not in there:
+            if name not in existing:
                 (target / name).unlink(missing_ok=True)
-        for name in there:
+        for name in existing:
             _link(kept / name, target / name)
         raise
 
 
 def _link(source: Path, path: Path) -> None:
-    """A second name for a file, or a copy where the file system has no such thing."""
+    """Give a file a second name, or copy it where the file system has no hard links."""
     path.unlink(missing_ok=True)
     try:
         os.link(source, path)

@@ -1,4 +1,4 @@
-"""Pictures in files. They need matplotlib, which ``pip install "ppreplk[figures]"`` brings."""
+"""Figures in PNG and SVG files. They need matplotlib, which ``pip install "ppreplk[figures]"`` brings."""
 
 from __future__ import annotations
 
@@ -9,30 +9,46 @@ from typing import Any
 
 import numpy as np
 
-from .atomic import replacing
+from .atomic import check_output, replacing
 from .errors import UserError
+from .optional import import_problem
 
 DPI = 110
+SUFFIXES = (".png", ".svg")
 HEAT_COLOURS = "viridis"
 MAP_PIXELS = 128  # larger maps are drawn as means of blocks: a small file, and less noise
 
 
-def missing() -> str | None:
-    """Why no picture can be drawn here, and what to do; None where everything is there."""
+def matplotlib_problem() -> str | None:
+    """Why no figure can be drawn here, and what to do about it; None if it can."""
+    problem = import_problem("matplotlib.figure") or import_problem("matplotlib.backends.backend_agg")
+    if problem is None:
+        return None
     if importlib.util.find_spec("matplotlib") is None:
-        return 'pictures need matplotlib, which is not installed; pip install "ppreplk[figures]"'
-    return None
+        return 'figures need matplotlib, which is not installed; pip install "ppreplk[figures]"'
+    return f"figures need matplotlib, which is broken here ({problem}); pip install --force-reinstall matplotlib"
 
 
-def require() -> None:
-    """Refuse to go on where no picture can be drawn.
+def check_matplotlib() -> None:
+    """Check, before the work is done, that its result can be drawn.
 
     Raises:
-        UserError: see :func:`missing`.
+        UserError: matplotlib is not installed, or it is broken.
     """
-    reason = missing()
-    if reason is not None:
-        raise UserError(reason)
+    problem = matplotlib_problem()
+    if problem is not None:
+        raise UserError(problem, code="utils.no-matplotlib")
+
+
+def check_figure(path: str) -> Path:
+    """Check that a figure can be drawn, and written to ``path``, a ``.png`` or ``.svg`` file in a folder that exists.
+
+    Raises:
+        UserError: another suffix, no such folder, or no working matplotlib.
+    """
+    checked = check_output(path, "figure", SUFFIXES)
+    check_matplotlib()
+    return checked
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -46,23 +62,23 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Write a PNG, whole or not at all.
+    """Write a ``.png`` or ``.svg`` file, whole or not at all.
 
     Raises:
         UserError: it cannot be written.
     """
     with replacing(path) as [partial]:
-        figure.savefig(partial, format="png", dpi=DPI)
+        figure.savefig(partial, format=path.suffix[1:], dpi=DPI)
 
 
 def heat_maps(scores: Mapping[str, np.ndarray], path: Path) -> None:
-    """Maps with entries from 0 to 1 side by side, at reduced resolution, one colour bar for all, to a PNG.
+    """Draw square maps with entries from 0 to 1 side by side, with one colour bar for all.
 
-    Colours follow the cube root, so that weak contributions are seen beside a strong centre.
+    Colours follow the cube root, so that weak contributions can be seen beside a strong centre.
 
     Args:
-        scores: {title: (H, H)}, all drawn in one size.
-        path: of the PNG.
+        scores: {title: (H, H)}. Maps of more than :data:`MAP_PIXELS` a side are drawn smaller.
+        path: a ``.png`` or ``.svg`` file.
 
     Raises:
         UserError: it cannot be written.
@@ -79,19 +95,24 @@ def heat_maps(scores: Mapping[str, np.ndarray], path: Path) -> None:
 
 
 def reduced(values: np.ndarray) -> np.ndarray:
-    """A square map as means of square blocks, at most :data:`MAP_PIXELS` a side; what is left over is cut off."""
+    """Average a square map over square blocks, so that it has at most :data:`MAP_PIXELS` a side.
+
+    Rows and columns that do not fill a block are left out.
+    """
     block = -(-len(values) // MAP_PIXELS)
     side = len(values) // block
     return values[: side * block, : side * block].reshape(side, block, side, block).mean(axis=(1, 3))
 
 
-def dot_rows(panels: Mapping[str, Sequence[tuple[str, float, Sequence[float]]]], labels: Sequence[str], path: Path):
-    """One panel per table: published values as diamonds on the left, measured ones as dots on the right, to a PNG.
+def dot_rows(
+    panels: Mapping[str, Sequence[tuple[str, float, Sequence[float]]]], labels: Sequence[str], path: Path
+) -> None:
+    """Draw one panel per table: published values as diamonds on the left, measured ones as dots on the right.
 
     Args:
-        panels: {title: rows}, each a label, the published value, and the measured values.
-        labels: of the axis of the published and of the measured values.
-        path: of the PNG.
+        panels: {title: rows}. A row is a label, the published value, and the measured values.
+        labels: of the two axes, the one of the published and the one of the measured values.
+        path: a ``.png`` or ``.svg`` file.
 
     Raises:
         UserError: it cannot be written.

@@ -1,4 +1,4 @@
-"""Results as Markdown on the terminal, as Markdown or CSV in files."""
+"""Tables of results: Markdown on the terminal, Markdown or CSV in files."""
 
 from __future__ import annotations
 
@@ -8,22 +8,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from .atomic import replacing
-from .errors import UserError
+from .atomic import check_output, replacing
+
+SUFFIXES = (".md", ".csv")
 
 
 class Table(NamedTuple):
-    """A title that states the conditions, column names, and rows of text."""
+    """A title that states the conditions, column names, and rows of text.
+
+    >>> print(Table("Times", ["layer", "ms"], [["stem", "1.5"]]).markdown(), end="")
+    **Times**
+    <BLANKLINE>
+    | layer | ms |
+    | - | - |
+    | stem | 1.5 |
+    """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
 
     def markdown(self) -> str:
+        """The title in bold, and the table."""
         lines = [f"**{self.title}**", "", _line(self.columns), _line(["-"] * len(self.columns))]
         return "\n".join([*lines, *map(_line, self.rows)]) + "\n"
 
     def csv(self) -> str:
+        """Columns and rows, without the title."""
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerows([self.columns, *self.rows])
@@ -34,17 +45,13 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def check_destination(path: str, what: str = "table", suffixes: Sequence[str] = (".md", ".csv")) -> Path:
-    """``path`` as one that a table, or a figure, can be written to.
+def check_destination(path: str) -> Path:
+    """Check that a table can be written to ``path``, a ``.md`` or ``.csv`` file in a folder that exists.
 
     Raises:
-        UserError: another suffix, or its folder does not exist.
+        UserError: another suffix, or no such folder.
     """
-    if Path(path).suffix not in suffixes:
-        raise UserError(f"a {what} is written to a {' or '.join(suffixes)} file, got {path}")
-    if not Path(path).absolute().parent.is_dir():
-        raise UserError(f"the folder of {path} does not exist")
-    return Path(path)
+    return check_output(path, "table", SUFFIXES)
 
 
 def write_table(table: Table, path: Path) -> None:

@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import re
+import sys
 
 import numpy as np
 import paddle
@@ -15,7 +16,6 @@ from ppreplk.analysis import small_study as small
 from ppreplk.analysis.recipes import recipe
 from ppreplk.analysis.rows import ROWS, TABLES
 from ppreplk.analysis.sizes import SHOWN, part_table, variant_line
-from ppreplk.utils import figures
 from ppreplk.utils.errors import UserError
 
 # FACTS: top-1 and, where there is one, mIoU
@@ -122,7 +122,8 @@ def test_a_stopped_study_goes_on_and_writes_its_tables(project, monkeypatch, cap
 
 
 def test_without_matplotlib_the_study_says_so_and_writes_its_tables(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(figures.importlib.util, "find_spec", lambda name: None)
+    for module in ("matplotlib", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, module, None)
     runs = small.plan((4,), 1)
     tables = small.write_report(runs, {run.name: 50.0 for run in runs}, tmp_path)
     assert [table.title[:7] for table in tables] == ["Table 4"]

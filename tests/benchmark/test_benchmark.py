@@ -25,7 +25,8 @@ from ppreplk.benchmark import networks as network
 from ppreplk.benchmark import peers
 from ppreplk.benchmark.timing import take_turns
 from ppreplk.ops import onednn as dense
-from ppreplk.utils.device import available_cores, set_threads
+from ppreplk.utils.cores import available_cores
+from ppreplk.utils.device import set_threads
 
 EAGER = [f"Paddle, eager, {impl}" for impl in ("native", "fft", "compiled")]
 PROGRAMS = [f"Paddle Inference, {form}" for form in ("native", "native bf16", "compiled", "fast", "fast bf16")]
@@ -143,11 +144,11 @@ def test_a_network_with_paddle_alone(measure, tmp_path, monkeypatch, caplog):
 
 AFTER_A_PEAK = """
 import numpy as np
-from ppreplk.benchmark import loading
+from ppreplk.benchmark import load_process
 
-loading.load = lambda *_: lambda: np.ones(2**24)
+load_process.load = lambda *_: lambda: np.ones(2**24)
 np.ones(2**26)  # four times as much
-loading.main("a network", "folder", "[1]", "1")
+load_process.main("a network", "folder", "[1]", "1")
 """
 
 
@@ -212,8 +213,8 @@ from functools import partial
 
 from helpers import randomise_batch_norms, random_images, relative_difference, small_network
 from ppreplk.benchmark import peers
-from ppreplk.benchmark.layer import installed
-from ppreplk.reparam import fold
+from ppreplk.benchmark.layers import installed
+from ppreplk.nn.surgery import fold
 
 model = small_network()
 randomise_batch_norms(model)

@@ -14,7 +14,8 @@ from ppreplk.nn import ReparamDepthwiseConv
 from ppreplk.ops import cpu, depthwise
 from ppreplk.ops.depthwise import check_implementation, choose
 from ppreplk.ops.fft import transform_size
-from ppreplk.utils.device import available_cores, set_threads
+from ppreplk.utils.cores import available_cores
+from ppreplk.utils.device import set_threads
 from ppreplk.utils.errors import UserError
 
 IMPLEMENTATIONS = ["fft", "cpu"]

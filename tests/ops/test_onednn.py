@@ -11,7 +11,8 @@ from helpers import refused, relative_difference, require_fast_operators
 from ppreplk.models.replknet import VARIANTS
 from ppreplk.ops import onednn
 from ppreplk.ops.loading import call
-from ppreplk.utils.device import available_cores, set_threads
+from ppreplk.utils.cores import available_cores
+from ppreplk.utils.device import set_threads
 
 OPENMP = 2  # oneDNN's number of that threading runtime
 

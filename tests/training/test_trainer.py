@@ -11,7 +11,7 @@ from runs import config, same_weights
 
 from ppreplk.checkpoints import load_checkpoint
 from ppreplk.training import Trainer, evaluate_config, train
-from ppreplk.utils.device import available_cores
+from ppreplk.utils.cores import default_threads
 from ppreplk.utils.errors import UserError
 
 
@@ -162,7 +162,7 @@ def test_training_a_merged_network_is_remarked(project, caplog, merged):
 def test_threads_follow_the_machine_or_the_setting(project, caplog):
     from ppreplk.utils.device import set_up_device
 
-    assert f"{available_cores()} math thread" in set_up_device("cpu")
+    assert f"{default_threads()} math thread" in set_up_device("cpu")
     assert set_up_device("cpu", 1) == "device cpu with 1 math thread"
     import threadpoolctl
 

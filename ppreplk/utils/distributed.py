@@ -1,0 +1,36 @@
+"""The processes of a training that ``python -m paddle.distributed.launch`` started."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import paddle
+from paddle import nn
+
+
+def processes() -> int:
+    """Number of processes of this training; 1 without the launcher."""
+    return paddle.distributed.get_world_size()
+
+
+def rank() -> int:
+    """Number of this process, from 0. Process 0 alone logs and writes."""
+    return paddle.distributed.get_rank()
+
+
+def sum_over_processes(values: Sequence[float]) -> list[float]:
+    """Element-wise sum of every process's ``values``."""
+    if processes() == 1:
+        return list(values)
+    total = paddle.to_tensor(np.asarray(values, np.float64))
+    paddle.distributed.all_reduce(total)
+    return total.numpy().tolist()
+
+
+def share_statistics(model: nn.Layer) -> None:
+    """Give every process the running statistics of process 0, so that all hold the network that is saved."""
+    if processes() > 1:
+        for tensor in model.parameters():
+            if tensor.stop_gradient:
+                paddle.distributed.broadcast(tensor, src=0)

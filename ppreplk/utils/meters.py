@@ -1,0 +1,81 @@
+"""Meters of a training or an evaluation: averages of losses and metrics, and the time that batches take."""
+
+from __future__ import annotations
+
+import datetime
+import time
+
+from .distributed import sum_over_processes
+
+
+class Averages:
+    """Means of named values, weighted by the number of samples.
+
+    >>> averages = Averages()
+    >>> averages.add({"loss": 3.0}, 2)
+    >>> averages.add({"loss": 1.0}, 2)
+    >>> str(averages)
+    'loss: 1.00000'
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, float] = {}
+
+    def add(self, sums: dict[str, float], count: int) -> None:
+        """Add values that are sums over ``count`` samples."""
+        for name, value in sums.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._counts[name] = self._counts.get(name, 0) + count
+
+    def over_processes(self) -> Averages:
+        """The averages over the samples of all processes."""
+        joined = Averages()
+        names = list(self._sums)
+        sums = sum_over_processes([*self._sums.values(), *self._counts.values()])
+        joined._sums = dict(zip(names, sums))
+        joined._counts = dict(zip(names, sums[len(names) :]))
+        return joined
+
+    def means(self) -> dict[str, float]:
+        return {name: total / self._counts[name] for name, total in self._sums.items()}
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}: {value:.5f}" for name, value in self.means().items())
+
+
+class Stopwatch:
+    """PaddleClas's ``batch_cost``, ``reader_cost`` and ``ips`` since the last :meth:`reset`."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+        self.reset()
+
+    def reset(self) -> None:
+        self._batches = 0
+        self._samples = 0
+        self._reading = 0.0
+        self._total = 0.0
+
+    def batch_read(self) -> None:
+        """Call when a batch has been read, before it is computed."""
+        self._reading += time.perf_counter() - self._last
+
+    def batch_done(self, samples: int) -> None:
+        """Call when a batch has been computed, with its number of samples."""
+        now = time.perf_counter()
+        self._total += now - self._last
+        self._last = now
+        self._batches += 1
+        self._samples += samples
+
+    def line(self, batches_left: int | None = None, processes: int = 1) -> str:
+        """The costs in seconds per batch, the samples per second of all processes, and the time left."""
+        batches = max(self._batches, 1)
+        text = (
+            f"batch_cost: {self._total / batches:.5f}s, reader_cost: {self._reading / batches:.5f}s, "
+            f"ips: {processes * self._samples / max(self._total, 1e-9):.5f} samples/s"
+        )
+        if batches_left is not None:
+            text += f", eta: {datetime.timedelta(seconds=int(batches_left * self._total / batches))}"
+        return text

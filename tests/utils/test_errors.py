@@ -1,0 +1,35 @@
+"""The error for bad input: message, code and place; the nearest known name."""
+
+import pytest
+
+from ppreplk.utils.errors import UserError, nearest
+
+
+def test_an_error_has_a_code_and_a_place():
+    error = UserError("unknown key", code="config.unknown-key", where="Global.epoch")
+    assert (str(error), error.code, error.where) == ("Global.epoch: unknown key", "config.unknown-key", "Global.epoch")
+
+
+def test_a_place_in_front_keeps_the_code():
+    inner = UserError("must be odd, got 4", code="nn.kernel-size")
+    outer = inner.at("Arch").at("config.yaml")
+    assert (str(outer), outer.code) == ("config.yaml: Arch: must be odd, got 4", "nn.kernel-size")
+    assert inner.where is None and str(inner) == "must be odd, got 4"
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("epoch", "; did you mean epochs?"),
+        ("EPOCHS", "; did you mean epochs?"),
+        ("zzz", "; known: Seed, device, epochs"),
+        (7, "; known: Seed, device, epochs"),
+    ],
+)
+def test_the_nearest_known_name(name, expected):
+    assert nearest(name, ["epochs", "device", "Seed"]) == expected
+
+
+def test_names_where_none_is_near():
+    assert nearest("zzz", ["epochs", "device"], listed=["device"]) == "; known: device"
+    assert nearest("zzz", []) == "; there are none to choose from"
