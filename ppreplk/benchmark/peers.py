@@ -8,8 +8,9 @@ missing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import paddle
@@ -25,7 +26,8 @@ from ..nn.graph import ACTIVATION, ADD, CONV, DROP_PATH, INPUT, LINEAR, NORM, Gr
 Call = Callable[[], np.ndarray]
 
 
-class Session(NamedTuple):
+@dataclass(frozen=True)
+class Session:
     """A network whose framework decides whether it computes in bfloat16 where it was asked to."""
 
     run: Call
@@ -187,8 +189,8 @@ def onnxruntime_session(model: bytes | Path, images: np.ndarray, threads: int) -
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_free_dimension_override_by_name(BATCH, len(images))
-    model = str(model) if isinstance(model, Path) else model
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    source = str(model) if isinstance(model, Path) else model
+    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     return lambda: session.run(None, {INPUT_NAME: images})[0]
 
 

@@ -42,7 +42,7 @@ def load_pretrained(model: nn.Layer, config: Config, training: bool = False) -> 
     Raises:
         UserError: no such file, one that holds anything but weights, or weights that do not fit.
     """
-    path = config.Global.pretrained_model
+    path = config.require("Global.pretrained_model")
     state = load_checkpoint(path)
     load_weights(model, state, path, may_replace_head=training)
     check_preprocessing(config, state, path, training)

@@ -146,7 +146,7 @@ def save_network(model: nn.Layer, image_shape: Sequence[int], path: Path) -> Non
 
 def _write_inference_yaml(config: Config, path: Path, precision: str) -> None:
     """What a user of the program needs beside it: transforms, class names, image shape."""
-    infer = config.Infer
+    infer = config.require("Infer")
     content = {
         "Global": {
             "model_name": config.Arch.name,

@@ -29,8 +29,9 @@ TOPK = 5  # classes that are shown of converted weights
 
 def network_classifier(config: Config) -> Classifier:
     """Predict with the weights of ``Global.pretrained_model``, in eval mode."""
-    post = config.Infer.PostProcess
-    transforms, names = build_transforms(config.Infer.transforms, NORMALIZED_CHW), read_class_names(post)
+    infer = config.require("Infer")
+    post = infer.PostProcess
+    transforms, names = build_transforms(infer.transforms, NORMALIZED_CHW), read_class_names(post)
     return Classifier(_runner(build_trained_network(config)), transforms, post.topk, names, add_softmax=True)
 
 

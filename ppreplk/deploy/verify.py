@@ -86,11 +86,12 @@ def real_images(config: Config) -> np.ndarray:
         (N, 3, H, W) float32.
     """
     rng = np.random.default_rng(0)
-    transforms = build_transforms(config.Infer.transforms, NORMALIZED_CHW)
+    ops = config.require("Infer").transforms
+    transforms = build_transforms(ops, NORMALIZED_CHW)
     images = [load_image(path, transforms, rng) for path in _evaluation_images(config)]
     if not images:
         logger.info("verifying on two photographs of scikit-learn")
-        without_decoding = Ops(op for op in config.Infer.transforms if op.name != "DecodeImage")
+        without_decoding = Ops(op for op in ops if op.name != "DecodeImage")
         transforms = build_transforms(without_decoding, NORMALIZED_CHW, start=IMAGE)
         images = [transforms(photograph, rng) for photograph in _photographs()]
     shapes = sorted({image.shape for image in images})

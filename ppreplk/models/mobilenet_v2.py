@@ -113,9 +113,9 @@ class MobileNetV2(nn.Layer):
             out_channels = scaled(stage_channels, width)
             stage = nn.Sequential()
             for index in range(blocks):
-                depthwise = large if number in chosen else {"kernel_size": PLAIN_KERNEL}
+                depthwise: dict[str, Any] = dict(large) if number in chosen else {"kernel_size": PLAIN_KERNEL}
                 stride = stage_stride if index == 0 else 1
-                depthwise = {**depthwise, "stride": stride, "merged": merged, "impl": depthwise_impl}
+                depthwise.update(stride=stride, merged=merged, impl=depthwise_impl)
                 stage.append(InvertedResidual(channels, out_channels, expansion, shortcut, depthwise))
                 channels = out_channels
                 number += 1

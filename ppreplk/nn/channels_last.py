@@ -37,7 +37,7 @@ class Convolution(nn.Layer):
         self.bfloat16 = bfloat16
 
     def forward(self, x, residual=None):
-        packed = onednn.pack(self.weight, *x.shape[1:3], self.stride, self.groups, self.bfloat16)
+        packed = onednn.pack(self.weight, x.shape[1], x.shape[2], self.stride, self.groups, self.bfloat16)
         return onednn.conv(x, packed, self.bias, residual, self.kernel_size, self.stride, self.groups, self.activation)
 
 
@@ -73,7 +73,7 @@ class ChannelsLastNetwork(nn.Layer):
         self.bfloat16 = bfloat16
         self.steps: list[tuple[int, int, Optional[int]]] = []  # result, input, residual: numbers of nodes
         self.parts = nn.LayerList()
-        self.head: Optional[nn.Linear] = None
+        head: Optional[nn.Linear] = None
         done: set[int] = set()
         for number, node in enumerate(graph.nodes):
             if node.op == CONV:
@@ -82,18 +82,19 @@ class ChannelsLastNetwork(nn.Layer):
                 self.steps.append((result, node.inputs[0], residual))
                 done.update(range(number, result + 1))
             elif node.op == LINEAR and graph.nodes[node.inputs[0]].op == POOL:
-                self.head = node.layer
+                head = node.layer
                 self.pooled = graph.nodes[node.inputs[0]].inputs[0]
             elif node.op not in (INPUT, POOL) and number not in done:
                 raise UserError(
                     f"the channels-last operators do not compute {_described(node)} at this place; {OTHER_RUNTIME}",
                     code="nn.not-channels-last",
                 )
-        if self.head is None:
+        if head is None:
             raise UserError(
                 f"the channels-last operators serve classifiers with a linear head; {OTHER_RUNTIME}",
                 code="nn.not-channels-last",
             )
+        self.head = head
         self.eval()
 
     def forward(self, images):

@@ -54,11 +54,13 @@ def merge(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _fused(state: Mapping[str, np.ndarray], layer: str) -> tuple[np.ndarray, np.ndarray]:
     """Weight (C, 1, K, K) and bias (C,), float64, of a convolution and its batch normalization."""
     weight = state[f"{layer}.conv.weight"]
-    vectors = [state.get(f"{layer}.bn.{part}") for part in BN]
-    if weight.ndim != 4 or any(vector is None or vector.shape != weight.shape[:1] for vector in vectors):
+    vectors = [state[name] for name in (f"{layer}.bn.{part}" for part in BN) if name in state]
+    fits = len(vectors) == len(BN) and all(vector.shape == weight.shape[:1] for vector in vectors)
+    if weight.ndim != 4 or not fits:
         raise UserError(
             "a convolution and its batch normalization are incomplete or of different widths",
             code="nn.bad-weights",
             where=layer,
         )
-    return fusion.scale_conv_output(weight, None, *fusion.bn_scale_shift(*vectors, BN_EPSILON))
+    gamma, beta, mean, variance = vectors
+    return fusion.scale_conv_output(weight, None, *fusion.bn_scale_shift(gamma, beta, mean, variance, BN_EPSILON))
