@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,6 +52,9 @@ def count_by_part(model: nn.Layer, input_shape: Sequence[int]) -> dict[str, Comp
         ``norm``, come last, those without parameters are left out.
     """
     macs: dict[str, int] = {}
+    dtype = next((parameter.dtype for parameter in model.parameters()), paddle.float32)
+    if dtype in (paddle.float16, paddle.bfloat16):  # which CPUs do not compute in, and sizes do not depend on
+        model, dtype = copy.deepcopy(model).to(dtype="float32"), paddle.float32
 
     def add(name: str, new: int) -> None:
         macs[part_of(name)] = macs.get(part_of(name), 0) + int(new)
@@ -71,7 +75,7 @@ def count_by_part(model: nn.Layer, input_shape: Sequence[int]) -> dict[str, Comp
             hooks.append(layer.register_forward_post_hook(add_linear))
     try:
         with eval_mode(model):
-            model(paddle.zeros(list(input_shape)))
+            model(paddle.zeros(list(input_shape), dtype=dtype))
     finally:
         for hook in hooks:
             hook.remove()

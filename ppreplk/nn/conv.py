@@ -148,7 +148,7 @@ def rebuilt_with_bias(conv: nn.Layer) -> nn.Layer:
     """A new convolution like ``conv``, in its mode and dtype, with a bias."""
     fused = conv.with_bias()
     fused.training = conv.training
-    return fused.astype(conv.weight.dtype)
+    return fused.to(dtype=conv.weight.dtype)
 
 
 def set_implementation(model: nn.Layer, impl: str) -> int:

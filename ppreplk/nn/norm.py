@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import paddle
 from paddle import nn
 
+from ..utils.errors import UserError
 from . import fusion
 
 BN_EPSILON = 1e-5
@@ -20,15 +22,29 @@ def batch_norm(channels: int) -> nn.BatchNorm2D:
     return nn.BatchNorm2D(channels, momentum=BN_MOMENTUM, epsilon=BN_EPSILON)
 
 
+BATCH_NORMS = (nn.BatchNorm2D, nn.SyncBatchNorm, nn.BatchNorm)
+
+
 def to_numpy(tensor: paddle.Tensor) -> np.ndarray:
-    """A float32 array. numpy has no bfloat16, and fusion needs more than half precision."""
-    return tensor.astype("float32").numpy()
+    """A float32 array, or float64 of a float64 tensor. numpy has no bfloat16, and fusion needs more than float16."""
+    return (tensor if tensor.dtype == paddle.float64 else tensor.astype("float32")).numpy()
 
 
 def bn_scale_shift(bn: nn.Layer) -> tuple[np.ndarray, np.ndarray]:
-    """``scale`` and ``shift``, (C,) float64, of a :func:`batch_norm` on its running statistics, in any mode."""
-    gamma, beta, mean, variance = (to_numpy(t) for t in (bn.weight, bn.bias, bn._mean, bn._variance))
-    return fusion.bn_scale_shift(gamma, beta, mean, variance, BN_EPSILON)
+    """``scale`` and ``shift``, (C,) float64, of a batch normalization on its running statistics, in any mode.
+
+    Raises:
+        UserError: another kind of normalization, which depends on its input.
+    """
+    if not isinstance(bn, BATCH_NORMS):
+        raise UserError(
+            f"only batch normalizations can be absorbed into a convolution, not {type(bn).__name__}",
+            code="nn.not-a-batch-norm",
+        )
+    mean, variance = to_numpy(bn._mean), to_numpy(bn._variance)
+    gamma = np.ones_like(mean) if bn.weight is None else to_numpy(bn.weight)
+    beta = np.zeros_like(mean) if bn.bias is None else to_numpy(bn.bias)
+    return fusion.bn_scale_shift(gamma, beta, mean, variance, bn._epsilon)
 
 
 class ChannelAffine(nn.Layer):
@@ -37,13 +53,13 @@ class ChannelAffine(nn.Layer):
     Folding leaves it in the place of a batch normalization that no convolution can absorb.
     """
 
-    def __init__(self, scale: np.ndarray, shift: np.ndarray):
+    def __init__(self, scale: np.ndarray, shift: np.ndarray, dtype: Any = "float32"):
         super().__init__()
         shape = [1, len(scale), 1, 1]
-        self.scale = self.create_parameter(shape)
-        self.shift = self.create_parameter(shape, is_bias=True)
-        self.scale.set_value(scale.reshape(shape).astype(np.float32))
-        self.shift.set_value(shift.reshape(shape).astype(np.float32))
+        self.scale = self.create_parameter(shape, dtype=dtype)
+        self.shift = self.create_parameter(shape, dtype=dtype, is_bias=True)
+        for parameter, value in ((self.scale, scale), (self.shift, shift)):
+            parameter.set_value(paddle.to_tensor(value.reshape(shape).astype(np.float64)).astype(dtype))
 
     def forward(self, x):
         return x * self.scale + self.shift
@@ -52,7 +68,7 @@ class ChannelAffine(nn.Layer):
 def set_weight_bias(layer: nn.Layer, weight: np.ndarray, bias: np.ndarray) -> None:
     """Overwrite the parameters of ``layer``, rounding to its dtype."""
     for parameter, value in ((layer.weight, weight), (layer.bias, bias)):
-        parameter.set_value(paddle.to_tensor(value.astype(np.float32)).astype(parameter.dtype))
+        parameter.set_value(paddle.to_tensor(value.astype(np.float64)).astype(parameter.dtype))
 
 
 def fuse_bn_linear(bn: nn.Layer, linear: nn.Linear) -> None:

@@ -6,12 +6,14 @@ Layers take part through the protocols of :mod:`ppreplk.nn.protocols`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import paddle
 from paddle import nn
+from paddle.jit.dy2static.program_translator import StaticFunction
 
+from ..utils.errors import UserError
 from .protocols import Foldable, ReluFusable, Reparameterizable
 from .reparam_conv import ReparamDepthwiseConv
 
@@ -34,13 +36,65 @@ def reparameterize(model: nn.Layer, inplace: bool = False) -> nn.Layer:
         inplace: change ``model`` itself instead of a copy.
 
     Returns:
-        The merged model.
+        The merged model, without a wrapper such as ``DataParallel``.
+
+    Raises:
+        UserError: hooks that would be lost, a static ``forward``, or a network that cannot be copied.
+
+    >>> import ppreplk
+    >>> layer = ppreplk.nn.ReparamDepthwiseConv(4, 7, small_kernel=3)
+    >>> layer.is_repped, ppreplk.reparameterize(layer).is_repped
+    (False, True)
     """
-    model = model if inplace else copy.deepcopy(model)
+    model = _prepared(model, inplace)
     for layer in list(parts_first(model)):
         if isinstance(layer, Reparameterizable) and not layer.is_repped:
             layer.re_parameterize()
     return model
+
+
+def _prepared(model: nn.Layer, inplace: bool) -> nn.Layer:
+    """The network itself or a copy, out of what wraps it.
+
+    Raises:
+        UserError: merging would change what it computes, or it cannot be copied.
+    """
+    if isinstance(model, paddle.DataParallel):
+        model = model._layers
+    for name, layer in model.named_sublayers(include_self=True):
+        if isinstance(layer.__dict__.get("forward"), StaticFunction):
+            raise UserError(
+                f"{name or type(model).__name__} has been made static (paddle.jit.to_static), and would go on with the "
+                "graph of its old form; merge or fold it before that",
+                code="nn.is-static",
+            )
+        if isinstance(layer, Reparameterizable) and not layer.is_repped:
+            _check_no_hooks(f"{name}." if name else "", layer, lambda part: True)
+    if inplace:
+        return model
+    try:
+        return copy.deepcopy(model)
+    except TypeError as error:
+        raise UserError(
+            f"{type(model).__name__} holds something that cannot be copied ({error}); remove its hooks, or pass "
+            "inplace=True",
+            code="nn.cannot-copy",
+        ) from error
+
+
+def _check_no_hooks(prefix: str, model: nn.Layer, is_replaced: Callable[[nn.Layer], bool]) -> None:
+    """Refuse hooks on the parts of ``model`` that would be replaced. Weight and spectral normalization are hooks too.
+
+    Raises:
+        UserError: there is one; names the layer.
+    """
+    for name, part in model.named_sublayers():
+        if (part._forward_pre_hooks or part._forward_post_hooks) and is_replaced(part):
+            raise UserError(
+                f"{prefix}{name} has a hook, such as that of weight_norm, which would be lost or undo the merge; "
+                "remove it first",
+                code="nn.has-hook",
+            )
 
 
 def fold(model: nn.Layer, inplace: bool = False) -> nn.Layer:
@@ -56,7 +110,11 @@ def fold(model: nn.Layer, inplace: bool = False) -> nn.Layer:
 
     Returns:
         The folded model, in eval mode.
+
+    Raises:
+        UserError: as :func:`reparameterize`; or another normalization stands where a batch normalization is expected.
     """
+    _check_no_hooks("", model, lambda part: not part.sublayers() and bool(part.parameters()))
     model = reparameterize(model, inplace)
     for layer in list(parts_first(model)):
         if isinstance(layer, Foldable):

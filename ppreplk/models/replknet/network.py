@@ -106,7 +106,7 @@ class RepLKNetStage(nn.Layer):
     def fuse_bn(self):
         """What follows ``norm`` is not ours to fold into: keep its affine map."""
         if self.has_norm and not self.is_fused:
-            self.norm = ChannelAffine(*bn_scale_shift(self.norm))
+            self.norm = ChannelAffine(*bn_scale_shift(self.norm), self.norm.weight.dtype)
         self.is_fused = True
 
 
