@@ -75,7 +75,8 @@ def json_schema(
 ) -> Schema:
     """The schema (draft 2020-12) of a configuration file.
 
-    A value under its old name is left out, and so is what a constructor itself refuses.
+    It is a little wider and narrower than the program. It accepts values that a constructor itself refuses, such as a
+    negative learning rate, and it does not know the old names of values.
 
     Args:
         operators: {kind: {name: constructor}}, for the kinds ``transform_ops``, ``batch_transform_ops``, ``Loss``,
@@ -132,35 +133,32 @@ class _Builder:
         self.definitions: dict[str, Schema] = {}
 
     def section(self, section: type) -> Schema:
-        """A dataclass as a mapping; with the arguments of what it names, where it is of that sort."""
-        title = TITLES.get(section, section.__name__.replace("Config", ""))
-        own = self._mapping(section, title, frozenset())
+        """A dataclass as a mapping. If it names something to build, the arguments of that stand beside its own keys."""
+        own = self._mapping(section, TITLES.get(section, section.__name__.replace("Config", "")))
         if section not in NAMED:
             return own
         kind = NAMED[section]
-        table = self.tables[kind.title]
-        known = {"enum": sorted(table)}
+        known: Schema = {"enum": sorted(self.tables[kind.title])}
         own["properties"]["name"].update({"anyOf": [known, {"type": "string"}]} if kind is ARCH else known)
-        own["allOf"] = [
-            {
-                "if": {"properties": {"name": {"enum": names}}, "required": [] if default in names else ["name"]},
-                "then": self._named(own, kind, factory),
-            }
-            for factory, names in _by_constructor(table).items()
-            for default in [signature_of(section)[0]["name"]]
-        ]
-        del own["additionalProperties"]  # each constructor says which keys are left
+        del own["additionalProperties"]  # that depends on the name
+        default = signature_of(section)[0]["name"]
+        own["allOf"] = []
+        for factory, names in _by_constructor(self.tables[kind.title]).items():
+            condition = {"properties": {"name": {"enum": names}}, "required": [] if default in names else ["name"]}
+            own["allOf"].append({"if": condition, "then": self._named(own["properties"], kind, factory)})
         return own
 
-    def _named(self, section: Schema, kind: Kind, factory: Callable) -> Schema:
-        arguments = self._mapping(factory, f"{kind.title}: {factory.__name__}", kind.given)
-        arguments["properties"] = {**section["properties"], **arguments["properties"]}
-        if kind is ARCH:  # the variant has values for what the architecture requires
-            arguments["required"] = []
-        return self._define(f"{kind.title}: {factory.__name__}", arguments)
+    def _named(self, keys: Schema, kind: Kind, factory: Callable) -> Schema:
+        """A section with the arguments of the constructor that it names, and no other keys."""
+        title = f"{kind.title}: {factory.__name__}"
+        whole = self._mapping(factory, title, kind.given)
+        whole["properties"] = {**keys, **whole["properties"]}
+        if kind is ARCH:  # a variant brings what its architecture requires
+            whole["required"] = []
+        return self._define(title, whole)
 
-    def _mapping(self, factory: Callable, title: str, given: frozenset) -> Schema:
-        """The keys of a dataclass, or the arguments of a constructor, as a mapping."""
+    def _mapping(self, factory: Callable, title: str, given: frozenset = frozenset()) -> Schema:
+        """The keys of a dataclass, or those arguments of a constructor that the program does not give, as a mapping."""
         defaults, hints = signature_of(factory)
         rest = getattr(factory, "rest", None)
         skipped = {"where", rest, *given}
@@ -212,7 +210,7 @@ class _Builder:
         raise TypeError(f"no rule for the type {hint}")
 
     def _operators(self, kind: Kind) -> Schema:
-        """A list of operators: each a mapping with one key, or a name alone where no argument is required."""
+        """A list of operators. Each is a mapping with one key; a name alone will do if no argument is required."""
         table = self.tables[kind.title]
         entries = {name: self._mapping(factory, f"{kind.title}: {name}", kind.given) for name, factory in table.items()}
         bare = sorted(name for name, entry in entries.items() if not entry["required"])

@@ -9,13 +9,12 @@ from helpers import ROOT, colour_config
 
 from ppreplk.config import json_schema, override
 from ppreplk.config.json_schema import json_text, read_descriptions, write_json_schema
-from ppreplk.data.datasets import DATASETS
-from ppreplk.data.mixing import BATCH_TRANSFORMS
-from ppreplk.data.transforms import TRANSFORMS
+from ppreplk.data import BATCH_TRANSFORMS, DATASETS, TRANSFORMS
 from ppreplk.models.registry import find_model, list_models
 from ppreplk.training.losses import LOSSES
 from ppreplk.training.metrics import METRICS
-from ppreplk.training.optimizers import OPTIMIZERS, SCHEDULES
+from ppreplk.training.optimizers import OPTIMIZERS
+from ppreplk.training.schedules import SCHEDULES
 
 SCHEMA = ROOT / "configs" / "schema.json"
 
@@ -31,7 +30,7 @@ def current_schema() -> dict:
             "Optimizer.lr": SCHEDULES,
             "DataLoader: dataset": DATASETS,
         },
-        models={name: find_model(name).architecture for name in list_models()},
+        models={name: find_model(name).architecture.network for name in list_models()},
         descriptions=read_descriptions((ROOT / "docs" / "config.md").read_text(encoding="utf-8")),
     )
 
