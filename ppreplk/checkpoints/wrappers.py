@@ -1,9 +1,9 @@
-"""What training scripts put around a table of weights: keys, averaged weights beside."""
+"""What training scripts put around a table of weights: keys, averaged weights beside, prefixes of names."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 from ..utils.errors import UserError
@@ -30,6 +30,7 @@ FLAT_AVERAGED = ("ema_", "ema.", "model_ema.")  # before the names of averaged w
 NO_WEIGHTS = ("optim", "sched", "lr_sched", "scaler")  # keys of other tables begin with these
 COUNTERS = ("n_averaged", "num_averaged", "num_updates", "steps", "decay")  # of the averaging, beside its weights
 MAX_DEPTH = 8  # wrappers in wrappers
+MAX_SEGMENTS = 8  # of a prefix
 
 Table = Mapping[Any, Any]
 
@@ -176,3 +177,28 @@ def _split(table: Table) -> tuple[Table, Optional[Table]]:
 
 def _bare(name: str) -> str:
     return re.sub(r"[._]", "", name)
+
+
+def common_prefix(names: Collection[str], is_known: Callable[[list[str]], bool]) -> str:
+    """The prefix that stands before all names and must go for what remains to be known, "" where there is none.
+
+    DataParallel puts ``module.`` or ``_layers.`` before each name, ``torch.compile`` ``_orig_mod.``, a training
+    script the name of its attribute, ``model.`` or ``net.``; they may follow one another.
+
+    Args:
+        names: all names of a table.
+        is_known: whether names, without what has been taken off so far, are of a known layout.
+
+    >>> common_prefix(["module.net.stem.bias", "module.net.head.bias"], lambda names: "head.bias" in names)
+    'module.net.'
+    """
+    prefix = ""
+    for _ in range(MAX_SEGMENTS + 1):
+        rest = [name[len(prefix) :] for name in names]
+        if is_known(rest):
+            return prefix
+        segments = {name.partition(".")[0] for name in rest}
+        if len(segments) != 1 or not all("." in name for name in rest):
+            return ""
+        prefix += f"{segments.pop()}."
+    return ""

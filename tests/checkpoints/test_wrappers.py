@@ -1,4 +1,4 @@
-"""What training scripts put around weights: keys, averaged weights beside."""
+"""What training scripts put around weights: keys, averaged weights beside, prefixes."""
 
 import logging
 import pickle
@@ -9,6 +9,7 @@ from helpers import refused
 from torch_files import tensors, write_zip
 
 from ppreplk.checkpoints.files import read_weights
+from ppreplk.checkpoints.wrappers import common_prefix
 
 LAST = {"stem.0.conv.weight": np.zeros((2, 3), np.float32), "stem.0.bn._mean": np.full(2, 5, np.float32)}
 AVERAGED = {"stem.0.conv.weight": np.ones((2, 3), np.float32), "stem.0.bn._mean": np.full(2, 6, np.float32)}
@@ -154,3 +155,27 @@ def test_a_table_that_holds_itself_ends(tmp_path):
         (tmp_path / "cycle").write_bytes(pickle.dumps({"model": table}, protocol=4))
         with refused("checkpoints.no-weights"):
             read_weights(tmp_path / "cycle")
+
+
+PREFIXES = [
+    *("", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.", "net.", "_layers."),
+    *("encoder.", "model.module.net.", "_layers._layers.", "my_own_network."),
+]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_a_prefix_before_all_names(prefix):
+    assert common_prefix(prefixed(prefix, LAST), lambda names: any(n.startswith("stem.") for n in names)) == prefix
+
+
+def test_a_prefix_is_left_where_nothing_known_remains():
+    known = ["stem.0.bias", "head.bias"]
+
+    def is_known(names):
+        return set(known) <= set(names)
+
+    assert common_prefix(["module.stem.0.bias", "head.bias"], is_known) == ""
+    assert common_prefix(["module.other.bias", "module.head.bias"], is_known) == ""
+    assert common_prefix(["module", "module"], is_known) == ""
+    assert common_prefix(["a." * 100_000 + "b"], is_known) == ""
+    assert common_prefix([], is_known) == ""
