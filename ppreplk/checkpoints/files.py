@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,9 +18,10 @@ from .pieces import Piece
 from .safetensors_file import is_safetensors, read_safetensors
 from .torch_file import is_old_torch, is_torch_zip, read_old_torch, read_torch_zip
 from .unpickle import shown
+from .wrappers import unwrapped
 
-WRAPPERS = ("model", "state_dict")  # keys around the weights
-AVERAGED = "model_ema"
+logger = logging.getLogger(__name__)
+
 HEAD = 512  # bytes that tell the format
 
 
@@ -45,8 +47,10 @@ def read_weights(path: Path, ema: bool = False) -> RawWeights:
         UserError: a broken file, or one that holds anything but weights.
     """
     with _about(path), _opened(path) as data:
-        content, has_averaged = _unwrapped(_read(data, path), ema)
-        return RawWeights(_arrays(content), has_averaged)
+        found = unwrapped(_read(data, path), ema)
+        if found.remark:
+            logger.info("%s: %s", path, found.remark)
+        return RawWeights(_arrays(found.table), found.has_averaged)
 
 
 def load_arrays(path: str | Path) -> Any:
@@ -114,19 +118,6 @@ def _read(data: Piece, path: Path) -> Any:
         f"not a readable checkpoint (.pth, .safetensors, .pdparams or .pkl); {hint}download it again",
         code="checkpoints.not-readable",
     )
-
-
-def _unwrapped(content: Any, ema: bool) -> tuple[Any, bool]:
-    """The table of weights inside what training scripts put around it."""
-    has_averaged = isinstance(content, Mapping) and isinstance(content.get(AVERAGED), Mapping)
-    if ema:
-        if not has_averaged:
-            raise UserError(f"has no averaged weights ({AVERAGED})", code="checkpoints.no-averaged")
-        return content[AVERAGED], True
-    for wrapper in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    return content, has_averaged
 
 
 def _arrays(content: Any) -> dict[str, np.ndarray]:
