@@ -43,6 +43,10 @@ REQUIREMENTS = [
     "setuptools",
 ]
 
+# oneDNN's headers, which Paddle's wheel lacks: building the channels-last operators needs them. That package requires
+# oneDNN itself and its runtime (2 GB), which are not used; pip install --no-deps brings the headers alone.
+ONEDNN_HEADERS = 'onednn-devel==2025.0.*; sys_platform == "linux" and platform_machine == "x86_64"'
+
 setup(
     name="ppreplk",
     version=VERSION,
@@ -56,8 +60,13 @@ setup(
     python_requires=">=3.9",
     install_requires=REQUIREMENTS,
     extras_require={
-        # tests, on several cores, and lint; nbclient and ipykernel execute the notebook in a slow test
-        "dev": ["pytest>=7", "pytest-xdist>=3", "ruff>=0.4", "nbclient", "ipykernel", "matplotlib>=3.6"],
+        # tests on several cores, the operators that they build, lint; nbclient and ipykernel for the notebook, a slow test
+        "dev": [
+            *["pytest>=7", "pytest-xdist>=3", "ruff>=0.4", "nbclient", "ipykernel", "matplotlib>=3.6"],
+            ONEDNN_HEADERS,
+        ],
+        # programs exported with Global.export_runtime=channels_last: building their operators
+        "onednn": [ONEDNN_HEADERS],
         # other frameworks, to measure beside ours; figures
         "benchmark": ["torch", "onnx", "onnxruntime", "openvino", "matplotlib"],
         # pictures of tools/study.py and tools/erf.py, where paddleclas has not brought it
