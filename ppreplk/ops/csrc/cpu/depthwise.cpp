@@ -83,8 +83,7 @@ namespace avx512 {
 std::vector<const Kernels*> supported_kernels() {
   std::vector<const Kernels*> found;
 #if PPREPLK_X86
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("f16c");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
     found.push_back(&avx512::kKernels);
@@ -159,8 +158,7 @@ Axis plan_axis(int64_t extent, int64_t kernel) {
 // as long as there are at most about 32 of them per number in the transform.
 Algorithm choose_algorithm(const Plan& plan) {
   const Axis &height = plan.height, &width = plan.width;
-  const int64_t products = int64_t{height.extent} * std::min(height.extent, plan.kernel) *
-                           width.extent * width.extent;
+  const int64_t products = int64_t{height.extent} * std::min(height.extent, plan.kernel) * width.extent * width.extent;
   const int64_t transform = int64_t{height.tiles} * height.length * width.tiles * width.length;
   if (width.extent <= kWidestToeplitz && products <= 32 * transform) return Algorithm::toeplitz;
   if (plan.kernel <= 3 || (plan.kernel <= kLargestDirect && width.extent >= 48)) return Algorithm::direct;
@@ -181,8 +179,7 @@ Plan make_plan(const Problem& problem) {
 
 void check(bool condition, const char* message, int64_t value) {
   if (!condition) {
-    throw std::invalid_argument(std::string("depthwise convolution: ") + message + ", not " +
-                                std::to_string(value));
+    throw std::invalid_argument(std::string("depthwise convolution: ") + message + ", not " + std::to_string(value));
   }
 }
 
@@ -192,8 +189,8 @@ void check(const Problem& problem) {
   check(problem.channels >= 0, "channels must not be negative", problem.channels);
   check(problem.height > 0 && problem.height <= kLargestExtent, "height must be 1 to 2^20", problem.height);
   check(problem.width > 0 && problem.width <= kLargestExtent, "width must be 1 to 2^20", problem.width);
-  check(problem.kernel > 0 && problem.kernel <= 127 && problem.kernel % 2 == 1,
-        "kernel must be odd and at most 127", problem.kernel);
+  check(problem.kernel > 0 && problem.kernel <= 127 && problem.kernel % 2 == 1, "kernel must be odd and at most 127",
+        problem.kernel);
 }
 
 int64_t bytes_of(Dtype dtype) { return dtype == Dtype::float32 ? 4 : 2; }
@@ -221,8 +218,7 @@ float* thread_scratch(int64_t floats) {
 // Calls body(task, scratch) for every task. Neighbouring tasks go to the same thread.
 template <class Body>
 void parallel_for(int threads, int64_t tasks, int64_t scratch_floats, Body body) {
-  [[maybe_unused]] const int team =
-      static_cast<int>(std::clamp<int64_t>(threads, 1, std::max<int64_t>(tasks, 1)));
+  [[maybe_unused]] const int team = static_cast<int>(std::clamp<int64_t>(threads, 1, std::max<int64_t>(tasks, 1)));
   std::exception_ptr error;
 #pragma omp parallel num_threads(team)
   {
@@ -261,11 +257,14 @@ struct Blocks {
     using Byte = std::conditional_t<std::is_same_v<Pointer, void*>, char, const char>;
     const int64_t pixels = problem.height * problem.width;
     const int64_t channel = block * kernels.lanes;
-    const int64_t first =
-        image * problem.channels * pixels + (layout == Layout::nchw ? channel * pixels : channel);
+    const int64_t first = image * problem.channels * pixels + (layout == Layout::nchw ? channel * pixels : channel);
     if (data) data = static_cast<Byte*>(data) + first * bytes_of(dtype);
-    return {data, dtype, layout, layout == Layout::nchw ? pixels : problem.channels,
-            static_cast<int>(problem.width), channels(block)};
+    return {data,
+            dtype,
+            layout,
+            layout == Layout::nchw ? pixels : problem.channels,
+            static_cast<int>(problem.width),
+            channels(block)};
   }
 
   template <class Pointer>
@@ -357,35 +356,33 @@ void forward_packed(const Problem& problem, Dtype dtype, Layout layout, const vo
                });
 }
 
-void forward(const Problem& problem, Dtype dtype, Layout layout, const void* x, const float* weight,
-             const float* bias, bool relu, void* y, int threads) {
+void forward(const Problem& problem, Dtype dtype, Layout layout, const void* x, const float* weight, const float* bias,
+             bool relu, void* y, int threads) {
   const Blocks blocks(problem);
   if (problem.batch * blocks.count == 0) return;
   // A task packs a block of weights and uses it for several images: for all of them, unless
   // there would be too few tasks to keep the threads busy.
   const int64_t wanted = (4 * int64_t{threads} + blocks.count - 1) / blocks.count;
   const int64_t groups = std::clamp<int64_t>(wanted, 1, problem.batch);
-  parallel_for(
-      threads, blocks.count * groups,
-      blocks.packed_floats + blocks.kernels.scratch_floats(blocks.plan, false),
-      [&](int64_t task, float* scratch) {
-        const int64_t block = task / groups, group = task % groups;
-        float* packed = scratch;
-        scratch += blocks.packed_floats;
-        blocks.kernels.pack(blocks.plan, blocks.weights<const void*>(weight, block), packed, scratch);
-        const int64_t end = (group + 1) * problem.batch / groups;
-        for (int64_t image = group * problem.batch / groups; image < end; ++image) {
-          for (int tile = 0; tile < blocks.plan.tiles(); ++tile) {
-            blocks.kernels.forward(blocks.plan, tile, blocks.activations(x, dtype, layout, image, block),
-                                   packed, blocks.activations(y, dtype, layout, image, block),
-                                   epilogue_of(blocks, block, bias, relu), scratch);
-          }
-        }
-      });
+  parallel_for(threads, blocks.count * groups, blocks.packed_floats + blocks.kernels.scratch_floats(blocks.plan, false),
+               [&](int64_t task, float* scratch) {
+                 const int64_t block = task / groups, group = task % groups;
+                 float* packed = scratch;
+                 scratch += blocks.packed_floats;
+                 blocks.kernels.pack(blocks.plan, blocks.weights<const void*>(weight, block), packed, scratch);
+                 const int64_t end = (group + 1) * problem.batch / groups;
+                 for (int64_t image = group * problem.batch / groups; image < end; ++image) {
+                   for (int tile = 0; tile < blocks.plan.tiles(); ++tile) {
+                     blocks.kernels.forward(blocks.plan, tile, blocks.activations(x, dtype, layout, image, block),
+                                            packed, blocks.activations(y, dtype, layout, image, block),
+                                            epilogue_of(blocks, block, bias, relu), scratch);
+                   }
+                 }
+               });
 }
 
-void backward(const Problem& problem, Dtype dtype, const void* x, const float* weight, const void* dy,
-              void* dx, float* dweight, int threads) {
+void backward(const Problem& problem, Dtype dtype, const void* x, const float* weight, const void* dy, void* dx,
+              float* dweight, int threads) {
   const Blocks blocks(problem);
   const int64_t weights = problem.channels * problem.kernel * problem.kernel;
   if (problem.batch == 0 && dweight) std::fill_n(dweight, weights, 0.0f);
@@ -394,11 +391,9 @@ void backward(const Problem& problem, Dtype dtype, const void* x, const float* w
   // problem alone, and their sums are added in order, so that the number of threads does not
   // change the result.
   constexpr int64_t kTasksWanted = 16, kLeastImages = 4;
-  const int64_t groups =
-      std::max<int64_t>(1, std::min(kTasksWanted / blocks.count, problem.batch / kLeastImages));
+  const int64_t groups = std::max<int64_t>(1, std::min(kTasksWanted / blocks.count, problem.batch / kLeastImages));
   std::vector<float> partial((groups - 1) * (dweight ? weights : 0));
-  const int64_t image_bytes =
-      problem.channels * problem.height * problem.width * bytes_of(dtype);
+  const int64_t image_bytes = problem.channels * problem.height * problem.width * bytes_of(dtype);
   parallel_for(threads, blocks.count * groups, blocks.kernels.scratch_floats(blocks.plan, true),
                [&](int64_t task_index, float* scratch) {
                  const int64_t block = task_index / groups, group = task_index % groups;

@@ -44,17 +44,17 @@ bool packed_fits(const Problem& problem, const float* packed, int64_t floats);
 
 // y = convolution(x) + bias, then ReLU if asked for. bias: [channels] or null.
 // x and y may not overlap.
-void forward_packed(const Problem& problem, Dtype dtype, Layout layout, const void* x,
-                    const float* packed, const float* bias, bool relu, void* y, int threads);
+void forward_packed(const Problem& problem, Dtype dtype, Layout layout, const void* x, const float* packed,
+                    const float* bias, bool relu, void* y, int threads);
 
 // The same with plain weights, packed on every call (training).
-void forward(const Problem& problem, Dtype dtype, Layout layout, const void* x,
-             const float* weight, const float* bias, bool relu, void* y, int threads);
+void forward(const Problem& problem, Dtype dtype, Layout layout, const void* x, const float* weight, const float* bias,
+             bool relu, void* y, int threads);
 
 // Gradients of `forward` without ReLU, all activations NCHW. dx and dweight (float32, as
 // weight) are overwritten; either may be null. The gradient of the bias is the sum of dy.
-void backward(const Problem& problem, Dtype dtype, const void* x, const float* weight,
-              const void* dy, void* dx, float* dweight, int threads);
+void backward(const Problem& problem, Dtype dtype, const void* x, const float* weight, const void* dy, void* dx,
+              float* dweight, int threads);
 
 // What runs here: "avx512", "avx2" or "portable".
 const char* instruction_set();

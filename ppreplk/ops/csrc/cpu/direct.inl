@@ -73,8 +73,8 @@ void load_strip(const T* x, int height, int width, int pad, int first, int rows,
 // Rows x Vectors * kLanes outputs, of which rows x columns are stored; `x` is the input pixel
 // at their upper left, border included.
 template <int Kernel, int Vectors, int Rows>
-PPREPLK_INLINE void sum_block(const float* x, int pitch, const float* weight, Vec bias, bool with_relu,
-                              int rows, int columns, int width, float* y) {
+PPREPLK_INLINE void sum_block(const float* x, int pitch, const float* weight, Vec bias, bool with_relu, int rows,
+                              int columns, int width, float* y) {
   Vec sum[Rows][Vectors];
   PPREPLK_UNROLL
   for (int r = 0; r < Rows; ++r) {
@@ -115,13 +115,13 @@ PPREPLK_INLINE void sum_block(const float* x, int pitch, const float* weight, Ve
 
 // `rows` output rows of one channel from a strip of it.
 template <int Kernel, int Vectors>
-[[gnu::noinline]] void convolve_strip(const float* strip, int pitch, const float* weight, float bias,
-                                      bool with_relu, int rows, int width, float* y) {
+[[gnu::noinline]] void convolve_strip(const float* strip, int pitch, const float* weight, float bias, bool with_relu,
+                                      int rows, int width, float* y) {
   constexpr int kRows = kRowsInRegisters<Vectors>;
   for (int r = 0; r < rows; r += kRows) {
     for (int c = 0; c < width; c += Vectors * kLanes) {
-      sum_block<Kernel, Vectors, kRows>(strip + r * pitch + c, pitch, weight, broadcast(bias), with_relu,
-                                        rows - r, width - c, width, y + int64_t{r} * width + c);
+      sum_block<Kernel, Vectors, kRows>(strip + r * pitch + c, pitch, weight, broadcast(bias), with_relu, rows - r,
+                                        width - c, width, y + int64_t{r} * width + c);
     }
   }
 }
@@ -129,8 +129,8 @@ template <int Kernel, int Vectors>
 // Adds the products of `rows` rows of one channel, x from a strip, to dweight[Kernel * Kernel],
 // whose lanes are summed up later.
 template <int Kernel>
-[[gnu::noinline]] void weight_gradient_of_strip(const float* strip, int pitch, const float* dy, int rows,
-                                                int width, Vec* dweight) {
+[[gnu::noinline]] void weight_gradient_of_strip(const float* strip, int pitch, const float* dy, int rows, int width,
+                                                Vec* dweight) {
   // Kernel rows whose sums fit in the registers.
   constexpr int kGroup = std::clamp((kRegisters - 3) / Kernel, 1, Kernel);
   for (int u = 0; u < Kernel; u += kGroup) {
@@ -172,9 +172,8 @@ using ConvolveStrip = void (*)(const float*, int, const float*, float, bool, int
 inline ConvolveStrip find_convolve_strip(const Plan& plan) {
   ConvolveStrip found = nullptr;
   with_kernel(plan.kernel, [&](auto kernel) {
-    with_vectors(vectors_at_a_time(plan.width.extent), [&](auto vectors) {
-      found = convolve_strip<kernel.value, vectors.value>;
-    });
+    with_vectors(vectors_at_a_time(plan.width.extent),
+                 [&](auto vectors) { found = convolve_strip<kernel.value, vectors.value>; });
   });
   return found;
 }
@@ -206,8 +205,8 @@ inline void forward_planes(const Plan& plan, const Source& x, const float* packe
         const int rows = std::min(strip.rows, height - first);
         load_strip(input, height, width, plan.kernel / 2, first, rows, strip.pitch, buffer);
         float* sums = as_floats(output, converted);
-        convolve(buffer, strip.pitch, packed + c * taps(plan), epilogue.bias ? epilogue.bias[c] : 0.0f,
-                 epilogue.relu, rows, width, sums);
+        convolve(buffer, strip.pitch, packed + c * taps(plan), epilogue.bias ? epilogue.bias[c] : 0.0f, epilogue.relu,
+                 rows, width, sums);
         if constexpr (!std::is_same_v<T, float>) convert(sums, rows * width, output);
       }
     }
@@ -246,8 +245,8 @@ inline void weight_gradient_of_planes(const Plan& plan, const BackwardTask& task
           if constexpr (!std::is_same_v<T, float>) convert(dy, rows * width, converted);
           // Few rows at a time: short sums are more exact.
           for (int r = 0; r < rows; r += kRowsPerSum) {
-            add_products(buffer + r * strip.pitch, strip.pitch, gradient + r * width,
-                         std::min(kRowsPerSum, rows - r), width, sums);
+            add_products(buffer + r * strip.pitch, strip.pitch, gradient + r * width, std::min(kRowsPerSum, rows - r),
+                         width, sums);
           }
         }
       }
@@ -310,8 +309,7 @@ inline void forward_lanes(const Plan& plan, const Source& x, const float* packed
 // ---------------------------------------------------------------------- entry points
 
 inline int64_t scratch_floats(const Plan& plan, bool backward) {
-  const int64_t lanes =
-      taps(plan) + (int64_t{plan.kernel} + 1) * (plan.width.extent + plan.kernel);
+  const int64_t lanes = taps(plan) + (int64_t{plan.kernel} + 1) * (plan.width.extent + plan.kernel);
   const int64_t planes = 2 * strip_of(plan).floats / kLanes;
   const int64_t gradients = backward ? 2 * taps(plan) : 0;
   return (std::max(lanes, planes) + gradients) * kLanes;
@@ -323,8 +321,8 @@ inline void pack(const Plan& plan, const Source& weight, float* packed) {
   std::fill(packed + count, packed + packed_floats(plan), 0.0f);
 }
 
-inline void forward(const Plan& plan, const Source& x, const float* packed, const Target& y,
-                    const Epilogue& epilogue, Arena arena) {
+inline void forward(const Plan& plan, const Source& x, const float* packed, const Target& y, const Epilogue& epilogue,
+                    Arena arena) {
   if (x.layout == Layout::nchw) {
     forward_planes(plan, x, packed, y, epilogue, arena);
   } else {

@@ -88,8 +88,8 @@ struct Kernels {
   int64_t (*scratch_floats)(const Plan&, bool backward);
   void (*pack)(const Plan&, const Source& weight, float* packed, float* scratch);
   // One tile (of plan.tiles()) of one image.
-  void (*forward)(const Plan&, int tile, const Source& x, const float* packed, const Target& y,
-                  const Epilogue&, float* scratch);
+  void (*forward)(const Plan&, int tile, const Source& x, const float* packed, const Target& y, const Epilogue&,
+                  float* scratch);
   void (*backward)(const Plan&, const BackwardTask&, float* scratch);
 };
 

@@ -37,14 +37,10 @@ int threads() { return omp_get_max_threads(); }
 
 Dtype dtype_of(const Tensor& x) {
   switch (x.dtype()) {
-    case DataType::FLOAT32:
-      return Dtype::float32;
-    case DataType::FLOAT16:
-      return Dtype::float16;
-    case DataType::BFLOAT16:
-      return Dtype::bfloat16;
-    default:
-      fail("depthwise convolution of a dtype that is none of float32, float16, bfloat16");
+    case DataType::FLOAT32: return Dtype::float32;
+    case DataType::FLOAT16: return Dtype::float16;
+    case DataType::BFLOAT16: return Dtype::bfloat16;
+    default: fail("depthwise convolution of a dtype that is none of float32, float16, bfloat16");
   }
 }
 

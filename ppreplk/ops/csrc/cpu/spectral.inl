@@ -27,9 +27,7 @@ inline int pitch(const Plan& plan) { return (most_pixels(plan.height) + 1) / 2 *
 inline int64_t half_spectra_size(const Plan& plan) { return int64_t{bins(plan)} * pitch(plan); }
 inline int64_t spectrum_size(const Plan& plan) { return int64_t{bins(plan)} * plan.height.length; }
 
-inline Complex* take_complex(Arena& arena, int64_t count) {
-  return reinterpret_cast<Complex*>(arena.take(2 * count));
-}
+inline Complex* take_complex(Arena& arena, int64_t count) { return reinterpret_cast<Complex*>(arena.take(2 * count)); }
 
 // Where a tile reads its inputs (x) and writes its outputs (y) in the map, and at which
 // offset in the transform.
@@ -47,20 +45,16 @@ inline Extent output_extent(const Axis& axis, int tile) {
   return {begin, std::min(axis.tile, axis.extent - begin), 0};
 }
 // The taps that can touch the map: the middle of the kernel.
-inline Extent weight_extent(const Axis& axis, int kernel) {
-  return {(kernel - axis.kernel) / 2, axis.kernel, 0};
-}
+inline Extent weight_extent(const Axis& axis, int kernel) { return {(kernel - axis.kernel) / 2, axis.kernel, 0}; }
 
 struct Area {
   Extent rows, columns;
 };
 inline Area input_area(const Plan& plan, int tile) {
-  return {input_extent(plan.height, tile / plan.width.tiles),
-          input_extent(plan.width, tile % plan.width.tiles)};
+  return {input_extent(plan.height, tile / plan.width.tiles), input_extent(plan.width, tile % plan.width.tiles)};
 }
 inline Area output_area(const Plan& plan, int tile) {
-  return {output_extent(plan.height, tile / plan.width.tiles),
-          output_extent(plan.width, tile % plan.width.tiles)};
+  return {output_extent(plan.height, tile / plan.width.tiles), output_extent(plan.width, tile % plan.width.tiles)};
 }
 inline Area weight_area(const Plan& plan) {
   return {weight_extent(plan.height, plan.kernel), weight_extent(plan.width, plan.kernel)};
@@ -73,8 +67,8 @@ inline int rows_at_a_time(const Area& area) {
 }
 
 // Map to half spectra of its rows.
-inline void transform_rows(const Plan& plan, const Source& x, const Area& area, Complex* spectra,
-                           int pitch, Arena arena) {
+inline void transform_rows(const Plan& plan, const Source& x, const Area& area, Complex* spectra, int pitch,
+                           Arena arena) {
   const int length = plan.width.length;
   const int rows = area.rows.count, columns = area.columns.count;
   const int step = rows_at_a_time(area);
@@ -99,8 +93,8 @@ inline void transform_rows(const Plan& plan, const Source& x, const Area& area, 
 }
 
 // Half spectra of rows back to the map.
-inline void invert_rows(const Plan& plan, const Complex* spectra, int pitch, const Area& area,
-                        const Epilogue& epilogue, const Target& y, Arena arena) {
+inline void invert_rows(const Plan& plan, const Complex* spectra, int pitch, const Area& area, const Epilogue& epilogue,
+                        const Target& y, Arena arena) {
   const int length = plan.width.length;
   const int rows = area.rows.count, columns = area.columns.count;
   const int step = rows_at_a_time(area);
@@ -175,8 +169,8 @@ inline void forward(const Plan& plan, int tile, const Source& x, const float* pa
   for (int k = 0; k < bins(plan); ++k) {
     const float* weight = packed + k * line_floats;
     if (k + 1 < bins(plan)) prefetch(weight + line_floats, line_floats);
-    transforms.correlate_column(spectra + k * pitch(plan), in.rows.offset, in.rows.count, weight,
-                                out.rows.offset, out.rows.count);
+    transforms.correlate_column(spectra + k * pitch(plan), in.rows.offset, in.rows.count, weight, out.rows.offset,
+                                out.rows.count);
   }
   epilogue.scale *= scale(plan);
   invert_rows(plan, spectra, pitch(plan), out, epilogue, y, arena);

@@ -64,8 +64,7 @@ struct Map {
     const float* weight = packed + kZeroRows * (2 * Width - 1) * kLanes;
     const int parts = (height + kMost - 1) / kMost, step = (height + parts - 1) / parts;
     for (int first = 0; first < height; first += step) {
-      product_of_rows<Width, kMost>(x, height, weight, plan.height.pad, first,
-                                    std::min(step, height - first), y);
+      product_of_rows<Width, kMost>(x, height, weight, plan.height.pad, first, std::min(step, height - first), y);
     }
   }
 
@@ -113,8 +112,8 @@ inline int64_t scratch_floats(const Plan& plan, bool backward) {
 
 // The taps that can touch the map.
 inline Window kernel_window(const Plan& plan) {
-  return {(plan.kernel - plan.height.kernel) / 2, plan.height.kernel,
-          (plan.kernel - plan.width.kernel) / 2, plan.width.kernel};
+  return {(plan.kernel - plan.height.kernel) / 2, plan.height.kernel, (plan.kernel - plan.width.kernel) / 2,
+          plan.width.kernel};
 }
 
 inline void pack(const Plan& plan, const Source& weight, bool flipped, float* packed, Arena arena) {
@@ -130,8 +129,8 @@ inline void pack(const Plan& plan, const Source& weight, bool flipped, float* pa
   }
 }
 
-inline void forward(const Plan& plan, const Source& x, const float* packed, const Target& y,
-                    const Epilogue& epilogue, Arena arena) {
+inline void forward(const Plan& plan, const Source& x, const float* packed, const Target& y, const Epilogue& epilogue,
+                    Arena arena) {
   Vec* input = arena.take(pixels(plan));
   Vec* output = arena.take(pixels(plan));
   load_run(x, 0, 0, pixels(plan), input);
@@ -169,8 +168,8 @@ inline void backward(const Plan& plan, const BackwardTask& task, Arena arena) {
     zero_fill(task.dweight, int64_t{plan.kernel} * plan.kernel);
     const int margin = (taps_per_row(plan) - window.columns) / 2;
     for (int u = 0; u < window.rows; ++u) {
-      store_run(dweight + u * taps_per_row(plan) + margin, {}, window.row + u, window.column,
-                window.columns, task.dweight);
+      store_run(dweight + u * taps_per_row(plan) + margin, {}, window.row + u, window.column, window.columns,
+                task.dweight);
     }
   }
 }
