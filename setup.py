@@ -60,7 +60,7 @@ setup(
     python_requires=">=3.9",
     install_requires=REQUIREMENTS,
     extras_require={
-        # tests on several cores, the operators that they build, lint; nbclient and ipykernel for the notebook, a slow test
+        # tests on several cores, the operators they build, lint; nbclient and ipykernel for the notebook, a slow test
         "dev": [
             *["pytest>=7", "pytest-xdist>=3", "ruff>=0.4", "nbclient", "ipykernel", "matplotlib>=3.6"],
             ONEDNN_HEADERS,

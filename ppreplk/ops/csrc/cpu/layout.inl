@@ -14,7 +14,7 @@ struct Finish {
 };
 
 // NCHW: a channel is contiguous, so up to kLanes pixels of up to kLanes channels are transposed
-// at a time. Always inlined: whole tiles, which are by far the most, then have no conditions.
+// at a time. Always inlined: whole tiles, by far the majority, then have no conditions.
 template <class T>
 PPREPLK_INLINE void load_tile(const T* x, int64_t stride, int channels, int count, Vec* pixels) {
   Vec rows[kLanes];

@@ -1,9 +1,8 @@
 // Convolution by two-dimensional Fourier transforms. Included inside a namespace.
 //
-// Rows first: two real rows are the real and imaginary parts of one complex transform, whose
-// result is split into the two half spectra (length / 2 + 1 bins; the rest is their mirror
-// image). Splitting without the factor 1/2 leaves spectra twice too large; that and the
-// factors of the inverse transforms are made good by the scale of the epilogue.
+// Rows are transformed first. Two real rows are the real and imaginary parts of one complex transform, whose result is
+// split into the two half spectra (length / 2 + 1 bins; the rest mirrors them). The split leaves out the factor 1/2,
+// and the inverse transforms leave out theirs; the scale of the epilogue corrects both.
 //
 // The half spectra of a map are kept as `bins` columns of complex numbers, one per map row,
 // `pitch` numbers from column to column. Columns are transformed one at a time, multiplied
@@ -15,14 +14,14 @@ namespace spectral {
 
 inline int bins(const Plan& plan) { return plan.width.length / 2 + 1; }
 
-// The most rows and columns of a map or kernel that are transformed at once.
-inline int most_pixels(const Axis& axis) {
+// The maximum number of pixels along this axis, of a map or kernel, that are transformed at once.
+inline int max_pixels(const Axis& axis) {
   return std::max(std::min(axis.tile + 2 * axis.pad, axis.extent), axis.kernel);
 }
 
-// From column to column of half spectra: an even number of complex rows, and some vectors
-// more, lest all columns fall into the same cache sets.
-inline int pitch(const Plan& plan) { return (most_pixels(plan.height) + 1) / 2 * 2 + 1; }
+// The distance between columns of half spectra: an even number of complex rows, and one more so that the columns do not
+// all fall into the same cache sets.
+inline int pitch(const Plan& plan) { return (max_pixels(plan.height) + 1) / 2 * 2 + 1; }
 
 inline int64_t half_spectra_size(const Plan& plan) { return int64_t{bins(plan)} * pitch(plan); }
 inline int64_t spectrum_size(const Plan& plan) { return int64_t{bins(plan)} * plan.height.length; }
@@ -126,7 +125,7 @@ inline float scale(const Plan& plan) {
 inline int64_t packed_floats(const Plan& plan) { return 2 * spectrum_size(plan) * kLanes; }
 
 inline int64_t scratch_floats(const Plan& plan, bool backward) {
-  const int64_t pixels = std::max(256, 2 * most_pixels(plan.width));
+  const int64_t pixels = std::max(256, 2 * max_pixels(plan.width));
   int64_t numbers = half_spectra_size(plan) + 2 * plan.height.length + plan.width.length;
   int64_t flipped_weight = 0;
   if (backward) {
