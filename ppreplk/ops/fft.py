@@ -1,8 +1,8 @@
 """The depthwise convolution through Paddle's own Fourier transforms: fast at large kernels, no compiler needed.
 
-A kernel of any size costs what the transforms cost. With transforms of size H + K // 2 or more, the circular
-wrap-around falls into rows and columns that are cropped away. Conjugates come from the transforms' direction
-(``ihfftn``, ``hfftn``), which is free; as operators of their own they cost as much as a transform.
+The time is that of the transforms, and hardly depends on the size of the kernel. Transforms of size H + K // 2 or more
+are large enough: what wraps around falls into rows and columns that are cropped away. Conjugates come from transforms
+in the other direction (``ihfftn``, ``hfftn``), which is free; an operator for them would take as long as a transform.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ FACTORS = (2, 3, 5, 7)
 AXES = (-2, -1)
 
 
-def transform_size(least: int) -> int:
-    """The smallest number from ``least`` on without a prime factor above 7: such transforms are fast."""
-    size = least
+def transform_size(minimum: int) -> int:
+    """The smallest size of a fast transform that is at least ``minimum``; it has no prime factor above 7.
+
+    >>> transform_size(71)
+    72
+    """
+    size = minimum
     while True:
         rest = size
         for factor in FACTORS:
@@ -30,36 +34,37 @@ def transform_size(least: int) -> int:
 
 
 def _sizes(x, weight) -> tuple[list[int], int]:
-    """Transform sizes of rows and columns, and the reach of the kernel, K // 2."""
+    """Transform sizes of rows and columns, and the padding, K // 2."""
     kernel = weight.shape[-1]
-    reach = kernel // 2
-    return [transform_size(max(side + reach, kernel)) for side in x.shape[2:]], reach
+    pad = kernel // 2
+    return [transform_size(max(side + pad, kernel)) for side in x.shape[2:]], pad
 
 
-def _shifted(x, sizes: list[int], reach: int):
-    """``x`` in a field of zeros of the transform's size, ``reach`` away from the upper left corner."""
+def _shifted(x, sizes: list[int], pad: int):
+    """``x`` padded with zeros to the transform's size, ``pad`` of them at the top and on the left."""
     height, width = x.shape[2:]
-    return F.pad(x, [0, 0, 0, 0, reach, sizes[0] - height - reach, reach, sizes[1] - width - reach])
+    return F.pad(x, [0, 0, 0, 0, pad, sizes[0] - height - pad, pad, sizes[1] - width - pad])
 
 
 def _crop(maps, offset: int, like):
-    """The part of ``maps`` from ``offset`` on that has the shape of ``like``; ``crop`` copies faster than a slice."""
+    """The part of ``maps`` that begins at (``offset``, ``offset``) and has the shape of ``like``."""
+    # crop copies faster than a slice
     rank = len(like.shape)
     return paddle.crop(maps, list(like.shape), [0] * (rank - 2) + [offset, offset])
 
 
 def _convolve(x, weight):
-    """y[i] = sum over k of weight[k] x[i + k - K // 2]: a correlation, so one spectrum is conjugated."""
-    sizes, reach = _sizes(x, weight)
-    spectrum = rfftn(_shifted(x, sizes, reach), axes=AXES)
+    """y[i] = sum over k of weight[k] x[i + k - K // 2]. It is a correlation, so one spectrum is conjugated."""
+    sizes, pad = _sizes(x, weight)
+    spectrum = rfftn(_shifted(x, sizes, pad), axes=AXES)
     conjugate = ihfftn(weight.squeeze(1), s=sizes, axes=AXES, norm="forward")
     return _crop(irfftn(spectrum * conjugate, s=sizes, axes=AXES), 0, x)
 
 
 class _SpectralConv2D(PyLayer):
-    """:func:`_convolve` with a backward pass that shares the transform of the output's gradient.
+    """:func:`_convolve`, with a backward pass in which both gradients share the transform of the output's gradient.
 
-    Spectra are computed again rather than kept: they take several times the memory of the maps.
+    The backward pass computes the spectra again, because they take several times the memory of the maps.
     """
 
     @staticmethod
@@ -70,16 +75,16 @@ class _SpectralConv2D(PyLayer):
     @staticmethod
     def backward(ctx, gradient):
         x, weight = ctx.saved_tensor()
-        sizes, reach = _sizes(x, weight)
+        sizes, pad = _sizes(x, weight)
         spectrum = rfftn(gradient, s=sizes, axes=AXES)
         x_gradient = weight_gradient = None
         if not x.stop_gradient:
             of_weight = rfftn(weight.squeeze(1), s=sizes, axes=AXES)
-            x_gradient = _crop(irfftn(spectrum * of_weight, s=sizes, axes=AXES), reach, x)
+            x_gradient = _crop(irfftn(spectrum * of_weight, s=sizes, axes=AXES), pad, x)
         if not weight.stop_gradient:
-            conjugate = ihfftn(_shifted(x, sizes, reach), axes=AXES, norm="forward")
-            product = (spectrum * conjugate).sum(0)
-            weight_gradient = _crop(hfftn(product, s=sizes, axes=AXES, norm="forward"), 0, weight.squeeze(1))
+            conjugate = ihfftn(_shifted(x, sizes, pad), axes=AXES, norm="forward")
+            gradient_spectrum = (spectrum * conjugate).sum(0)
+            weight_gradient = _crop(hfftn(gradient_spectrum, s=sizes, axes=AXES, norm="forward"), 0, weight.squeeze(1))
             weight_gradient = weight_gradient.unsqueeze(1)
         return x_gradient, weight_gradient
 

@@ -14,7 +14,6 @@ from helpers import ROOT, assert_one_line_and_exit_2, refused, require_compiled_
 
 from ppreplk.ops import build, loading
 from ppreplk.ops import onednn_headers as headers
-from ppreplk.utils.errors import UserError
 
 
 @pytest.fixture
@@ -269,77 +268,6 @@ def test_each_library_has_a_place_of_its_own(cache, compiler, monkeypatch):
     monkeypatch.setattr(headers, "provide", lambda folder: None)
     depthwise, channels_last = build.build_library(), build.build_library(build.CHANNELS_LAST)
     assert depthwise == build.find_library() != channels_last == build.find_library(build.CHANNELS_LAST)
-
-
-def test_headers_that_cannot_be_had(cache, compiler, monkeypatch, tmp_path):
-    monkeypatch.setattr(headers, "_installed", list)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", "")
-    with pytest.raises(UserError, match=r"oneDNN's headers cannot be downloaded \(ERROR: .*onednn-devel") as raised:
-        build.build_library(build.CHANNELS_LAST)
-    assert "pip download --no-deps 'onednn-devel==2025.0.*', and pip install here" in str(raised.value)
-    assert build.find_library(build.CHANNELS_LAST) is None
-    monkeypatch.setattr(headers, "SECONDS", 1e-3)
-    with pytest.raises(UserError, match="no download within"):
-        build.build_library(build.CHANNELS_LAST)
-    assert build.build_library() == build.find_library(), "the depthwise convolution does not need them"
-
-
-def test_installed_headers_are_taken(monkeypatch, tmp_path):
-    source = tmp_path / "site" / "oneapi" / "dnnl"
-    source.mkdir(parents=True)
-    (source / "dnnl.h").write_text("// declarations")
-    (source / "dnnl_config.h").write_text("#define DNNL_CPU_RUNTIME DNNL_RUNTIME_SYCL\n#define DNNL_WITH_SYCL\n")
-    monkeypatch.setattr(headers, "_installed", lambda: sorted(source.iterdir()))
-    monkeypatch.setattr(headers, "_downloaded", lambda folder: pytest.fail("downloaded"))
-    headers.provide(tmp_path)
-    assert (tmp_path / "oneapi" / "dnnl" / "dnnl.h").read_text() == "// declarations"
-    configuration = (tmp_path / "oneapi" / "dnnl" / "dnnl_config.h").read_text()
-    assert configuration == "#define DNNL_CPU_RUNTIME DNNL_RUNTIME_OMP\n\n"
-    (source / "dnnl_config.h").unlink()
-    with pytest.raises(UserError, match="has no oneapi/dnnl/dnnl_config.h"):
-        headers.provide(tmp_path / "other")
-
-
-def installed_headers(folder, version):
-    """A distribution of that version, with a header, in ``folder``."""
-    (folder / "include" / "oneapi" / "dnnl").mkdir(parents=True)
-    (folder / "include" / "oneapi" / "dnnl" / "dnnl_config.h").write_text("// installed")
-    information = folder / f"onednn_devel-{version}.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: onednn-devel\nVersion: {version}\n")
-    (information / "RECORD").write_text("include/oneapi/dnnl/dnnl_config.h,,\n")
-
-
-@pytest.mark.parametrize(("version", "taken"), [("2025.0.1", True), ("2025.1.0", False), ("2024.2.0", False)])
-def test_installed_headers_of_another_release_are_not_taken(monkeypatch, tmp_path, version, taken):
-    installed_headers(tmp_path / "site", version)
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    downloaded = tmp_path / "dnnl_config.h"
-    downloaded.write_text("// downloaded")
-    monkeypatch.setattr(headers, "_downloaded", lambda folder: [downloaded])
-    headers.provide(tmp_path / "headers")
-    text = (tmp_path / "headers" / "oneapi" / "dnnl" / "dnnl_config.h").read_text()
-    assert text == ("// installed" if taken else "// downloaded")
-
-
-def test_a_download_that_comes_broken_and_no_pip(monkeypatch, tmp_path):
-    def download(command, **kwargs):
-        folder = Path(command[command.index("--dest") + 1])
-        folder.mkdir(parents=True)
-        (folder / "onednn_devel-2025.0.0-py2.py3-none-any.whl").write_bytes(b"cut off")
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    monkeypatch.setattr(headers, "_installed", list)
-    monkeypatch.setattr(subprocess, "run", download)
-    with pytest.raises(UserError, match="onednn_devel-2025.0.0.* came broken"):
-        headers.provide(tmp_path / "broken")
-    no_pip = subprocess.CompletedProcess([], 1, "", "python: No module named pip\n")
-    monkeypatch.setattr(subprocess, "run", lambda *arguments, **keywords: no_pip)
-    with pytest.raises(
-        UserError, match="cannot be downloaded .python: No module named pip.; where pip reaches an index"
-    ):
-        headers.provide(tmp_path / "without")
 
 
 def test_a_paddle_without_onednn(cache, compiler, monkeypatch):

@@ -1,4 +1,4 @@
-// Dispatch of the depthwise convolution: instruction set, algorithm, threads.
+// Dispatch of the depthwise convolution: instruction set, threads, blocks of channels, packed weights.
 #include "depthwise.h"
 
 #include <algorithm>
@@ -79,12 +79,11 @@ namespace avx512 {
 
 // ---------------------------------------------------------------- instruction set
 
-// Those that this processor can run, the widest first.
+// Those that this processor can run, the one with the most lanes first.
 std::vector<const Kernels*> supported_kernels() {
   std::vector<const Kernels*> found;
 #if PPREPLK_X86
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("f16c");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
     found.push_back(&avx512::kKernels);
@@ -102,98 +101,22 @@ std::atomic<const Kernels*>& chosen_kernels() {
 
 const Kernels& current_kernels() { return *chosen_kernels().load(std::memory_order_relaxed); }
 
-// ---------------------------------------------------------------- algorithm
-
-// The transform length and the number of tiles that cost least. Per length, a transform takes
-// about (length + 16) * (log2(length) + 2): measured over maps of 28x28 to 300x300 and kernels
-// of 9 to 101, this picks the fastest tiling or one at most 18% slower.
-Axis plan_axis(int64_t extent, int64_t kernel) {
-  Axis best{};
-  best.extent = static_cast<int>(extent);
-  best.kernel = static_cast<int>(std::min(kernel, 2 * extent - 1));
-  best.pad = best.kernel / 2;
-  double least = std::numeric_limits<double>::infinity();
-  for (const int length : kTransformLengths) {
-    Axis axis = best;
-    axis.length = length;
-    if (length >= axis.extent + axis.pad) {
-      axis.tiles = 1;
-      axis.tile = axis.extent;
-    } else if (length > 2 * axis.pad) {
-      const int most = length - 2 * axis.pad;
-      axis.tiles = (axis.extent + most - 1) / most;
-      axis.tile = (axis.extent + axis.tiles - 1) / axis.tiles;
-    } else {
-      continue;
-    }
-    const double cost = axis.tiles * (length + 16) * (2.0 + std::log2(length));
-    if (cost < least) {
-      least = cost;
-      best = axis;
-    }
-    if (axis.tiles == 1) break;  // longer transforms only cost more
-  }
-  return best;
-}
-
-// The rule is measured. Microseconds per 16 channels and image, forward with packed weights /
-// backward, float32, one thread of an AMD Zen 5 (older Toeplitz products: with eight
-// images of 7x7 they have become a third faster on AVX2):
-//
-//                 AVX-512                     AVX2
-//   map      K    spectral     other          spectral     other
-//   7x7      5    0.56 / 1.36  0.48 / 1.06    0.84 / 2.16  0.69 / 1.52  Toeplitz
-//   7x7     13    0.97 / 3.11  0.60 / 2.07    1.85 / 5.27  1.00 / 3.03  Toeplitz
-//   8x8      9    0.65 / 1.92  0.78 / 1.91    1.00 / 2.98  1.25 / 3.02  Toeplitz
-//   56x4    13    3.30 / 7.83  2.34 / 5.97    5.30 / 16.8  5.80 / 14.9  Toeplitz
-//   56x7     9    6.58 / 11.3  5.38 / 9.85    9.03 / 27.6  8.86 / 24.2  Toeplitz
-//   56x7    31    10.4 / 24.5  14.7 / 33.3    18.7 / 59.9  37.7 / 86.7  Toeplitz
-//   14x14    3    1.53 / 3.46  1.05 / 2.45    2.22 / 4.82  1.47 / 2.91  direct
-//   14x14    5    1.56 / 3.66  2.01 / 5.24    2.28 / 5.06  3.41 / 9.49  direct
-//   28x28    5    6.86 / 13.3  6.49 / 14.5    10.3 / 20.0  10.2 / 33.7  direct
-//   56x56    3    31.5 / 56.7  15.5 / 26.8    46.8 / 88.3  13.2 / 28.2  direct
-//   56x56    5    32.1 / 58.6  23.7 / 50.7    47.3 / 88.8  36.6 / 125   direct
-//   112x112  5    136 / 299    93.4 / 184     204 / 414    143 / 330    direct
-//
-// Toeplitz products grow with the square of the width, but have next to no overhead: they win
-// as long as there are at most about 32 of them per number in the transform.
-Algorithm choose_algorithm(const Plan& plan) {
-  const Axis &height = plan.height, &width = plan.width;
-  const int64_t products = int64_t{height.extent} * std::min(height.extent, plan.kernel) *
-                           width.extent * width.extent;
-  const int64_t transform = int64_t{height.tiles} * height.length * width.tiles * width.length;
-  if (width.extent <= kWidestToeplitz && products <= 32 * transform) return Algorithm::toeplitz;
-  if (plan.kernel <= 3 || (plan.kernel <= kLargestDirect && width.extent >= 48)) return Algorithm::direct;
-  return Algorithm::spectral;
-}
-
-Plan make_plan(const Problem& problem) {
-  Plan plan{};
-  plan.kernel = static_cast<int>(problem.kernel);
-  plan.height = plan_axis(problem.height, problem.kernel);
-  plan.width = plan_axis(problem.width, problem.kernel);
-  plan.algorithm = choose_algorithm(plan);
-  if (plan.algorithm != Algorithm::spectral) plan.height.tiles = plan.width.tiles = 1;
-  return plan;
-}
-
 // ---------------------------------------------------------------- arguments
 
 void check(bool condition, const char* message, int64_t value) {
   if (!condition) {
-    throw std::invalid_argument(std::string("depthwise convolution: ") + message + ", not " +
-                                std::to_string(value));
+    throw std::invalid_argument(std::string("depthwise convolution: ") + message + ", not " + std::to_string(value));
   }
 }
 
 void check(const Problem& problem) {
-  constexpr int64_t kLargestExtent = int64_t{1} << 20;
+  constexpr int64_t kMaxExtent = int64_t{1} << 20;
   check(problem.batch >= 0, "batch must not be negative", problem.batch);
   check(problem.channels >= 0, "channels must not be negative", problem.channels);
-  check(problem.height > 0 && problem.height <= kLargestExtent, "height must be 1 to 2^20", problem.height);
-  check(problem.width > 0 && problem.width <= kLargestExtent, "width must be 1 to 2^20", problem.width);
-  check(problem.kernel > 0 && problem.kernel <= 127 && problem.kernel % 2 == 1,
-        "kernel must be odd and at most 127", problem.kernel);
+  check(problem.height > 0 && problem.height <= kMaxExtent, "height must be 1 to 2^20", problem.height);
+  check(problem.width > 0 && problem.width <= kMaxExtent, "width must be 1 to 2^20", problem.width);
+  check(problem.kernel > 0 && problem.kernel <= 127 && problem.kernel % 2 == 1, "kernel must be odd and at most 127",
+        problem.kernel);
 }
 
 int64_t bytes_of(Dtype dtype) { return dtype == Dtype::float32 ? 4 : 2; }
@@ -221,8 +144,7 @@ float* thread_scratch(int64_t floats) {
 // Calls body(task, scratch) for every task. Neighbouring tasks go to the same thread.
 template <class Body>
 void parallel_for(int threads, int64_t tasks, int64_t scratch_floats, Body body) {
-  [[maybe_unused]] const int team =
-      static_cast<int>(std::clamp<int64_t>(threads, 1, std::max<int64_t>(tasks, 1)));
+  [[maybe_unused]] const int team = static_cast<int>(std::clamp<int64_t>(threads, 1, std::max<int64_t>(tasks, 1)));
   std::exception_ptr error;
 #pragma omp parallel num_threads(team)
   {
@@ -261,11 +183,14 @@ struct Blocks {
     using Byte = std::conditional_t<std::is_same_v<Pointer, void*>, char, const char>;
     const int64_t pixels = problem.height * problem.width;
     const int64_t channel = block * kernels.lanes;
-    const int64_t first =
-        image * problem.channels * pixels + (layout == Layout::nchw ? channel * pixels : channel);
+    const int64_t first = image * problem.channels * pixels + (layout == Layout::nchw ? channel * pixels : channel);
     if (data) data = static_cast<Byte*>(data) + first * bytes_of(dtype);
-    return {data, dtype, layout, layout == Layout::nchw ? pixels : problem.channels,
-            static_cast<int>(problem.width), channels(block)};
+    return {data,
+            dtype,
+            layout,
+            layout == Layout::nchw ? pixels : problem.channels,
+            static_cast<int>(problem.width),
+            channels(block)};
   }
 
   template <class Pointer>
@@ -357,35 +282,33 @@ void forward_packed(const Problem& problem, Dtype dtype, Layout layout, const vo
                });
 }
 
-void forward(const Problem& problem, Dtype dtype, Layout layout, const void* x, const float* weight,
-             const float* bias, bool relu, void* y, int threads) {
+void forward(const Problem& problem, Dtype dtype, Layout layout, const void* x, const float* weight, const float* bias,
+             bool relu, void* y, int threads) {
   const Blocks blocks(problem);
   if (problem.batch * blocks.count == 0) return;
   // A task packs a block of weights and uses it for several images: for all of them, unless
   // there would be too few tasks to keep the threads busy.
   const int64_t wanted = (4 * int64_t{threads} + blocks.count - 1) / blocks.count;
   const int64_t groups = std::clamp<int64_t>(wanted, 1, problem.batch);
-  parallel_for(
-      threads, blocks.count * groups,
-      blocks.packed_floats + blocks.kernels.scratch_floats(blocks.plan, false),
-      [&](int64_t task, float* scratch) {
-        const int64_t block = task / groups, group = task % groups;
-        float* packed = scratch;
-        scratch += blocks.packed_floats;
-        blocks.kernels.pack(blocks.plan, blocks.weights<const void*>(weight, block), packed, scratch);
-        const int64_t end = (group + 1) * problem.batch / groups;
-        for (int64_t image = group * problem.batch / groups; image < end; ++image) {
-          for (int tile = 0; tile < blocks.plan.tiles(); ++tile) {
-            blocks.kernels.forward(blocks.plan, tile, blocks.activations(x, dtype, layout, image, block),
-                                   packed, blocks.activations(y, dtype, layout, image, block),
-                                   epilogue_of(blocks, block, bias, relu), scratch);
-          }
-        }
-      });
+  parallel_for(threads, blocks.count * groups, blocks.packed_floats + blocks.kernels.scratch_floats(blocks.plan, false),
+               [&](int64_t task, float* scratch) {
+                 const int64_t block = task / groups, group = task % groups;
+                 float* packed = scratch;
+                 scratch += blocks.packed_floats;
+                 blocks.kernels.pack(blocks.plan, blocks.weights<const void*>(weight, block), packed, scratch);
+                 const int64_t end = (group + 1) * problem.batch / groups;
+                 for (int64_t image = group * problem.batch / groups; image < end; ++image) {
+                   for (int tile = 0; tile < blocks.plan.tiles(); ++tile) {
+                     blocks.kernels.forward(blocks.plan, tile, blocks.activations(x, dtype, layout, image, block),
+                                            packed, blocks.activations(y, dtype, layout, image, block),
+                                            epilogue_of(blocks, block, bias, relu), scratch);
+                   }
+                 }
+               });
 }
 
-void backward(const Problem& problem, Dtype dtype, const void* x, const float* weight, const void* dy,
-              void* dx, float* dweight, int threads) {
+void backward(const Problem& problem, Dtype dtype, const void* x, const float* weight, const void* dy, void* dx,
+              float* dweight, int threads) {
   const Blocks blocks(problem);
   const int64_t weights = problem.channels * problem.kernel * problem.kernel;
   if (problem.batch == 0 && dweight) std::fill_n(dweight, weights, 0.0f);
@@ -393,12 +316,10 @@ void backward(const Problem& problem, Dtype dtype, const void* x, const float* w
   // A task computes the gradients of a block over a group of images. The groups depend on the
   // problem alone, and their sums are added in order, so that the number of threads does not
   // change the result.
-  constexpr int64_t kTasksWanted = 16, kLeastImages = 4;
-  const int64_t groups =
-      std::max<int64_t>(1, std::min(kTasksWanted / blocks.count, problem.batch / kLeastImages));
+  constexpr int64_t kTasksWanted = 16, kMinImages = 4;
+  const int64_t groups = std::max<int64_t>(1, std::min(kTasksWanted / blocks.count, problem.batch / kMinImages));
   std::vector<float> partial((groups - 1) * (dweight ? weights : 0));
-  const int64_t image_bytes =
-      problem.channels * problem.height * problem.width * bytes_of(dtype);
+  const int64_t image_bytes = problem.channels * problem.height * problem.width * bytes_of(dtype);
   parallel_for(threads, blocks.count * groups, blocks.kernels.scratch_floats(blocks.plan, true),
                [&](int64_t task_index, float* scratch) {
                  const int64_t block = task_index / groups, group = task_index % groups;

@@ -6,13 +6,12 @@
 //   y[n, c, i, j] = bias[c] + sum over u, v of
 //                   weight[c, u, v] * x[n, c, i + u - kernel / 2, j + v - kernel / 2]
 //
-// Activations may be float32, float16 or bfloat16; weights, bias and all arithmetic are
-// float32. Large kernels go through Fourier transforms, small maps through Toeplitz
-// products, small kernels through direct sums. The widest instruction set of the processor
-// (AVX-512, AVX2 with FMA, or portable code) is chosen at run time.
+// Activations may be float32, float16 or bfloat16; weights, bias and all arithmetic are float32. Large kernels are
+// computed through Fourier transforms, small maps by multiplication with Toeplitz matrices, small kernels by direct
+// sums. The best instruction set of the processor (AVX-512, AVX2 with FMA, or portable code) is chosen at run time.
 //
 // Results are the same from run to run and for every number of threads. A NaN or infinity
-// spreads at most over its own channel of its own image (over its whole channel in `dweight`).
+// spreads no further than its own channel of its own image (its whole channel in `dweight`).
 //
 // Invalid arguments throw std::invalid_argument; a lack of memory throws std::bad_alloc.
 // All functions may be called from several threads at once, except `use_instruction_set`.
@@ -44,23 +43,23 @@ bool packed_fits(const Problem& problem, const float* packed, int64_t floats);
 
 // y = convolution(x) + bias, then ReLU if asked for. bias: [channels] or null.
 // x and y may not overlap.
-void forward_packed(const Problem& problem, Dtype dtype, Layout layout, const void* x,
-                    const float* packed, const float* bias, bool relu, void* y, int threads);
+void forward_packed(const Problem& problem, Dtype dtype, Layout layout, const void* x, const float* packed,
+                    const float* bias, bool relu, void* y, int threads);
 
 // The same with plain weights, packed on every call (training).
-void forward(const Problem& problem, Dtype dtype, Layout layout, const void* x,
-             const float* weight, const float* bias, bool relu, void* y, int threads);
+void forward(const Problem& problem, Dtype dtype, Layout layout, const void* x, const float* weight, const float* bias,
+             bool relu, void* y, int threads);
 
 // Gradients of `forward` without ReLU, all activations NCHW. dx and dweight (float32, as
 // weight) are overwritten; either may be null. The gradient of the bias is the sum of dy.
-void backward(const Problem& problem, Dtype dtype, const void* x, const float* weight,
-              const void* dy, void* dx, float* dweight, int threads);
+void backward(const Problem& problem, Dtype dtype, const void* x, const float* weight, const void* dy, void* dx,
+              float* dweight, int threads);
 
-// What runs here: "avx512", "avx2" or "portable".
+// The instruction set in use: "avx512", "avx2" or "portable".
 const char* instruction_set();
 
-// Forces a lesser instruction set, for tests and benchmarks. Throws std::invalid_argument
-// if the processor or the build lacks it. Packed weights of another set no longer fit.
+// Switches to another instruction set, for tests and benchmarks. Throws std::invalid_argument if the processor or the
+// build lacks it. Weights packed for the old one no longer fit.
 void use_instruction_set(const char* name);
 
 }  // namespace ppreplk

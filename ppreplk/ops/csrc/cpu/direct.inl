@@ -14,21 +14,21 @@ inline int64_t packed_floats(const Plan& plan) { return kLanes * taps(plan); }
 
 // ------------------------------------------------------------------------- planes (NCHW)
 
-constexpr int kMostVectors = 4;  // of an output row, computed together
-constexpr int kMostRows = 7;     // output rows computed together
+constexpr int kMaxVectors = 4;  // of an output row, computed together
+constexpr int kMaxRows = 7;     // output rows computed together
 
 // Output rows whose sums fit in the registers beside `Vectors` inputs and a weight.
 template <int Vectors>
-constexpr int kRowsInRegisters = std::clamp((kRegisters - 2 - Vectors) / Vectors, 1, kMostRows);
+constexpr int kRowsInRegisters = std::clamp((kRegisters - 2 - Vectors) / Vectors, 1, kMaxRows);
 
-// How a row is divided: the number of vectors at a time that wastes least.
+// How a row is divided: the number of vectors at a time that wastes the fewest lanes.
 inline int vectors_at_a_time(int width) {
   const int needed = (width + kLanes - 1) / kLanes;
-  int best = 1, least = needed * 2;
-  for (int vectors = 1; vectors <= kMostVectors; ++vectors) {
+  int best = 1, min_computed = needed * 2;
+  for (int vectors = 1; vectors <= kMaxVectors; ++vectors) {
     const int computed = (needed + vectors - 1) / vectors * vectors;
-    if (computed <= least) {
-      least = computed;
+    if (computed <= min_computed) {
+      min_computed = computed;
       best = vectors;
     }
   }
@@ -47,8 +47,8 @@ inline Strip strip_of(const Plan& plan) {
   const int width = plan.width.extent, height = plan.height.extent, border = plan.kernel - 1;
   const int block = kLanes * vectors_at_a_time(width);
   const int pitch = ((width + block - 1) / block * block + border + kLanes) / kLanes * kLanes;
-  const int rows = std::min(height, std::max(kFloats / pitch - border, 4 * kMostRows));
-  return {pitch, rows, int64_t{rows + kMostRows + border} * pitch + kLanes};
+  const int rows = std::min(height, std::max(kFloats / pitch - border, 4 * kMaxRows));
+  return {pitch, rows, int64_t{rows + kMaxRows + border} * pitch + kLanes};
 }
 
 template <class From, class To>
@@ -73,8 +73,8 @@ void load_strip(const T* x, int height, int width, int pad, int first, int rows,
 // Rows x Vectors * kLanes outputs, of which rows x columns are stored; `x` is the input pixel
 // at their upper left, border included.
 template <int Kernel, int Vectors, int Rows>
-PPREPLK_INLINE void sum_block(const float* x, int pitch, const float* weight, Vec bias, bool with_relu,
-                              int rows, int columns, int width, float* y) {
+PPREPLK_INLINE void sum_block(const float* x, int pitch, const float* weight, Vec bias, bool with_relu, int rows,
+                              int columns, int width, float* y) {
   Vec sum[Rows][Vectors];
   PPREPLK_UNROLL
   for (int r = 0; r < Rows; ++r) {
@@ -115,22 +115,22 @@ PPREPLK_INLINE void sum_block(const float* x, int pitch, const float* weight, Ve
 
 // `rows` output rows of one channel from a strip of it.
 template <int Kernel, int Vectors>
-[[gnu::noinline]] void convolve_strip(const float* strip, int pitch, const float* weight, float bias,
-                                      bool with_relu, int rows, int width, float* y) {
+[[gnu::noinline]] void convolve_strip(const float* strip, int pitch, const float* weight, float bias, bool with_relu,
+                                      int rows, int width, float* y) {
   constexpr int kRows = kRowsInRegisters<Vectors>;
   for (int r = 0; r < rows; r += kRows) {
     for (int c = 0; c < width; c += Vectors * kLanes) {
-      sum_block<Kernel, Vectors, kRows>(strip + r * pitch + c, pitch, weight, broadcast(bias), with_relu,
-                                        rows - r, width - c, width, y + int64_t{r} * width + c);
+      sum_block<Kernel, Vectors, kRows>(strip + r * pitch + c, pitch, weight, broadcast(bias), with_relu, rows - r,
+                                        width - c, width, y + int64_t{r} * width + c);
     }
   }
 }
 
-// Adds the products of `rows` rows of one channel, x from a strip, to dweight[Kernel * Kernel],
+// Adds the gradient from `rows` rows of one channel, x from a strip, to dweight[Kernel * Kernel],
 // whose lanes are summed up later.
 template <int Kernel>
-[[gnu::noinline]] void weight_gradient_of_strip(const float* strip, int pitch, const float* dy, int rows,
-                                                int width, Vec* dweight) {
+[[gnu::noinline]] void weight_gradient_of_strip(const float* strip, int pitch, const float* dy, int rows, int width,
+                                                Vec* dweight) {
   // Kernel rows whose sums fit in the registers.
   constexpr int kGroup = std::clamp((kRegisters - 3) / Kernel, 1, Kernel);
   for (int u = 0; u < Kernel; u += kGroup) {
@@ -141,7 +141,7 @@ template <int Kernel>
         const Vec d = width - c >= kLanes ? load(dy_row + c) : load_partial(dy_row + c, width - c);
         PPREPLK_UNROLL
         for (int i = 0; i < kGroup; ++i) {
-          // The last group may reach beyond the kernel; what it sums there is not used.
+          // The last group may be larger than what is left of the kernel; what it sums there is not used.
           const float* x_row = strip + (r + std::min(u + i, Kernel - 1)) * pitch + c;
           PPREPLK_UNROLL
           for (int k = 0; k < Kernel; ++k) sum[i][k] += d * load(x_row + k);
@@ -154,15 +154,15 @@ template <int Kernel>
   }
 }
 
-// Calls use(std::integral_constant<int, n>{}) for the odd n <= kLargestDirect that is kernel.
-template <int Kernel = kLargestDirect, class Use>
+// Calls use(std::integral_constant<int, n>{}) for the odd n <= kMaxDirectKernel that is kernel.
+template <int Kernel = kMaxDirectKernel, class Use>
 void with_kernel(int kernel, Use use) {
   if (kernel == Kernel) return use(std::integral_constant<int, Kernel>{});
   if constexpr (Kernel > 1) with_kernel<Kernel - 2>(kernel, use);
 }
 
-// The same for 1 to kMostVectors.
-template <int Vectors = kMostVectors, class Use>
+// The same for 1 to kMaxVectors.
+template <int Vectors = kMaxVectors, class Use>
 void with_vectors(int vectors, Use use) {
   if (vectors == Vectors) return use(std::integral_constant<int, Vectors>{});
   if constexpr (Vectors > 1) with_vectors<Vectors - 1>(vectors, use);
@@ -172,9 +172,8 @@ using ConvolveStrip = void (*)(const float*, int, const float*, float, bool, int
 inline ConvolveStrip find_convolve_strip(const Plan& plan) {
   ConvolveStrip found = nullptr;
   with_kernel(plan.kernel, [&](auto kernel) {
-    with_vectors(vectors_at_a_time(plan.width.extent), [&](auto vectors) {
-      found = convolve_strip<kernel.value, vectors.value>;
-    });
+    with_vectors(vectors_at_a_time(plan.width.extent),
+                 [&](auto vectors) { found = convolve_strip<kernel.value, vectors.value>; });
   });
   return found;
 }
@@ -206,8 +205,8 @@ inline void forward_planes(const Plan& plan, const Source& x, const float* packe
         const int rows = std::min(strip.rows, height - first);
         load_strip(input, height, width, plan.kernel / 2, first, rows, strip.pitch, buffer);
         float* sums = as_floats(output, converted);
-        convolve(buffer, strip.pitch, packed + c * taps(plan), epilogue.bias ? epilogue.bias[c] : 0.0f,
-                 epilogue.relu, rows, width, sums);
+        convolve(buffer, strip.pitch, packed + c * taps(plan), epilogue.bias ? epilogue.bias[c] : 0.0f, epilogue.relu,
+                 rows, width, sums);
         if constexpr (!std::is_same_v<T, float>) convert(sums, rows * width, output);
       }
     }
@@ -225,7 +224,7 @@ inline WeightGradientOfStrip find_weight_gradient_of_strip(const Plan& plan) {
 inline void weight_gradient_of_planes(const Plan& plan, const BackwardTask& task, Arena arena) {
   const int height = plan.height.extent, width = plan.width.extent;
   constexpr int kRowsPerSum = 16;
-  const WeightGradientOfStrip add_products = find_weight_gradient_of_strip(plan);
+  const WeightGradientOfStrip add_gradient = find_weight_gradient_of_strip(plan);
   const Strip strip = strip_of(plan);
   Vec* sums = arena.take(taps(plan));
   float* buffer = reinterpret_cast<float*>(arena.take(strip.floats / kLanes));
@@ -246,8 +245,8 @@ inline void weight_gradient_of_planes(const Plan& plan, const BackwardTask& task
           if constexpr (!std::is_same_v<T, float>) convert(dy, rows * width, converted);
           // Few rows at a time: short sums are more exact.
           for (int r = 0; r < rows; r += kRowsPerSum) {
-            add_products(buffer + r * strip.pitch, strip.pitch, gradient + r * width,
-                         std::min(kRowsPerSum, rows - r), width, sums);
+            add_gradient(buffer + r * strip.pitch, strip.pitch, gradient + r * width, std::min(kRowsPerSum, rows - r),
+                         width, sums);
           }
         }
       }
@@ -295,7 +294,7 @@ inline void forward_lanes(const Plan& plan, const Source& x, const float* packed
   for (int row = 0; row < std::min(pad, height); ++row) load_input(row);
   for (int row = 0; row < height; ++row) {
     load_input(row + pad);
-    const Vec* rows[kLargestDirect];
+    const Vec* rows[kMaxDirectKernel];
     for (int u = 0; u < kernel; ++u) rows[u] = ring + (row + u - pad + kernel) % kernel * pitch;
     int column = 0;
     for (; column + kPixels <= width; column += kPixels) {
@@ -310,8 +309,7 @@ inline void forward_lanes(const Plan& plan, const Source& x, const float* packed
 // ---------------------------------------------------------------------- entry points
 
 inline int64_t scratch_floats(const Plan& plan, bool backward) {
-  const int64_t lanes =
-      taps(plan) + (int64_t{plan.kernel} + 1) * (plan.width.extent + plan.kernel);
+  const int64_t lanes = taps(plan) + (int64_t{plan.kernel} + 1) * (plan.width.extent + plan.kernel);
   const int64_t planes = 2 * strip_of(plan).floats / kLanes;
   const int64_t gradients = backward ? 2 * taps(plan) : 0;
   return (std::max(lanes, planes) + gradients) * kLanes;
@@ -323,8 +321,8 @@ inline void pack(const Plan& plan, const Source& weight, float* packed) {
   std::fill(packed + count, packed + packed_floats(plan), 0.0f);
 }
 
-inline void forward(const Plan& plan, const Source& x, const float* packed, const Target& y,
-                    const Epilogue& epilogue, Arena arena) {
+inline void forward(const Plan& plan, const Source& x, const float* packed, const Target& y, const Epilogue& epilogue,
+                    Arena arena) {
   if (x.layout == Layout::nchw) {
     forward_planes(plan, x, packed, y, epilogue, arena);
   } else {

@@ -12,9 +12,7 @@ PPREPLK_INLINE Complex multiply(Complex a, float re, float im) {
   return {a.re * re - a.im * im, a.re * im + a.im * re};
 }
 
-PPREPLK_INLINE Complex times(Complex a, Complex b) {
-  return {a.re * b.re - a.im * b.im, a.im * b.re + a.re * b.im};
-}
+PPREPLK_INLINE Complex times(Complex a, Complex b) { return {a.re * b.re - a.im * b.im, a.im * b.re + a.re * b.im}; }
 PPREPLK_INLINE Complex times_conjugate(Complex a, Complex b) {
   return {a.re * b.re + a.im * b.im, a.im * b.re - a.re * b.im};
 }
@@ -76,8 +74,7 @@ PPREPLK_INLINE void small_transform(Complex* x) {
       for (int j = 1; j <= kHalf; ++j) {
         const float re = kRoots<N>.re[j * k % N], im = kRoots<N>.im[j * k % N];
         a = {a.re + even[j].re * re, a.im + even[j].im * re};
-        b = j == 1 ? Complex{odd[j].re * im, odd[j].im * im}
-                   : Complex{b.re + odd[j].re * im, b.im + odd[j].im * im};
+        b = j == 1 ? Complex{odd[j].re * im, odd[j].im * im} : Complex{b.re + odd[j].re * im, b.im + odd[j].im * im};
       }
       x[k] = {a.re - b.im, a.im + b.re};
       x[N - k] = {a.re + b.im, a.im - b.re};
@@ -177,8 +174,8 @@ struct Fft {
   }
 
   // Inverse transform of (transform of column * conj(weight)), in place.
-  [[gnu::noinline]] static void correlate_column(Complex* column, int in_begin, int in_count,
-                                                 const float* weight, int out_begin, int out_count) {
+  [[gnu::noinline]] static void correlate_column(Complex* column, int in_begin, int in_count, const float* weight,
+                                                 int out_begin, int out_count) {
     Complex middle[N], line[N];
     const Complex* in = column - in_begin;
     Complex* out = column - out_begin;
@@ -205,8 +202,8 @@ struct Transforms {
 
 template <int A, int B>
 constexpr Transforms transforms_of() {
-  return {Fft<A, B>::forward_rows, Fft<A, B>::inverse_rows, Fft<A, B>::forward_column,
-          Fft<A, B>::inverse_column, Fft<A, B>::correlate_column};
+  return {Fft<A, B>::forward_rows, Fft<A, B>::inverse_rows, Fft<A, B>::forward_column, Fft<A, B>::inverse_column,
+          Fft<A, B>::correlate_column};
 }
 
 // In the order of kTransformLengths.

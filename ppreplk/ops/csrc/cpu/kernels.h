@@ -1,4 +1,4 @@
-// What the dispatcher (depthwise.cpp) and the kernels of each instruction set share.
+// What the dispatcher (depthwise.cpp), the planner (plan.cpp) and the kernels of each instruction set share.
 //
 // All kernels work on one *block* of channels at a time: as many channels as a SIMD register
 // has lanes, one channel per lane. Lanes never mix, so a NaN stays in its channel. The last
@@ -20,17 +20,15 @@ struct Bfloat16 {
 
 enum class Algorithm : int32_t { spectral = 1, toeplitz = 2, direct = 3 };
 
-// The widest map for Toeplitz products, and the largest kernel for direct sums, that the
-// kernels are compiled for.
-inline constexpr int kWidestToeplitz = 8;
-inline constexpr int kLargestDirect = 5;
+// The widest map for Algorithm::toeplitz, and the largest kernel for Algorithm::direct.
+inline constexpr int kMaxToeplitzWidth = 8;
+inline constexpr int kMaxDirectKernel = 5;
 
 // One dimension (height or width) of a spectral convolution.
 //
-// Inputs sit at offset `pad` of a circular transform, weights and outputs at offset 0. The
-// products that wrap around then fall either on zeros or on outputs that nobody reads, if
-// length >= extent + pad. A map too large for that is cut in tiles (overlap-save): every tile
-// reads `pad` more inputs on each side, and needs length >= tile + 2 * pad.
+// Inputs are at offset `pad` of a circular transform, weights and outputs at offset 0. If length >= extent + pad, what
+// wraps around falls on zeros or on outputs that nobody reads. A map too large for that is cut into tiles
+// (overlap-save): every tile reads `pad` more inputs on each side, and needs length >= tile + 2 * pad.
 struct Axis {
   int extent;  // pixels of the map
   int kernel;  // taps that can touch the map: at most 2 * extent - 1
@@ -40,14 +38,17 @@ struct Axis {
   int tile;  // outputs per tile
 };
 
-// How a problem is solved. `height` and `width` say the transform for Algorithm::spectral;
-// the other algorithms use only the extents and the kernels.
+// How a problem is solved. Algorithm::spectral uses all of `height` and `width`, the other algorithms only the extents
+// and the kernels.
 struct Plan {
   Algorithm algorithm;
   int kernel;  // as given, before it is cropped to the map
   Axis height, width;
   int tiles() const { return height.tiles * width.tiles; }
 };
+
+// The fastest algorithm and transforms for a problem, by rules that were measured.
+Plan make_plan(const Problem& problem);
 
 // A block of channels of one image (or of the weights) in memory.
 template <class Pointer>
@@ -69,7 +70,7 @@ struct Epilogue {
   bool relu = false;
 };
 
-// The gradients of a block of channels, summed over some images.
+// Computing the gradients of a block of channels, summed over some images.
 struct BackwardTask {
   Source x, dy, weight;
   Target dx, dweight;  // data is null for a gradient that is not wanted
@@ -84,16 +85,16 @@ struct Kernels {
   int lanes;
   // Packed weights of one block.
   int64_t (*packed_floats)(const Plan&);
-  // The most scratch memory that any of the functions below needs.
+  // Scratch memory that is enough for each of the functions below.
   int64_t (*scratch_floats)(const Plan&, bool backward);
   void (*pack)(const Plan&, const Source& weight, float* packed, float* scratch);
   // One tile (of plan.tiles()) of one image.
-  void (*forward)(const Plan&, int tile, const Source& x, const float* packed, const Target& y,
-                  const Epilogue&, float* scratch);
+  void (*forward)(const Plan&, int tile, const Source& x, const float* packed, const Target& y, const Epilogue&,
+                  float* scratch);
   void (*backward)(const Plan&, const BackwardTask&, float* scratch);
 };
 
-// The lengths that the transforms come in, ascending.
+// The lengths of the transforms, ascending.
 inline constexpr int kTransformLengths[] = {
     1,  2,  3,  4,  5,  6,  8,  10, 12, 14, 16,  18,  20,  24,  28,  32,  36,
     40, 42, 48, 54, 60, 64, 72, 80, 90, 96, 112, 128, 144, 160, 192, 224, 256,

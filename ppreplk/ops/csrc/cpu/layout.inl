@@ -14,7 +14,7 @@ struct Finish {
 };
 
 // NCHW: a channel is contiguous, so up to kLanes pixels of up to kLanes channels are transposed
-// at a time. Always inlined: whole tiles, which are by far the most, then have no conditions.
+// at a time. Always inlined: whole tiles, by far the majority, then have no conditions.
 template <class T>
 PPREPLK_INLINE void load_tile(const T* x, int64_t stride, int channels, int count, Vec* pixels) {
   Vec rows[kLanes];
@@ -31,8 +31,7 @@ PPREPLK_INLINE void load_tile(const T* x, int64_t stride, int channels, int coun
 }
 
 template <class T>
-PPREPLK_INLINE void store_tile(const Vec* pixels, const Finish& finish, int64_t stride, int channels,
-                               int count, T* y) {
+PPREPLK_INLINE void store_tile(const Vec* pixels, const Finish& finish, int64_t stride, int channels, int count, T* y) {
   Vec rows[kLanes];
   PPREPLK_UNROLL
   for (int p = 0; p < kLanes; ++p) rows[p] = p < count ? finish(pixels[p]) : Vec{};
@@ -84,8 +83,8 @@ template <class T>
 }
 
 template <class T>
-[[gnu::noinline]] void store_nchw(const Vec* pixels, const Finish& finish, int64_t stride, int channels,
-                                  int count, T* y) {
+[[gnu::noinline]] void store_nchw(const Vec* pixels, const Finish& finish, int64_t stride, int channels, int count,
+                                  T* y) {
   int i = 0;
   if (channels == kLanes) {
     for (; i + kLanes <= count; i += kLanes) {
@@ -142,8 +141,7 @@ inline void load_run(const Source& x, int row, int column, int count, Vec* pixel
   });
 }
 
-inline void store_run(const Vec* pixels, const Epilogue& epilogue, int row, int column, int count,
-                      const Target& y) {
+inline void store_run(const Vec* pixels, const Epilogue& epilogue, int row, int column, int count, const Target& y) {
   const int64_t first = static_cast<int64_t>(row) * y.width + column;
   Finish finish{broadcast(epilogue.scale), Vec{}, epilogue.relu};
   if (epilogue.bias) {
@@ -174,8 +172,7 @@ inline void load_window(const Source& x, const Window& window, Vec* pixels) {
   }
 }
 
-inline void store_window(const Vec* pixels, const Epilogue& epilogue, const Window& window,
-                         const Target& y) {
+inline void store_window(const Vec* pixels, const Epilogue& epilogue, const Window& window, const Target& y) {
   if (window.columns == y.width) {
     return store_run(pixels, epilogue, window.row, 0, window.rows * window.columns, y);
   }

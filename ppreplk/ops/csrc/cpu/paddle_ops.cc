@@ -6,9 +6,8 @@
 //   ppreplk_depthwise_conv_packed   X, Weight, Packed, Bias?; relu  -> Out, for inference
 //   ppreplk_depthwise_conv_packed_nhwc   the same with X and Out (N, H, W, C)
 //
-// Packing is an operator of its own so that an inference program, which has constant weights, packs
-// once when it is loaded. The packed convolution keeps the plain weights beside: where a map has
-// another size than was packed for, it works from them.
+// Packing is an operator of its own: an inference program has constant weights, and packs them once when it is loaded.
+// The packed convolution also takes the plain weights, and uses them for maps of another size than was packed for.
 
 #include <omp.h>
 
@@ -37,14 +36,10 @@ int threads() { return omp_get_max_threads(); }
 
 Dtype dtype_of(const Tensor& x) {
   switch (x.dtype()) {
-    case DataType::FLOAT32:
-      return Dtype::float32;
-    case DataType::FLOAT16:
-      return Dtype::float16;
-    case DataType::BFLOAT16:
-      return Dtype::bfloat16;
-    default:
-      fail("depthwise convolution of a dtype that is none of float32, float16, bfloat16");
+    case DataType::FLOAT32: return Dtype::float32;
+    case DataType::FLOAT16: return Dtype::float16;
+    case DataType::BFLOAT16: return Dtype::bfloat16;
+    default: fail("depthwise convolution of a dtype that is none of float32, float16, bfloat16");
   }
 }
 
@@ -52,7 +47,7 @@ bool is_weight(const Shape& shape) {
   return shape.size() == 4 && shape[1] == 1 && shape[2] == shape[3] && shape[2] % 2 == 1;
 }
 
-// The layout that X is said to have: Paddle's tensors do not know it. The bias may be absent.
+// `layout` is that of X, which Paddle's tensors do not know. The bias may be undefined.
 Problem problem_of(const Tensor& x, const Tensor& weight, const Tensor& bias, Layout layout) {
   const Shape shape = x.shape(), kernel = weight.shape();
   const size_t channels = layout == Layout::nchw ? 1 : 3, height = layout == Layout::nchw ? 2 : 1;
@@ -151,12 +146,12 @@ std::vector<Tensor> conv_packed_nhwc(const Tensor& x, const Tensor& weight, cons
   return conv_packed_in(Layout::nhwc, x, weight, packed, bias, relu);
 }
 
-// Shapes are checked where the kernels run: Paddle ends the process when one of these throws in a static graph.
+// The kernels check the shapes, since Paddle ends the process if one of the functions below throws in a static graph.
 std::vector<Shape> conv_shape(const Shape& x, const Shape&) { return {x}; }
 std::vector<DataType> conv_dtype(const DataType& x, const DataType&) { return {x}; }
 std::vector<Shape> conv_bias_shape(const Shape& x, const Shape&, const Shape&) { return {x}; }
 std::vector<DataType> conv_bias_dtype(const DataType& x, const DataType&, const DataType&) { return {x}; }
-// The size of the packed weights is the processor's affair, and a program moves from one to another.
+// The size of packed weights depends on the processor, and a program may move to another one.
 std::vector<Shape> pack_shape(const Shape&, int, int) { return {{-1}}; }
 std::vector<DataType> pack_dtype(const DataType&) { return {DataType::FLOAT32}; }
 std::vector<Shape> packed_shape(const Shape& x, const Shape&, const Shape&, const optional<Shape>&, bool) {
@@ -216,7 +211,7 @@ PD_BUILD_OP(ppreplk_depthwise_conv_packed_nhwc)
     .SetInferShapeFn(PD_INFER_SHAPE(packed_shape))
     .SetInferDtypeFn(PD_INFER_DTYPE(packed_dtype));
 
-// For Python's ctypes: what runs here, and a lesser instruction set for tests and benchmarks.
+// For Python's ctypes: the instruction set in use, and another one for tests and benchmarks.
 extern "C" const char* ppreplk_instruction_set() { return ppreplk::instruction_set(); }
 
 extern "C" bool ppreplk_use_instruction_set(const char* name) {

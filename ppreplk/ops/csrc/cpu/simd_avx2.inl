@@ -15,18 +15,13 @@ PPREPLK_INLINE Vec load(const Half* p) {
 }
 
 PPREPLK_INLINE void store(Half* p, Vec v) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
-                   _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
 }
 
 PPREPLK_INLINE __m256i first_lanes(int count) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
-PPREPLK_INLINE Vec load_partial(const float* p, int count) {
-  return (Vec)_mm256_maskload_ps(p, first_lanes(count));
-}
+PPREPLK_INLINE Vec load_partial(const float* p, int count) { return (Vec)_mm256_maskload_ps(p, first_lanes(count)); }
 
-PPREPLK_INLINE void store_partial(float* p, Vec v, int count) {
-  _mm256_maskstore_ps(p, first_lanes(count), (__m256)v);
-}
+PPREPLK_INLINE void store_partial(float* p, Vec v, int count) { _mm256_maskstore_ps(p, first_lanes(count), (__m256)v); }

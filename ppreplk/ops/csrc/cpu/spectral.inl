@@ -1,9 +1,8 @@
 // Convolution by two-dimensional Fourier transforms. Included inside a namespace.
 //
-// Rows first: two real rows are the real and imaginary parts of one complex transform, whose
-// result is split into the two half spectra (length / 2 + 1 bins; the rest is their mirror
-// image). Splitting without the factor 1/2 leaves spectra twice too large; that and the
-// factors of the inverse transforms are made good by the scale of the epilogue.
+// Rows are transformed first. Two real rows are the real and imaginary parts of one complex transform, whose result is
+// split into the two half spectra (length / 2 + 1 bins; the rest mirrors them). The split leaves out the factor 1/2,
+// and the inverse transforms leave out theirs; the scale of the epilogue corrects both.
 //
 // The half spectra of a map are kept as `bins` columns of complex numbers, one per map row,
 // `pitch` numbers from column to column. Columns are transformed one at a time, multiplied
@@ -15,21 +14,19 @@ namespace spectral {
 
 inline int bins(const Plan& plan) { return plan.width.length / 2 + 1; }
 
-// The most rows and columns of a map or kernel that are transformed at once.
-inline int most_pixels(const Axis& axis) {
+// The maximum number of pixels along this axis, of a map or kernel, that are transformed at once.
+inline int max_pixels(const Axis& axis) {
   return std::max(std::min(axis.tile + 2 * axis.pad, axis.extent), axis.kernel);
 }
 
-// From column to column of half spectra: an even number of complex rows, and some vectors
-// more, lest all columns fall into the same cache sets.
-inline int pitch(const Plan& plan) { return (most_pixels(plan.height) + 1) / 2 * 2 + 1; }
+// The distance between columns of half spectra: an even number of complex rows, and one more so that the columns do not
+// all fall into the same cache sets.
+inline int pitch(const Plan& plan) { return (max_pixels(plan.height) + 1) / 2 * 2 + 1; }
 
 inline int64_t half_spectra_size(const Plan& plan) { return int64_t{bins(plan)} * pitch(plan); }
 inline int64_t spectrum_size(const Plan& plan) { return int64_t{bins(plan)} * plan.height.length; }
 
-inline Complex* take_complex(Arena& arena, int64_t count) {
-  return reinterpret_cast<Complex*>(arena.take(2 * count));
-}
+inline Complex* take_complex(Arena& arena, int64_t count) { return reinterpret_cast<Complex*>(arena.take(2 * count)); }
 
 // Where a tile reads its inputs (x) and writes its outputs (y) in the map, and at which
 // offset in the transform.
@@ -47,20 +44,16 @@ inline Extent output_extent(const Axis& axis, int tile) {
   return {begin, std::min(axis.tile, axis.extent - begin), 0};
 }
 // The taps that can touch the map: the middle of the kernel.
-inline Extent weight_extent(const Axis& axis, int kernel) {
-  return {(kernel - axis.kernel) / 2, axis.kernel, 0};
-}
+inline Extent weight_extent(const Axis& axis, int kernel) { return {(kernel - axis.kernel) / 2, axis.kernel, 0}; }
 
 struct Area {
   Extent rows, columns;
 };
 inline Area input_area(const Plan& plan, int tile) {
-  return {input_extent(plan.height, tile / plan.width.tiles),
-          input_extent(plan.width, tile % plan.width.tiles)};
+  return {input_extent(plan.height, tile / plan.width.tiles), input_extent(plan.width, tile % plan.width.tiles)};
 }
 inline Area output_area(const Plan& plan, int tile) {
-  return {output_extent(plan.height, tile / plan.width.tiles),
-          output_extent(plan.width, tile % plan.width.tiles)};
+  return {output_extent(plan.height, tile / plan.width.tiles), output_extent(plan.width, tile % plan.width.tiles)};
 }
 inline Area weight_area(const Plan& plan) {
   return {weight_extent(plan.height, plan.kernel), weight_extent(plan.width, plan.kernel)};
@@ -73,8 +66,8 @@ inline int rows_at_a_time(const Area& area) {
 }
 
 // Map to half spectra of its rows.
-inline void transform_rows(const Plan& plan, const Source& x, const Area& area, Complex* spectra,
-                           int pitch, Arena arena) {
+inline void transform_rows(const Plan& plan, const Source& x, const Area& area, Complex* spectra, int pitch,
+                           Arena arena) {
   const int length = plan.width.length;
   const int rows = area.rows.count, columns = area.columns.count;
   const int step = rows_at_a_time(area);
@@ -99,8 +92,8 @@ inline void transform_rows(const Plan& plan, const Source& x, const Area& area, 
 }
 
 // Half spectra of rows back to the map.
-inline void invert_rows(const Plan& plan, const Complex* spectra, int pitch, const Area& area,
-                        const Epilogue& epilogue, const Target& y, Arena arena) {
+inline void invert_rows(const Plan& plan, const Complex* spectra, int pitch, const Area& area, const Epilogue& epilogue,
+                        const Target& y, Arena arena) {
   const int length = plan.width.length;
   const int rows = area.rows.count, columns = area.columns.count;
   const int step = rows_at_a_time(area);
@@ -132,7 +125,7 @@ inline float scale(const Plan& plan) {
 inline int64_t packed_floats(const Plan& plan) { return 2 * spectrum_size(plan) * kLanes; }
 
 inline int64_t scratch_floats(const Plan& plan, bool backward) {
-  const int64_t pixels = std::max(256, 2 * most_pixels(plan.width));
+  const int64_t pixels = std::max(256, 2 * max_pixels(plan.width));
   int64_t numbers = half_spectra_size(plan) + 2 * plan.height.length + plan.width.length;
   int64_t flipped_weight = 0;
   if (backward) {
@@ -175,8 +168,8 @@ inline void forward(const Plan& plan, int tile, const Source& x, const float* pa
   for (int k = 0; k < bins(plan); ++k) {
     const float* weight = packed + k * line_floats;
     if (k + 1 < bins(plan)) prefetch(weight + line_floats, line_floats);
-    transforms.correlate_column(spectra + k * pitch(plan), in.rows.offset, in.rows.count, weight,
-                                out.rows.offset, out.rows.count);
+    transforms.correlate_column(spectra + k * pitch(plan), in.rows.offset, in.rows.count, weight, out.rows.offset,
+                                out.rows.count);
   }
   epilogue.scale *= scale(plan);
   invert_rows(plan, spectra, pitch(plan), out, epilogue, y, arena);

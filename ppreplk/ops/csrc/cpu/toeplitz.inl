@@ -1,20 +1,20 @@
-// Convolution of narrow maps by Toeplitz products: every pixel of an input row meets every
-// pixel of an output row, so all sums over a row of constant width are unrolled and stay in
-// registers. Included inside a namespace.
+// Convolution of narrow maps as multiplication with Toeplitz matrices: every pixel of an input row contributes to every
+// pixel of an output row. The width is a constant, so that loops over a row are unrolled and sums stay in registers.
+// Included inside a namespace.
 //
 // Packed weights of a block: [height.kernel + 2 * kZeroRows][2 * width - 1] vectors; the
-// kernel is cropped, or filled up with zeros, to 2 * width - 1 columns, and rows of zeros
-// before and after it serve output rows that an input row does not reach.
+// kernel is cropped to 2 * width - 1 columns, or padded to them with zeros. The rows of zeros before and after it are
+// for input rows that are too far from an output row to contribute to it.
 
 namespace toeplitz {
 
-constexpr int kMostRows = 4;  // output rows computed together
-constexpr int kZeroRows = kMostRows - 1;
+constexpr int kMaxRows = 4;  // output rows computed together
+constexpr int kZeroRows = kMaxRows - 1;
 
 // Output rows whose sums and whose taps fit in the registers: from one input pixel to the next
 // all but one of the taps of a row are used again.
 template <int Width>
-constexpr int kRowsInRegisters = std::clamp((kRegisters - 2) / (2 * Width), 1, kMostRows);
+constexpr int kRowsInRegisters = std::clamp((kRegisters - 2) / (2 * Width), 1, kMaxRows);
 
 inline int taps_per_row(const Plan& plan) { return 2 * plan.width.extent - 1; }
 inline int64_t packed_rows(const Plan& plan) { return plan.height.kernel + 2 * kZeroRows; }
@@ -22,7 +22,7 @@ inline int pixels(const Plan& plan) { return plan.height.extent * plan.width.ext
 
 // Output rows `first` to `first` + Rows - 1. `weight` points to the first tap of the kernel.
 template <int Width, int Rows>
-[[gnu::noinline]] void product(const Vec* x, int height, const float* weight, int pad, int first, Vec* y) {
+[[gnu::noinline]] void compute_rows(const Vec* x, int height, const float* weight, int pad, int first, Vec* y) {
   constexpr int kTaps = 2 * Width - 1;
   Vec sum[Rows][Width] = {};
   const int end = std::min(height, first + Rows + pad);
@@ -51,21 +51,20 @@ template <int Width, int Rows>
 
 // `left` output rows from row `first` on, 1 <= left <= Rows.
 template <int Width, int Rows>
-void product_of_rows(const Vec* x, int height, const float* weight, int pad, int first, int left, Vec* y) {
-  if (left == Rows) return product<Width, Rows>(x, height, weight, pad, first, y);
-  if constexpr (Rows > 1) product_of_rows<Width, Rows - 1>(x, height, weight, pad, first, left, y);
+void compute_up_to(const Vec* x, int height, const float* weight, int pad, int first, int left, Vec* y) {
+  if (left == Rows) return compute_rows<Width, Rows>(x, height, weight, pad, first, y);
+  if constexpr (Rows > 1) compute_up_to<Width, Rows - 1>(x, height, weight, pad, first, left, y);
 }
 
 template <int Width>
 struct Map {
   static void forward(const Plan& plan, const Vec* x, const float* packed, Vec* y) {
-    constexpr int kMost = kRowsInRegisters<Width>;
+    constexpr int kRows = kRowsInRegisters<Width>;
     const int height = plan.height.extent;
     const float* weight = packed + kZeroRows * (2 * Width - 1) * kLanes;
-    const int parts = (height + kMost - 1) / kMost, step = (height + parts - 1) / parts;
+    const int parts = (height + kRows - 1) / kRows, step = (height + parts - 1) / parts;
     for (int first = 0; first < height; first += step) {
-      product_of_rows<Width, kMost>(x, height, weight, plan.height.pad, first,
-                                    std::min(step, height - first), y);
+      compute_up_to<Width, kRows>(x, height, weight, plan.height.pad, first, std::min(step, height - first), y);
     }
   }
 
@@ -75,7 +74,7 @@ struct Map {
     const int height = plan.height.extent, pad = plan.height.pad;
     for (int u = 0; u < plan.height.kernel; ++u, dweight += kTaps) {
       const int end = std::min(height, height + pad - u);
-      // Sums of a few rows are added up, rather than all products one by one: less rounding.
+      // A few rows are summed at a time, and then these sums: that rounds less than one long sum.
       for (int first = std::max(0, pad - u); first < end; first += kRowsInSum) {
         Vec sum[kTaps] = {};
         for (int row = first; row < std::min(end, first + kRowsInSum); ++row) {
@@ -96,7 +95,7 @@ struct Map {
 };
 
 // Calls use(Map<width>{}) for the width of the map.
-template <int Width = kWidestToeplitz, class Use>
+template <int Width = kMaxToeplitzWidth, class Use>
 void with_width(int width, Use use) {
   if (width == Width) return use(Map<Width>{});
   if constexpr (Width > 1) with_width<Width - 1>(width, use);
@@ -113,8 +112,8 @@ inline int64_t scratch_floats(const Plan& plan, bool backward) {
 
 // The taps that can touch the map.
 inline Window kernel_window(const Plan& plan) {
-  return {(plan.kernel - plan.height.kernel) / 2, plan.height.kernel,
-          (plan.kernel - plan.width.kernel) / 2, plan.width.kernel};
+  return {(plan.kernel - plan.height.kernel) / 2, plan.height.kernel, (plan.kernel - plan.width.kernel) / 2,
+          plan.width.kernel};
 }
 
 inline void pack(const Plan& plan, const Source& weight, bool flipped, float* packed, Arena arena) {
@@ -130,8 +129,8 @@ inline void pack(const Plan& plan, const Source& weight, bool flipped, float* pa
   }
 }
 
-inline void forward(const Plan& plan, const Source& x, const float* packed, const Target& y,
-                    const Epilogue& epilogue, Arena arena) {
+inline void forward(const Plan& plan, const Source& x, const float* packed, const Target& y, const Epilogue& epilogue,
+                    Arena arena) {
   Vec* input = arena.take(pixels(plan));
   Vec* output = arena.take(pixels(plan));
   load_run(x, 0, 0, pixels(plan), input);
@@ -169,8 +168,8 @@ inline void backward(const Plan& plan, const BackwardTask& task, Arena arena) {
     zero_fill(task.dweight, int64_t{plan.kernel} * plan.kernel);
     const int margin = (taps_per_row(plan) - window.columns) / 2;
     for (int u = 0; u < window.rows; ++u) {
-      store_run(dweight + u * taps_per_row(plan) + margin, {}, window.row + u, window.column,
-                window.columns, task.dweight);
+      store_run(dweight + u * taps_per_row(plan) + margin, {}, window.row + u, window.column, window.columns,
+                task.dweight);
     }
   }
 }

@@ -4,11 +4,12 @@
 //   ppreplk_channels_last_images   X (NCHW); bfloat16                                              -> Out
 //   ppreplk_channels_last_pack     Weight; height, width, stride, groups, bfloat16                 -> Packed
 //   ppreplk_channels_last_conv     X, Packed, Bias, Residual?; kernel, stride, groups, activation  -> Out
-//   ppreplk_channels_last_pool     X                                                               -> Out (N, C), float32
+//   ppreplk_channels_last_pool     X                                                               -> Out (N, C),
+//   float32
 //
 // Packing is an operator of its own: an inference program has constant weights, and packs them once when it is loaded.
-// Packed weights are bytes in a float32 tensor. Paddle passes constants of that type on unchanged, and aligns them to 64
-// bytes, which is fastest.
+// Packed weights are bytes in a float32 tensor. Paddle passes constants of that type on unchanged, and aligns them to
+// 64 bytes, which is fastest.
 
 #include <exception>
 #include <string>
@@ -75,8 +76,7 @@ std::vector<Tensor> pack(const Tensor& weight, int height, int width, int stride
   check_float32(weight, "Weight");
   const Shape shape = weight.shape();
   if (shape[2] != shape[3]) fail("the kernel of a channels-last layer must be square, got weight " + text_of(shape));
-  const Layer layer{shape[1] * groups, shape[0], shape[2], stride, groups,
-                    bfloat16 ? Dtype::bfloat16 : Dtype::float32};
+  const Layer layer{shape[1] * groups, shape[0], shape[2], stride, groups, bfloat16 ? Dtype::bfloat16 : Dtype::float32};
   Tensor packed;
   const auto allocate = [&](int64_t bytes) {
     packed = paddle::empty({bytes / static_cast<int64_t>(sizeof(float))}, DataType::FLOAT32, weight.place());
@@ -106,8 +106,8 @@ std::vector<Tensor> conv(const Tensor& x, const Tensor& packed, const Tensor& bi
   Tensor out = paddle::empty(out_shape, x.dtype(), x.place());
   checked([&] {
     ppreplk::channels_last::run(layer, map, x.data(), packed.data<float>(),
-                        packed.numel() * static_cast<int64_t>(sizeof(float)), bias.data<float>(),
-                        residual ? residual->data() : nullptr, what, out.data());
+                                packed.numel() * static_cast<int64_t>(sizeof(float)), bias.data<float>(),
+                                residual ? residual->data() : nullptr, what, out.data());
   });
   return {out};
 }
@@ -210,15 +210,17 @@ extern "C" void ppreplk_channels_last_choose_form(int choice) {
 }
 
 // Whether there is one; the text says which, or why not.
-extern "C" bool ppreplk_channels_last_implementation(int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t groups,
-                                             bool bfloat16, const int64_t* packed_for, const int64_t* map,
-                                             int activation, bool residual, const char** result) {
+extern "C" bool ppreplk_channels_last_implementation(int64_t in, int64_t out, int64_t kernel, int64_t stride,
+                                                     int64_t groups, bool bfloat16, const int64_t* packed_for,
+                                                     const int64_t* map, int activation, bool residual,
+                                                     const char** result) {
   thread_local std::string text;
   bool found = true;
   const Layer layer{in, out, kernel, stride, groups, bfloat16 ? Dtype::bfloat16 : Dtype::float32};
   try {
-    text = ppreplk::channels_last::implementation(layer, {packed_for[0], packed_for[1], packed_for[2]},
-                                          {map[0], map[1], map[2]}, static_cast<Activation>(activation), residual);
+    text =
+        ppreplk::channels_last::implementation(layer, {packed_for[0], packed_for[1], packed_for[2]},
+                                               {map[0], map[1], map[2]}, static_cast<Activation>(activation), residual);
   } catch (const std::exception& error) {
     text = error.what();
     found = false;

@@ -13,17 +13,10 @@ dnnl::primitive_attr attributes(const Problem& problem, const memory::desc& targ
   dnnl::post_ops post_ops;
   if (problem.residual) post_ops.append_binary(dnnl::algorithm::binary_add, target);
   switch (problem.activation) {
-    case Activation::none:
-      break;
-    case Activation::relu:
-      post_ops.append_eltwise(dnnl::algorithm::eltwise_relu, 0, 0);
-      break;
-    case Activation::gelu:
-      post_ops.append_eltwise(dnnl::algorithm::eltwise_gelu_erf, 0, 0);
-      break;
-    case Activation::relu6:
-      post_ops.append_eltwise(dnnl::algorithm::eltwise_clip, 0, 6);
-      break;
+    case Activation::none: break;
+    case Activation::relu: post_ops.append_eltwise(dnnl::algorithm::eltwise_relu, 0, 0); break;
+    case Activation::gelu: post_ops.append_eltwise(dnnl::algorithm::eltwise_gelu_erf, 0, 0); break;
+    case Activation::relu6: post_ops.append_eltwise(dnnl::algorithm::eltwise_clip, 0, 6); break;
   }
   dnnl::primitive_attr result;
   result.set_post_ops(post_ops);
@@ -67,9 +60,8 @@ void check(const Layer& layer, const Map& map) {
 memory::desc plain_weights(const Layer& layer, Form form, Type type) {
   if (form == Form::matmul) return {{layer.in, layer.out}, type, Tag::ba};
   if (layer.groups == 1) return {{layer.out, layer.in, layer.kernel, layer.kernel}, type, Tag::oihw};
-  return {{layer.groups, layer.out / layer.groups, layer.in / layer.groups, layer.kernel, layer.kernel},
-          type,
-          Tag::goihw};
+  return {
+      {layer.groups, layer.out / layer.groups, layer.in / layer.groups, layer.kernel, layer.kernel}, type, Tag::goihw};
 }
 
 memory::desc any_weights(const Problem& problem) {
