@@ -18,13 +18,14 @@ import os, signal, sys
 from pathlib import Path
 from versions import Versions
 
-root, with_ema = Path(sys.argv[1]), sys.argv[2] == "ema"
+root = Path(sys.argv[1])
+versions = Versions(root, with_ema=sys.argv[2] == "ema")
 seen, number = [], 0
 while True:
     number += 1
     folder = root / str(number)
     folder.mkdir()
-    versions = Versions(folder, with_ema)
+    versions.prefix = folder / "latest"
     versions.save(1)
     child = os.fork()
     if child == 0:
