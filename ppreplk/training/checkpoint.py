@@ -1,9 +1,18 @@
 """Saving and restoring a training, under PaddleClas's file names.
 
-``NAME.pdparams`` are the weights to use (the averaged ones, with EMA), ``NAME.pdema`` the raw ones beside
-them (with EMA only), ``NAME.pdopt`` the optimizer, ``NAME.pdstates`` the :class:`TrainState` in JSON with
-digests of the other files. All are written aside and renamed together, and the digests tell files of
-different moments apart. Reading them runs no code of theirs.
+A checkpoint ``NAME`` is several files:
+
+- ``NAME.pdparams``: the weights to use, which are the averaged ones with EMA;
+- ``NAME.pdema``: the raw weights, with EMA only;
+- ``NAME.pdopt``: the optimizer;
+- ``NAME.pdstates``: the :class:`TrainState` in JSON, with digests of the other files.
+
+They change as one. All new files are written aside first, with the further suffix ``.next``. Then ``NAME.pdstates``
+is replaced. This one rename is the change: from here on the digests name the new files. The others take their places
+after it. A reader takes the file that a digest names, from its place or from aside. So the checkpoint is the old one
+or the new one, wherever a crash falls.
+
+Reading runs no code of the files.
 """
 
 from __future__ import annotations
@@ -12,7 +21,8 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,11 +33,12 @@ from paddle import nn
 
 from ..checkpoints import load_checkpoint, load_weights
 from ..checkpoints.files import load_arrays
-from ..utils.atomic import replacing
 from ..utils.errors import UserError
 from .ema import ExponentialMovingAverage
 
-STATES = ".pdstates"
+WEIGHTS, RAW_WEIGHTS, OPTIMIZER, STATES = ".pdparams", ".pdema", ".pdopt", ".pdstates"
+SUFFIXES = (WEIGHTS, RAW_WEIGHTS, OPTIMIZER, STATES)
+ASIDE = ".next"
 
 
 @dataclass
@@ -55,6 +66,25 @@ class TrainState:
     loss_scale: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was found whole.
+
+    Args:
+        prefix: its path without suffix.
+        state: what ``.pdstates`` holds.
+        files: {suffix: path} of the other files.
+    """
+
+    prefix: str
+    state: TrainState
+    files: dict[str, Path]
+
+
+# --------------------------------------------------------------------------------------------------------
+# Writing
+
+
 def save(
     prefix: Path,
     model: nn.Layer,
@@ -62,26 +92,69 @@ def save(
     state: TrainState,
     ema: ExponentialMovingAverage | None,
 ) -> None:
-    """Write all files of one checkpoint.
+    """Write all files of one checkpoint. Until that is done, the one of this name before it stays.
 
     Raises:
         UserError: the files cannot be written.
     """
-    contents: dict[str, Any] = {".pdparams": (ema.model if ema else model).state_dict()}
+    contents: dict[str, Any] = {WEIGHTS: (ema.model if ema else model).state_dict()}
     if ema:
-        contents[".pdema"] = model.state_dict()
-    contents[".pdopt"] = _by_structure(optimizer.state_dict(), model)
-    with replacing(*(Path(f"{prefix}{suffix}") for suffix in (*contents, STATES))) as partials:
-        for partial, content in zip(partials, contents.values()):
-            paddle.save(content, str(partial))
-        digests = {suffix: _digest(partial) for suffix, partial in zip(contents, partials)}
-        text = json.dumps({**dataclasses.asdict(state), "digests": digests}, indent=1)
-        partials[-1].write_text(text + "\n", encoding="utf-8")
-    if not ema:
-        Path(f"{prefix}.pdema").unlink(missing_ok=True)  # of an earlier run
+        contents[RAW_WEIGHTS] = model.state_dict()
+    contents[OPTIMIZER] = _by_structure(optimizer.state_dict(), model)
+    try:
+        _clear_aside(prefix)
+        _write_aside(prefix, contents, state)
+        for suffix in (STATES, *contents):  # the first rename is the change
+            os.replace(_aside(prefix, suffix), _place(prefix, suffix))
+        if not ema:
+            _place(prefix, RAW_WEIGHTS).unlink(missing_ok=True)  # of an earlier run
+    except BaseException as error:
+        with suppress(OSError):
+            _clear_aside(prefix)
+        if isinstance(error, OSError):
+            reason = error.strerror or error
+            raise UserError(f"cannot write {prefix}{WEIGHTS} ({reason})", code="training.cannot-write") from error
+        raise
 
 
-def _digest(path: str | Path) -> str:
+def _write_aside(prefix: Path, contents: Mapping[str, Any], state: TrainState) -> None:
+    digests = {}
+    for suffix, content in contents.items():
+        path = _aside(prefix, suffix)
+        paddle.save(content, str(path))
+        digests[suffix] = _digest(path)
+    text = json.dumps({**dataclasses.asdict(state), "digests": digests}, indent=1)
+    _aside(prefix, STATES).write_text(text + "\n", encoding="utf-8")
+    for suffix in (*contents, STATES):
+        with open(_aside(prefix, suffix), "rb+") as file:
+            os.fsync(file.fileno())  # content reaches the disk before the renames do
+
+
+def _clear_aside(prefix: Path) -> None:
+    """Move files that are aside to their places if the checkpoint is made of them; remove the others."""
+    paths = {suffix: path for suffix in SUFFIXES if (path := _aside(prefix, suffix)).exists()}
+    if not paths:
+        return
+    try:
+        _, digests = _read_states(prefix)
+    except (OSError, ValueError):  # there is no checkpoint of this name yet, or no whole one
+        digests = {}
+    for suffix, path in paths.items():
+        if suffix in digests and _digest(path) == digests[suffix]:
+            os.replace(path, _place(prefix, suffix))
+        else:
+            path.unlink()
+
+
+def _place(prefix: str | Path, suffix: str) -> Path:
+    return Path(f"{prefix}{suffix}")
+
+
+def _aside(prefix: str | Path, suffix: str) -> Path:
+    return Path(f"{prefix}{suffix}{ASIDE}")
+
+
+def _digest(path: Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -89,60 +162,105 @@ def _digest(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def read_state(prefix: str, optimizer: str, with_ema: bool) -> TrainState:
-    """The state of a checkpoint, after a look that its files are there, whole and of one moment.
+# --------------------------------------------------------------------------------------------------------
+# Reading
+
+
+def find_whole(prefix: str, optimizer: str, with_ema: bool) -> Checkpoint:
+    """Find the checkpoint to resume from, and check that all its files are there and were saved together.
 
     Args:
-        prefix: the path without suffix; ``.pdparams`` at its end is taken off.
+        prefix: the path, with or without a suffix.
         optimizer: ``Optimizer.name`` of the training that goes on.
         with_ema: whether that training averages weights.
 
     Raises:
-        UserError: a file is missing, broken, or of another moment, or the trainings do not fit.
+        UserError: a file is missing, broken, or was not saved with the others; or the trainings do not fit.
     """
     prefix = _without_suffix(prefix)
-    suffixes = [".pdparams", ".pdopt", STATES] + ([".pdema"] if with_ema else [])
-    missing = [prefix + suffix for suffix in suffixes if not os.path.isfile(prefix + suffix)]
-    if missing:
-        raise UserError(
-            f"cannot resume, {', '.join(missing)} missing; name a checkpoint such as output/latest, or start from "
-            "weights alone with Global.pretrained_model",
-            code="training.incomplete-checkpoint",
-            where="Global.checkpoints",
-        )
+    if not _place(prefix, STATES).is_file():
+        raise _missing(prefix, [suffix for suffix in (WEIGHTS, OPTIMIZER, STATES) if not _copies(prefix, suffix)])
     try:
-        content = json.loads(Path(prefix + STATES).read_text(encoding="utf-8"))
-        digests = content.pop("digests")
-        state = TrainState(**content)
-        differing = [prefix + suffix for suffix, digest in digests.items() if _digest(prefix + suffix) != digest]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        state, digests = _read_states(prefix)
+    except (OSError, ValueError) as error:
         raise UserError(
             f"not a whole checkpoint of this version ({error})",
             code="training.incomplete-checkpoint",
-            where=prefix + STATES,
+            where=f"{prefix}{STATES}",
         ) from error
+    missing = [suffix for suffix in digests if not _copies(prefix, suffix)]
+    if missing:
+        raise _missing(prefix, missing)
+    matching = {
+        suffix: [path for path in _copies(prefix, suffix) if _digest(path) == digest]
+        for suffix, digest in digests.items()
+    }
+    differing = [f"{prefix}{suffix}" for suffix, paths in matching.items() if not paths]
     if differing:
         raise UserError(
             f"{' and '.join(differing)}: not saved together with {prefix}{STATES}; resume from another checkpoint",
             code="training.incomplete-checkpoint",
         )
+    _check_training(prefix, state, RAW_WEIGHTS in digests, optimizer, with_ema)
+    return Checkpoint(prefix, state, {suffix: paths[0] for suffix, paths in matching.items()})
+
+
+def _check_training(prefix: str, state: TrainState, has_ema: bool, optimizer: str, with_ema: bool) -> None:
+    problem = None
     if state.optimizer != optimizer:
-        raise UserError(
-            f"was trained with {state.optimizer}, but Optimizer.name is {optimizer}",
-            code="training.wrong-checkpoint",
-            where=prefix,
-        )
-    if ".pdema" in digests and not with_ema:
-        raise UserError(
-            "holds averaged weights; resume with the section EMA it was trained with",
-            code="training.wrong-checkpoint",
-            where=prefix,
-        )
-    return state
+        problem = f"was trained with {state.optimizer}, but Optimizer.name is {optimizer}"
+    elif has_ema and not with_ema:
+        problem = "holds averaged weights; resume with the section EMA it was trained with"
+    elif with_ema and not has_ema:
+        problem = "holds no averaged weights; resume without the section EMA, as it was trained"
+    if problem:
+        raise UserError(problem, code="training.wrong-checkpoint", where=prefix)
+
+
+def _without_suffix(prefix: str) -> str:
+    for suffix in SUFFIXES:
+        if prefix.endswith(suffix):
+            return prefix[: -len(suffix)]
+    return prefix
+
+
+def _copies(prefix: str, suffix: str) -> list[Path]:
+    """The file in its place and the one aside, of those that exist."""
+    return [path for path in (_place(prefix, suffix), _aside(prefix, suffix)) if path.is_file()]
+
+
+def _read_states(prefix: str | Path) -> tuple[TrainState, dict[str, str]]:
+    """State and digests of a checkpoint.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds something else.
+    """
+    content = json.loads(_place(prefix, STATES).read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or not isinstance(content.get("digests"), dict):
+        raise ValueError("no digests of the other files")
+    digests = content.pop("digests")
+    if not {WEIGHTS, OPTIMIZER} <= set(digests) <= set(SUFFIXES):
+        raise ValueError(f"digests of {', '.join(digests)}")
+    try:
+        return TrainState(**content), digests
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+
+
+def _missing(prefix: str, suffixes: Sequence[str]) -> UserError:
+    if os.path.isdir(prefix):
+        inside = sorted(str(path.with_suffix("")) for path in Path(prefix).glob(f"*{STATES}"))
+        problem = f"{prefix} is a folder; name a checkpoint in it"
+        advice = f": {' or '.join(inside)}" if inside else ", but there is none"
+    else:
+        problem = f"cannot resume, {', '.join(prefix + suffix for suffix in suffixes)} missing; "
+        advice = "name a checkpoint such as output/latest, or start from weights alone with Global.pretrained_model"
+    return UserError(problem + advice, code="training.incomplete-checkpoint", where="Global.checkpoints")
 
 
 def restore(
-    prefix: str,
+    checkpoint: Checkpoint,
     model: nn.Layer,
     optimizer: paddle.optimizer.Optimizer,
     ema: ExponentialMovingAverage | None,
@@ -152,17 +270,12 @@ def restore(
     Raises:
         UserError: a file belongs to another network.
     """
-    prefix = _without_suffix(prefix)
-    raw = prefix + (".pdema" if ema else ".pdparams")
-    load_weights(model, load_checkpoint(raw), raw)
-    if ema:
-        load_weights(ema.model, load_checkpoint(prefix + ".pdparams"), prefix + ".pdparams")
-    content = load_arrays(prefix + ".pdopt")
-    optimizer.set_state_dict(_as_tensors(_by_parameter(content, model, prefix + ".pdopt")))
-
-
-def _without_suffix(prefix: str) -> str:
-    return prefix[: -len(".pdparams")] if prefix.endswith(".pdparams") else prefix
+    weights = [(RAW_WEIGHTS, model), (WEIGHTS, ema.model)] if ema else [(WEIGHTS, model)]
+    for suffix, network in weights:
+        path = str(checkpoint.files[suffix])
+        load_weights(network, load_checkpoint(path), path)
+    path = str(checkpoint.files[OPTIMIZER])
+    optimizer.set_state_dict(_as_tensors(_by_parameter(load_arrays(path), model, path)))
 
 
 def _as_tensors(content: Any) -> Any:

@@ -36,6 +36,7 @@ from .metrics import build_metric
 from .optimizers import build_optimizer
 from .precision import Precision
 from .schedules import build_schedule
+from .signals import stopping_put_off
 
 logger = logging.getLogger(__name__)
 
@@ -63,9 +64,11 @@ class Trainer:
         self.config = config
         settings = config.Global
         optimizer = config.require("Optimizer")
-        self.state = TrainState(choose_seed(settings.seed), optimizer.name)
+        self.resumed = None
         if settings.checkpoints is not None:
-            self.state = checkpoint.read_state(settings.checkpoints, optimizer.name, config.EMA is not None)
+            self.resumed = checkpoint.find_whole(settings.checkpoints, optimizer.name, config.EMA is not None)
+        self.state = self.resumed.state if self.resumed else TrainState(choose_seed(settings.seed), optimizer.name)
+        self.newest = settings.checkpoints  # the checkpoint to go on from
 
         self.device, self.loader, self.eval_loader = self._open_data()
         self.update_freq = settings.update_freq
@@ -85,11 +88,11 @@ class Trainer:
         self.schedule = build_schedule(optimizer, settings.epochs, self.steps)
         self.optimizer = build_optimizer(optimizer, self.schedule, self.model)
         self.precision = Precision(config.AMP, settings.device)
-        if settings.pretrained_model is not None and settings.checkpoints is None:
+        if settings.pretrained_model is not None and self.resumed is None:
             load_pretrained(self.model, config, training=True)
         self.ema = ExponentialMovingAverage(self.model, config.EMA.decay) if config.EMA else None
-        if settings.checkpoints is not None:
-            checkpoint.restore(settings.checkpoints, self.model, self.optimizer, self.ema)
+        if self.resumed is not None:
+            checkpoint.restore(self.resumed, self.model, self.optimizer, self.ema)
             self.precision.restore_loss_scale(self.state.loss_scale)
             self.schedule.step(self.state.step)  # the configuration's rate; the optimizer's file has that of its own
         self.precision.decorate(self.model, self.optimizer)
@@ -207,8 +210,10 @@ class Trainer:
         if rank() > 0:
             return
         self.state.loss_scale = self.precision.loss_scale()
-        checkpoint.save(prefix, self.model, self.optimizer, self.state, self.ema)
-        logger.info("saved %s", prefix)
+        with stopping_put_off():
+            checkpoint.save(prefix, self.model, self.optimizer, self.state, self.ema)
+            self.newest = str(prefix)
+            logger.info("saved %s", prefix)
 
     # ----------------------------------------------------------------------------------------------------
     # The log
@@ -228,8 +233,10 @@ class Trainer:
             try:
                 yield
             except KeyboardInterrupt:
-                if self.state.epoch > 0:
-                    logger.info("stopped; go on with -o Global.checkpoints=%s", output / "latest")
+                if self.newest is None:
+                    logger.info("stopped before anything was saved")
+                else:
+                    logger.info("stopped; go on with -o Global.checkpoints=%s", self.newest)
                 raise
             finally:
                 if self.curves is not None:

@@ -56,6 +56,20 @@ def test_two_processes_equal_one_with_the_joined_batch(colour_project, monkeypat
     assert json.loads((colour_project / "two.pdstates").read_text())["step"] == 3
 
 
+def test_recomputation_in_two_processes_trains_to_the_same_weights(colour_project, monkeypatch):
+    """Drop path, statistics of batch normalizations, and gradients that stay local before a step's last batch."""
+    monkeypatch.chdir(colour_project)
+    steps = ["Global.epochs=1", "Global.update_freq=2", "DataLoader.Train.sampler.batch_size=2"]
+    for folder, recomputed in (("plain", "False"), ("recomputed", "True")):
+        overrides = [*steps, f"Global.output_dir={folder}", f"Arch.use_checkpoint={recomputed}"]
+        options = [part for text in overrides for part in ("-o", text)]
+        launch(colour_project, str(ROOT / "tools" / "train.py"), "-c", "config.yaml", *options)
+    expected, received = load_checkpoint("plain/latest"), load_checkpoint("recomputed/latest")
+    assert set(expected) == set(received)
+    for name, value in expected.items():
+        np.testing.assert_allclose(received[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
 def test_the_tool_under_the_launcher(colour_project):
     """Every held-out image is counted once, though seven do not divide by two; one process writes."""
     lines = (colour_project / "data" / "train.txt").read_text().splitlines()

@@ -9,7 +9,7 @@ from helpers import random_images, refused, small_network
 
 from ppreplk.training.losses import CELoss, CombinedLoss
 from ppreplk.training.metrics import TopkAcc
-from ppreplk.training.optimizers import AdamW, Momentum, layer_ids
+from ppreplk.training.optimizers import AdamW, Momentum
 from ppreplk.training.schedules import ConstLR, Cosine, Linear, MultiStepDecay
 
 
@@ -70,11 +70,6 @@ def test_clipping_per_tensor_and_together(two_gradients, kind):
 def test_values_out_of_range(build, parts):
     with refused("training.bad-value", *parts):
         build(small_network())
-
-
-def test_layer_ids_need_an_architecture_that_defines_them():
-    with refused("training.no-layer-ids", "Linear"):
-        layer_ids(paddle.nn.Linear(2, 2))
 
 
 def test_both_kinds_of_clipping_are_refused():

@@ -98,12 +98,29 @@ def test_resuming_from_broken_files(project):
         Path(f"output/latest{suffix}").write_bytes(whole)
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"digests": {}}', '{"digests": {"x": "y"}, "seed": 1}'])
+def test_resuming_from_other_states(project, content):
+    train(config("Global.epochs=1"))
+    Path("output/latest.pdstates").write_text(content)
+    with refused("training.incomplete-checkpoint", "output/latest.pdstates"):
+        train(config("Global.checkpoints=output/latest"))
+
+
+@pytest.mark.parametrize("suffix", [".pdparams", ".pdema", ".pdopt", ".pdstates"])
+def test_resuming_without_one_of_the_files(project, suffix):
+    ema = {"decay": 0.5}
+    train(config("Global.epochs=1", EMA=ema))
+    Path(f"output/latest{suffix}").unlink()
+    with refused("training.incomplete-checkpoint", f"cannot resume, output/latest{suffix} missing"):
+        train(config("Global.checkpoints=output/latest", EMA=ema))
+
+
 def test_resuming_another_training_is_refused(project):
     train(config("Global.output_dir=plain", "Global.epochs=1"))
     train(config("Global.output_dir=averaged", "Global.epochs=1", EMA={"decay": 0.9}))
     momentum = {"name": "Momentum", "momentum": 0.9, "lr": {"learning_rate": 0.05}}
     for code, parts, folder, sections in (
-        ("training.incomplete-checkpoint", ["latest.pdema missing"], "plain", {"EMA": {"decay": 0.9}}),
+        ("training.wrong-checkpoint", ["plain/latest", "no averaged weights"], "plain", {"EMA": {"decay": 0.9}}),
         ("training.wrong-checkpoint", ["averaged/latest", "averaged weights"], "averaged", {}),
         ("training.wrong-checkpoint", ["AdamW", "Momentum"], "plain", {"Optimizer": momentum}),
     ):
@@ -111,27 +128,6 @@ def test_resuming_another_training_is_refused(project):
             train(config(f"Global.checkpoints={folder}/latest", **sections))
     with refused("training.wrong-checkpoint", "plain/latest", "3 steps", "epoch 1", "would take 6"):
         train(config("Global.checkpoints=plain/latest", "DataLoader.Train.sampler.batch_size=3"))
-
-
-def test_an_interrupted_save_is_noticed(project, monkeypatch):
-    train(config("Global.epochs=2"))
-    calls = []
-
-    def interrupted(partial, path):
-        calls.append(path)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        original(partial, path)
-
-    original = os.replace
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            Trainer(config("Global.checkpoints=output/latest", "Global.epochs=3")).fit()
-    assert not list(Path("output").glob("*.partial"))
-    with refused("training.incomplete-checkpoint"):
-        prefix = str(calls[0]).rpartition(".")[0]
-        train(config(f"Global.checkpoints={prefix}", "Global.epochs=3"))
 
 
 def test_resuming_runs_no_code_of_the_files(project):
