@@ -292,10 +292,11 @@ def benchmark_conv(parser: Parser) -> None:
     parser.add_argument("--figure", metavar="FILE", help="with --kernel: plot times to this .png or .svg file")
 
     def table(arguments: argparse.Namespace) -> Table:
-        from .benchmark.kernel_sizes import check_figure, plot_kernel_sizes
+        from .benchmark.kernel_sizes import plot_kernel_sizes
         from .benchmark.layers import SHAPES, measure_layers
         from .utils.cores import default_threads
         from .utils.errors import UserError
+        from .utils.figures import check_figure
 
         if arguments.figure and not arguments.kernel:
             raise UserError(
