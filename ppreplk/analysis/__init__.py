@@ -1,1 +1,1 @@
-"""Effective receptive fields, complexity, and the paper's experiments."""
+"""Effective receptive fields, parameters and multiply-adds, and the paper's experiments at small scale."""

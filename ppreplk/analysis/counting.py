@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import paddle
@@ -14,27 +14,24 @@ from ..nn import DepthwiseConv2D, eval_mode
 
 @dataclass(frozen=True)
 class Complexity:
-    """``params`` are trainable parameters; ``macs`` are the multiply-adds of one forward pass."""
+    """Trainable parameters, and multiply-adds of one forward pass."""
 
     params: int
     macs: int
 
 
-GROUPED = ("stages", "transitions")  # lists whose entries are counted one by one
-
-
 def count(model: nn.Layer, input_shape: Sequence[int]) -> Complexity:
     """Count what convolutions and linear layers cost, as the paper's "FLOPs" do.
 
-    Batch normalizations, activations, biases and pooling are not counted. The paper's figures are those of
-    the merged network (:func:`ppreplk.reparameterize`), for one image.
+    Multiply-adds of batch normalizations, activations, biases and pooling are left out. The paper's figures are for
+    one image and the merged network (:func:`ppreplk.reparameterize`).
 
     Args:
-        model: any Paddle layer; its mode is left as it was.
-        input_shape: (N, C, H, W); multiply-adds are for all N images.
+        model: any Paddle layer. Its mode is left as it was.
+        input_shape: (N, C, H, W). Multiply-adds are for all N images.
 
-    Returns:
-        Parameters and multiply-adds.
+    >>> count(nn.Conv2D(3, 8, 5, padding=2), (1, 3, 10, 10))
+    Complexity(params=608, macs=60000)
     """
     parts = count_by_part(model, input_shape).values()
     return Complexity(sum(part.params for part in parts), sum(part.macs for part in parts))
@@ -42,22 +39,27 @@ def count(model: nn.Layer, input_shape: Sequence[int]) -> Complexity:
 
 @paddle.no_grad()
 def count_by_part(model: nn.Layer, input_shape: Sequence[int]) -> dict[str, Complexity]:
-    """:func:`count` for each part of a network: each stage, each transition, and everything else by its name.
+    """:func:`count` for each part of a network.
+
+    A part is a direct child of the network, such as ``head``, or an entry of a child that is a list, such as
+    ``stages.2``.
 
     Args:
         model, input_shape: see :func:`count`.
 
     Returns:
-        {part: parameters and multiply-adds} in the order they are computed in; those without multiply-adds, such as
-        ``norm``, come last, those without parameters are left out.
+        {part: parameters and multiply-adds}, in the order in which the parts are computed. Parts without multiply-adds
+        come last. Parts without parameters and multiply-adds are left out.
     """
+    lists = {name for name, child in model.named_children() if isinstance(child, nn.LayerList)}
     macs: dict[str, int] = {}
     dtype = next((parameter.dtype for parameter in model.parameters()), paddle.float32)
     if dtype in (paddle.float16, paddle.bfloat16):  # which CPUs do not compute in, and sizes do not depend on
         model, dtype = copy.deepcopy(model).to(dtype="float32"), paddle.float32
 
     def add(name: str, new: int) -> None:
-        macs[part_of(name)] = macs.get(part_of(name), 0) + int(new)
+        part = part_of(name, lists)
+        macs[part] = macs.get(part, 0) + int(new)
 
     hooks = []
     for name, layer in model.named_sublayers(include_self=True):
@@ -82,11 +84,20 @@ def count_by_part(model: nn.Layer, input_shape: Sequence[int]) -> dict[str, Comp
     params: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         if not parameter.stop_gradient:
-            params[part_of(name)] = params.get(part_of(name), 0) + int(parameter.size)
+            part = part_of(name, lists)
+            params[part] = params.get(part, 0) + int(parameter.size)
     return {part: Complexity(params.get(part, 0), macs.get(part, 0)) for part in dict.fromkeys([*macs, *params])}
 
 
-def part_of(name: str) -> str:
-    """The part a layer or parameter of that name belongs to: ``stages.2`` for ``stages.2.blocks.0.pw1.conv``."""
+def part_of(name: str, lists: Container[str]) -> str:
+    """The part that a layer or parameter belongs to.
+
+    Args:
+        name: of the layer or parameter.
+        lists: names of the children whose entries are parts of their own.
+
+    >>> part_of("stages.2.blocks.0.pw1.conv", {"stages"}), part_of("head.weight", {"stages"})
+    ('stages.2', 'head')
+    """
     first, *rest = name.split(".")
-    return f"{first}.{rest[0]}" if first in GROUPED and rest else first
+    return f"{first}.{rest[0]}" if first in lists and rest else first

@@ -31,19 +31,24 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Subject:
-    """A network of ours or of paddleclas, and its weights; None are random ones."""
+    """A network of ours or of paddleclas, and the file of its weights, or None for random ones."""
 
     model: str
     weights: str | None
 
     @property
     def label(self) -> str:
+        """What its row and its files are called."""
         return self.model if self.weights is None else f"{self.model}_{Path(self.weights).stem}"
 
 
 @dataclass(frozen=True)
 class Images:
-    """What the networks look at: the first ``limit`` images below ``place``, made ``size`` by ``size`` pixels."""
+    """What the networks look at.
+
+    These are the first ``limit`` images of ``place`` (an image, a folder or a list), resized to ``size`` by ``size``
+    pixels and normalized with ``mean`` and ``std``.
+    """
 
     place: str
     size: int = 1024
@@ -53,13 +58,19 @@ class Images:
 
 
 def read_subject(text: str) -> Subject:
-    """``NAME`` or ``NAME=WEIGHTS``."""
+    """A subject from ``NAME`` or ``NAME=WEIGHTS``.
+
+    >>> read_subject("RepLKNet31B=weights.pdparams")
+    Subject(model='RepLKNet31B', weights='weights.pdparams')
+    """
     model, equals, weights = text.partition("=")
     return Subject(model, weights if equals else None)
 
 
 def compare(subjects: Sequence[Subject], images: Images, output: str, layer: str | None = None) -> Table:
-    """Write ``LABEL.npy`` and ``LABEL.png`` for each network, ``erf.csv``, ``erf.md`` and ``erf.png`` for all.
+    """Compare the effective receptive fields of networks on the same images.
+
+    Writes ``LABEL.npy`` and ``LABEL.png`` for each network, and ``erf.csv``, ``erf.md`` and ``erf.png`` for all.
 
     Args:
         subjects: the networks.
@@ -68,19 +79,20 @@ def compare(subjects: Sequence[Subject], images: Images, output: str, layer: str
         layer: name of the sublayer whose output to use, see :func:`ppreplk.erf.last_features`.
 
     Returns:
-        Shares of contribution, and the shares of the image's area that hold them (table 10).
+        For each network, the area in percent of the image that holds a share of the contribution (table 10).
 
     Raises:
-        UserError: unknown network, weights that do not fit, no images, no matplotlib, an ``output`` that cannot be
-            written.
+        UserError: an unknown network, weights that do not fit, no images, no matplotlib, or an ``output`` that cannot
+            be written.
     """
     figures.check_matplotlib()
     labels = [subject.label for subject in subjects]
     if len(set(labels)) < len(labels):
-        raise UserError(f"the networks would share file names: {', '.join(labels)}; give each once")
+        message = f"the networks would share file names: {', '.join(labels)}; give each once"
+        raise UserError(message, code="analysis.same-network")
     transforms = build_transforms(read_ops(preparation(images), "images"), NORMALIZED_CHW)
     paths = find_images(images.place)[: images.limit]
-    models = {subject.label: trained(subject) for subject in subjects}  # complains before minutes are spent on one
+    models = {subject.label: trained(subject) for subject in subjects}  # all are checked before the first takes minutes
     folder = Path(output)
     maps = {}
     with creating(folder):
@@ -103,7 +115,7 @@ def compare(subjects: Sequence[Subject], images: Images, output: str, layer: str
 
 
 def preparation(images: Images) -> list[dict]:
-    """As the published analysis: to a square without cropping, bicubic."""
+    """The transforms of the published analysis: bicubic resizing to a square, without cropping."""
     return [
         {"DecodeImage": {"to_rgb": True, "channel_first": False, "backend": "pil"}},
         {"ResizeImage": {"size": images.size, "interpolation": "bicubic", "backend": "pil"}},
@@ -113,17 +125,17 @@ def preparation(images: Images) -> list[dict]:
 
 
 def _tensors(paths: Iterable[str], transforms: Pipeline) -> Iterator[tuple[str, paddle.Tensor]]:
-    """Names and images, one of which is in memory at a time."""
+    """Names and images (1, C, H, W), read one at a time."""
     rng = np.random.default_rng(0)
     for path in paths:
         yield path, paddle.to_tensor(load_image(path, transforms, rng)[None])
 
 
 def trained(subject: Subject) -> nn.Layer:
-    """The network with its weights, in eval mode; ours in the form without BN, which computes the same in less memory.
+    """The network with its weights, in eval mode. Ours are folded: the same function without BN, in less memory.
 
     Raises:
-        UserError: unknown network, or weights that do not fit.
+        UserError: an unknown network, or weights that do not fit.
     """
     paddle.seed(0)
     model = build_network(ArchConfig(where="--model", arguments={}, name=subject.model))

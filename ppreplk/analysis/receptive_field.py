@@ -1,6 +1,6 @@
 """Effective receptive field: how much each input pixel contributes to the centre of the last feature map.
 
-Paper section 5 and table 10, with the definitions of the official analysis scripts.
+Source: the paper's section 5 and table 10, and the definitions of the official analysis scripts.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import paddle
@@ -21,20 +22,29 @@ logger = logging.getLogger(__name__)
 SHARES = (0.2, 0.3, 0.5, 0.99)  # the columns of table 10
 
 
-def contribution_map(model: nn.Layer, images: paddle.Tensor, layer: str | None = None) -> np.ndarray:
-    """Contribution of every input pixel to the central point of the last stage's output.
+@runtime_checkable
+class HasFeatures(Protocol):
+    """A network that gives its last feature map itself."""
 
-    The central activations of all channels, rectified and summed, are differentiated with respect to the
-    input; the rectified gradient is summed over batch and channels. Eval mode is used whatever mode the
-    model is in, and restored.
+    def forward_features(self, x: paddle.Tensor) -> paddle.Tensor:
+        """(N, D, h, w), before the global pooling."""
+        ...
+
+
+def contribution_map(model: nn.Layer, images: paddle.Tensor, layer: str | None = None) -> np.ndarray:
+    """Contribution of every input pixel to the central point of the last feature map.
+
+    The central activations are rectified, summed over the channels, and differentiated with respect to the input.
+    The rectified gradient is summed over batch and channels. The network computes in eval mode; its own mode is
+    restored afterwards.
 
     Args:
-        model: any network; see :func:`last_features` for what its last stage is taken to be.
+        model: any network. See :func:`last_features` for what its last feature map is.
         images: (N, C, H, W).
-        layer: name of the sublayer whose output to use instead.
+        layer: name of a sublayer whose output to use instead of the last feature map.
 
     Returns:
-        (H, W) float32, not averaged over N; NaN throughout where the central activations are not finite.
+        (H, W) float32, the sum over N. All entries are NaN where the central activations are not finite.
 
     Raises:
         UserError: there is no such feature map.
@@ -45,7 +55,7 @@ def contribution_map(model: nn.Layer, images: paddle.Tensor, layer: str | None =
         features = last_features(model, images, layer)
         height, width = features.shape[2:]
         centre = features[:, :, height // 2, width // 2]
-        if not bool(paddle.isfinite(centre).all()):  # Paddle's relu would make zeros of NaN
+        if not bool(paddle.isfinite(centre).all()):  # Paddle's relu turns NaN into zero
             return np.full(images.shape[2:], np.nan, np.float32)
         (gradient,) = paddle.grad(nn.functional.relu(centre).sum(), images)
     return np.maximum(gradient.numpy(), 0).sum(axis=(0, 1))
@@ -54,47 +64,57 @@ def contribution_map(model: nn.Layer, images: paddle.Tensor, layer: str | None =
 def last_features(model: nn.Layer, images: paddle.Tensor, layer: str | None = None) -> paddle.Tensor:
     """The feature map before the global pooling, (N, D, h, w).
 
-    Our networks give it themselves (``forward_features``, before the last BN). Of another network, such as a
-    backbone of paddleclas, it is what enters the last adaptive average pooling that is executed.
+    A network with features of its own (:class:`HasFeatures`) is asked for them; ours give those before the last BN.
+    From any other network, such as a backbone of paddleclas, the input of the last adaptive average pooling is taken.
 
     Args:
         model: the network.
         images: (N, C, H, W).
-        layer: name of the sublayer whose output to return instead.
+        layer: name of a sublayer whose output to return instead.
 
     Raises:
-        UserError: no such sublayer, or what it gives is no feature map; lists what could be meant.
+        UserError: there is no such sublayer (the nearest names are listed), its output is no feature map, or the
+            network is made for images of another size.
     """
+    network = type(model).__name__
     try:
-        if layer is None and hasattr(model, "forward_features"):
+        if layer is None and isinstance(model, HasFeatures):
             features = model.forward_features(images)
         else:
             features = _features_in_passing(model, images, layer)
     except AssertionError as error:  # of a network that is made for one size
         size = "x".join(map(str, images.shape[2:]))
-        raise UserError(f"{type(model).__name__} does not run on images of {size} ({error})") from error
+        message = f"{network} does not run on images of {size} ({error})"
+        raise UserError(message, code="analysis.image-size") from error
     if not isinstance(features, paddle.Tensor) or len(features.shape) != 4:
         parts = ", ".join(name for name, _ in model.named_children())
-        raise UserError(
-            f"{type(model).__name__}: {layer or 'what it pools'} is no feature map of shape (N, D, h, w), or never "
-            f"computed; name the layer whose output to use, one of {parts} or within"
+        message = (
+            f"{layer or 'what it pools'} is no feature map of shape (N, D, h, w), or is never computed; name the layer "
+            f"whose output to use, one of {parts} or within"
         )
+        raise UserError(message, code="analysis.no-feature-map", where=network)
     return features
 
 
-def _features_in_passing(model: nn.Layer, images: paddle.Tensor, layer: str | None):
-    """The output of ``layer``, or what the last pooling takes; None where neither is computed."""
-    found = [None]
+def _features_in_passing(model: nn.Layer, images: paddle.Tensor, layer: str | None) -> Any:
+    """The output of ``layer``, or without one the input of the last pooling; None if neither is computed."""
+    found: list[Any] = [None]
+
+    def keep_output(part, inputs, output):
+        found.append(output)
+
+    def keep_input(part, inputs, output):
+        found.append(inputs[0])
+
     if layer is not None:
         named = dict(model.named_sublayers())
         if layer not in named:
-            raise UserError(f"{type(model).__name__} has no layer {layer!r}{nearest(layer, named)}")
-        hooks = [named[layer].register_forward_post_hook(lambda layer, inputs, output: found.append(output))]
+            message = f"{type(model).__name__} has no layer {layer!r}{nearest(layer, named)}"
+            raise UserError(message, code="analysis.unknown-layer")
+        hooks = [named[layer].register_forward_post_hook(keep_output)]
     else:
         pools = [part for part in model.sublayers() if isinstance(part, nn.AdaptiveAvgPool2D)]
-        hooks = [
-            pool.register_forward_post_hook(lambda layer, inputs, output: found.append(inputs[0])) for pool in pools
-        ]
+        hooks = [pool.register_forward_post_hook(keep_input) for pool in pools]
     try:
         model(images)
     finally:
@@ -105,7 +125,7 @@ def _features_in_passing(model: nn.Layer, images: paddle.Tensor, layer: str | No
 
 @contextmanager
 def frozen(model: nn.Layer) -> Iterator[None]:
-    """No gradients of the parameters inside the block: they cost time and memory."""
+    """Turn the gradients of the parameters off inside the block, which saves time and memory."""
     trainable = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
     for parameter in trainable:
         parameter.stop_gradient = True
@@ -119,13 +139,13 @@ def frozen(model: nn.Layer) -> Iterator[None]:
 def mean_contribution_map(
     model: nn.Layer, images: Iterable[tuple[str, paddle.Tensor]], layer: str | None = None
 ) -> np.ndarray:
-    """The mean of :func:`contribution_map` over images, one after the other; none is kept.
+    """The mean of :func:`contribution_map` over images, which are taken one after the other.
 
-    A map with NaN or infinity is left out, with a warning.
+    A map with NaN or infinite entries is left out, with a warning.
 
     Args:
         model, layer: see :func:`contribution_map`.
-        images: pairs of a name, for messages, and (1, C, H, W), all of one size.
+        images: pairs of a name, for messages, and an image (1, C, H, W). All have one size.
 
     Returns:
         (H, W) float64.
@@ -133,7 +153,8 @@ def mean_contribution_map(
     Raises:
         UserError: there is no image, or none with a finite map.
     """
-    total, count, left_out = 0.0, 0, 0
+    total: Any = 0.0
+    count = left_out = 0
     for name, image in images:
         contributions = contribution_map(model, image, layer)
         if np.isfinite(contributions).all():
@@ -143,48 +164,58 @@ def mean_contribution_map(
             logger.warning("%s: its contribution map has NaN or infinite entries and is left out", name)
             left_out += 1
     if not count:
-        raise UserError(f"no image has a finite contribution map, {left_out} were tried; check the weights")
+        message = f"no image has a finite contribution map, {left_out} were tried; check the weights"
+        raise UserError(message, code="analysis.no-finite-map")
     return total / count
 
 
 def scaled_scores(contributions: np.ndarray) -> np.ndarray:
-    """log10(contribution + 1), scaled to its largest entry: what the areas and the pictures are made of.
+    """log10(contribution + 1), divided by the largest: what areas and pictures are made of.
 
     Args:
         contributions: (H, W), not negative.
 
+    Returns:
+        (H, W) float64, from 0 to 1.
+
     Raises:
-        UserError: a map that is not two-dimensional, has negative, infinite or NaN entries, or is all zero.
+        UserError: the map is not two-dimensional, has negative, infinite or NaN entries, or is all zero.
     """
     contributions = np.asarray(contributions, np.float64)
     if contributions.ndim != 2:
-        raise UserError(f"a contribution map has two dimensions, got shape {contributions.shape}")
+        raise UserError(
+            f"a contribution map has two dimensions, got shape {contributions.shape}", code="analysis.not-a-map"
+        )
     if not np.isfinite(contributions).all() or (contributions < 0).any():
-        raise UserError("the contribution map has NaN, infinite or negative entries")
-    scores = np.log1p(contributions)  # of any base: it is scaled
+        raise UserError("the contribution map has NaN, infinite or negative entries", code="analysis.not-a-map")
+    scores = np.log1p(contributions)  # the base cancels out below
     if not scores.max() > 0:
-        raise UserError("the contribution map is all zero: the network's centre does not depend on its input")
+        message = "the contribution map is all zero: the network's centre does not depend on its input"
+        raise UserError(message, code="analysis.not-a-map")
     return scores / scores.max()
 
 
 def high_contribution_area(contributions: np.ndarray, share: float) -> tuple[int, float]:
     """The smallest centred square that holds more than ``share`` of the contributions (table 10).
 
-    Scores are log10(contribution + 1), scaled to their largest. Squares have odd sides 3, 5, ...
+    Contributions are measured by :func:`scaled_scores`. Squares have odd sides 3, 5, ...
 
     Args:
-        contributions: (H, W), not negative; as :func:`contribution_map` returns it, or a mean of such maps.
-        share: in (0, 1), 0.2 for the 20% column.
+        contributions: (H, W), not negative: what :func:`contribution_map` returns, or a mean of such maps.
+        share: between 0 and 1, such as 0.2 for the column of 20%.
 
     Returns:
-        Side of the square in pixels, and its area relative to the map. Where no square suffices: the
+        Side of the square in pixels, and its area relative to the map. If no square within the map suffices: the
         longer side of the map, and 1.0.
 
     Raises:
-        UserError: a map that is not two-dimensional, has negative, infinite or NaN entries, or is all zero.
+        UserError: a share out of range, or a map that :func:`scaled_scores` refuses.
+
+    >>> high_contribution_area(np.ones((100, 100)), 0.5)  # 71 * 71 of 100 * 100 pixels
+    (71, 0.5041)
     """
     if not 0.0 < share < 1.0:
-        raise UserError(f"the share must lie between 0 and 1, got {share}")
+        raise UserError(f"the share must lie between 0 and 1, got {share}", code="analysis.share")
     scores = scaled_scores(contributions)
     height, width = scores.shape
     total = scores.sum()

@@ -1,4 +1,4 @@
-"""The ImageNet recipe of every row, as text: a template and what the two kinds of training put into it."""
+"""The ImageNet recipe of every row of the study: a template, and what the two kinds of training put into it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def recipe(row: Row) -> str:
 
 
 def _same(row: Row) -> str:
-    """A header line on the recipes that train the same network; nothing where there is none."""
+    """A header line that names the other recipes for the same network, or nothing if there are none."""
     others = [f"configs/{other.recipe}.yaml" for other in ROWS if other.network == row.network and other != row]
     return f"\n# Same run: {', '.join(others)}" if others else ""
 
@@ -45,7 +45,10 @@ def _inline(value: object) -> str:
 
 
 def write_recipes(folder: str | Path) -> list[Path]:
-    """Write the configuration of every row below ``folder``; returns the files.
+    """Write the configuration of every row below ``folder``.
+
+    Returns:
+        The files.
 
     Raises:
         UserError: they cannot be written.

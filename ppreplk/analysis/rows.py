@@ -1,4 +1,4 @@
-"""The rows of the paper's tables 2, 3, 4, 5 and 11, once: recipes and the small-scale study come from here."""
+"""The rows of the paper's tables 2, 3, 4, 5 and 11, from which recipes and the small-scale study are made."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MOBILENET = "MobileNetV2LK"
-# Blocks of stride 1 at 7x7. Whether table 4 counts the stride-2 block before them is unpublished.
+# The blocks of stride 1 at 7x7. The paper does not say whether table 4 counts the block of stride 2 before them.
 LAST_STAGE = (14, 15, 16)
 
 
@@ -14,9 +14,15 @@ LAST_STAGE = (14, 15, 16)
 class Row:
     """One row of a table of the paper.
 
-    ``recipe`` is the configuration's path below ``configs/``, without suffix. ``top1`` is the published accuracy on
-    ImageNet in percent; ``miou`` the published one on Cityscapes (tables 3 and 4, DeepLabv3+) or ADE20K (table 5,
-    UperNet), where there is one.
+    Args:
+        table: number of the table.
+        label: of the row.
+        recipe: path of its configuration below ``configs/``, without suffix.
+        top1: published accuracy on ImageNet in percent.
+        miou: published mean intersection over union in percent, where there is one: on Cityscapes with DeepLabv3+
+            (tables 3 and 4), or on ADE20K with UperNet (table 5).
+        model: name of the network.
+        arguments: of the network.
     """
 
     table: int
@@ -29,7 +35,7 @@ class Row:
 
     @property
     def network(self) -> tuple[str, str]:
-        """Equal for rows that train the same network."""
+        """A key that is equal for rows that train the same network."""
         return self.model, repr(sorted(self.arguments.items()))
 
 

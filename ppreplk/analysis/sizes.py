@@ -15,7 +15,7 @@ from .rows import ROWS
 
 
 class Variant(NamedTuple):
-    """A line of the README's table: a network at an input size, and its published accuracy in words."""
+    """A row of the README's table: a network, the side of its images, and its published accuracy in words."""
 
     model: str
     size: int
@@ -35,14 +35,17 @@ SHOWN = (
 
 
 def part_table(network: str, size: int) -> Table:
-    """Parameters and multiply-adds of every part, in train form, merged, and exported (without any BN).
+    """Parameters and multiply-adds of every part of a network.
+
+    There are columns for the train form, the merged form and, for networks of ours, the exported form, which has no
+    BN. :func:`ppreplk.analysis.counting.count_by_part` says what a part is.
 
     Args:
         network: name of a network of ours or of paddleclas, or a configuration file (``.yaml``).
         size: height and width of the image.
 
     Raises:
-        UserError: there is no such network, or it is made for another size.
+        UserError: there is no such network, or it is made for images of another size.
     """
     if network.endswith((".yaml", ".yml")):
         arch = load_config(network).Arch
@@ -55,7 +58,8 @@ def part_table(network: str, size: int) -> Table:
     try:
         counts = {form: count_by_part(layer, (1, 3, size, size)) for form, layer in forms.items()}
     except AssertionError as error:  # of a network that is made for one size
-        raise UserError(f"{network} does not run on images of {size}x{size} ({error})") from error
+        message = f"{network} does not run on images of {size}x{size} ({error})"
+        raise UserError(message, code="analysis.image-size") from error
     lines = []
     for part in [*dict.fromkeys(part for form in counts.values() for part in form), "total"]:
         found = {form: _total(parts) if part == "total" else parts.get(part) for form, parts in counts.items()}
@@ -94,6 +98,7 @@ COLUMNS = (
 
 
 def variant_line(variant: Variant) -> list[str]:
+    """The cells of one row of :func:`variant_table`."""
     model = build_model(variant.model)
     trained = sum(parameter.size for parameter in model.parameters() if not parameter.stop_gradient)
     exported = count(fold(model, inplace=True), (1, 3, variant.size, variant.size))

@@ -1,7 +1,7 @@
-"""The rows at small scale: narrow networks, small images, a few epochs, several seeds, on two CPU cores.
+"""The paper's tables at small scale: narrow networks, small images, a few epochs, several seeds, on two CPU cores.
 
-What differs between the rows of a table is what the paper changes; everything else is shrunk alike. Every finished
-run is a file, so that a study that was stopped goes on where it was.
+The rows of a table differ in what the paper changes. Everything else is shrunk alike. Every finished run is kept in a
+file, so that a study that was stopped can be resumed.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ RESULTS = "runs"  # folder of the finished runs
 
 @dataclass(frozen=True)
 class Scale:
-    """How one kind of network is shrunk: arguments of ``Arch``, and the side of the images in pixels."""
+    """How one kind of network is shrunk: by arguments of ``Arch``, and by images of ``side`` by ``side`` pixels."""
 
     arch: dict[str, Any]
     side: int
 
 
-# MobileNetV2: its 14x14 and 7x7 maps are kept, the larger ones are not: the stem makes 14x14 of 28x28.
+# MobileNetV2 keeps its maps of 14x14 and 7x7, and skips the larger ones: the stem makes 14x14 of 28x28.
 MOBILENET_SCALE = Scale({"width": 0.25, "strides": [2, 1, 1, 2, 1, 1, 2, 1]}, side=28)
-# RepLKNet: maps of 14, 7, 4 and 2 pixels for the paper's 56, 28, 14 and 7.
+# RepLKNet's stages have maps of 14, 7, 4 and 2 pixels instead of the paper's 56, 28, 14 and 7.
 KERNEL_STUDY_SCALE = Scale(
     {"layers": [1, 1, 2, 1], "channels": [16, 32, 64, 128], "drop_path_rate": 0.0},
     side=56,
 )
 EPOCHS = 4
-OPTIMIZER = {  # AdamW for MobileNetV2 too: in so few steps its own SGD hardly trains kernels of 9x9 and more
+OPTIMIZER = {  # MobileNetV2 gets AdamW too: in so few steps its own SGD hardly trains kernels of 9x9 and more
     "name": "AdamW",
     "weight_decay": 0.05,
     "one_dim_param_no_weight_decay": True,
@@ -57,7 +57,7 @@ OPTIMIZER = {  # AdamW for MobileNetV2 too: in so few steps its own SGD hardly t
 
 @dataclass(frozen=True)
 class Run:
-    """One training: a row's network with one seed. ``overrides`` make its configuration."""
+    """One training: a row's network with one seed, and the overrides that make its configuration."""
 
     row: Row
     seed: int
@@ -69,15 +69,15 @@ class Run:
 
 
 def plan(tables: Sequence[int], seeds: int, overrides: Sequence[str] = ()) -> list[Run]:
-    """The trainings that ``tables`` need, one seed after the other; rows with the same network share one.
+    """The trainings that ``tables`` need, ordered by seed. Rows with the same network share their trainings.
 
     Args:
-        tables: numbers of tables.
-        seeds: trainings per network.
+        tables: numbers of the paper's tables.
+        seeds: number of trainings per network.
         overrides: ``Key.sub=value``, applied last to every run.
     """
     networks: dict[tuple, Row] = {}
-    for row in ROWS:  # of all tables: the name of a network does not depend on the choice
+    for row in ROWS:  # of all tables, so that the names of the runs do not depend on the choice
         networks.setdefault(row.network, row)
     wanted = {row.network for row in ROWS if row.table in tables}
     return [
@@ -89,7 +89,7 @@ def plan(tables: Sequence[int], seeds: int, overrides: Sequence[str] = ()) -> li
 
 
 def small_overrides(row: Row, seed: int) -> list[str]:
-    """What makes of ``configs/digits.yaml`` the configuration of ``row``."""
+    """The overrides that turn ``configs/digits.yaml`` into the configuration of ``row``."""
     scale = MOBILENET_SCALE if row.model == MOBILENET else KERNEL_STUDY_SCALE
     arch = {"name": row.model, "class_num": 10, **scale.arch, **row.arguments}
     return [
@@ -97,7 +97,7 @@ def small_overrides(row: Row, seed: int) -> list[str]:
         f"Optimizer={json.dumps(OPTIMIZER)}",
         f"Global.epochs={EPOCHS}",
         f"Global.seed={seed}",
-        "Global.eval_interval=1000000",  # the last epoch is always evaluated, and no other shall choose the result
+        "Global.eval_interval=1000000",  # only the last epoch, which is always evaluated
         f"DataLoader.Train.dataset.transform_ops.1.RandomResizedCrop.size={scale.side}",
         f"DataLoader.Eval.dataset.transform_ops.1.ResizeImage.size={scale.side}",
     ]
@@ -117,11 +117,11 @@ def study(config: str, tables: Sequence[int], seeds: int, output: str, overrides
         One table per table of the paper.
 
     Raises:
-        UserError: a configuration that does not fit, a diverging run, results of other settings in ``output``.
+        UserError: a configuration that does not fit, a run that diverges, or results of other settings in ``output``.
     """
     runs = plan(tables, seeds, overrides)
     for run in runs[: len(runs) // seeds]:
-        load_config(config, run.overrides)  # complains before anything is trained
+        load_config(config, run.overrides)  # all are checked before the first is trained
     folder = Path(output) / RESULTS
     make_folder(folder)
     finished = {run.name: result for run in runs if (result := read_result(run, config, folder)) is not None}
@@ -140,7 +140,11 @@ def study(config: str, tables: Sequence[int], seeds: int, output: str, overrides
 
 
 def train_run(run: Run, config: str, folder: Path) -> dict[str, Any]:
-    """Train, and keep the result: top-1 on the held-out images after the last epoch, as a share."""
+    """Train, write the result to a file in ``folder``, and return it.
+
+    Returns:
+        ``top1``, the share of held-out images that are right after the last epoch, ``seconds`` and ``config``.
+    """
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch, only_warnings():
         state = train(load_config(config, [*run.overrides, f"Global.output_dir={scratch}"]))
@@ -152,10 +156,10 @@ def train_run(run: Run, config: str, folder: Path) -> dict[str, Any]:
 
 
 def read_result(run: Run, config: str, folder: Path) -> dict[str, Any] | None:
-    """The result of an earlier call, None where there is none.
+    """The result that an earlier call of :func:`train_run` wrote, or None.
 
     Raises:
-        UserError: it is of another configuration, or no result at all.
+        UserError: the file is of another configuration, or is no result.
     """
     path = folder / f"{run.name}.json"
     if not path.is_file():
@@ -165,14 +169,16 @@ def read_result(run: Run, config: str, folder: Path) -> dict[str, Any] | None:
         same = result["config"] == resolved(run, config)
         float(result["top1"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not the result of a run ({error}); delete it") from error
+        message = f"not the result of a run ({error}); delete it"
+        raise UserError(message, code="analysis.not-a-result", where=str(path)) from error
     if not same:
-        raise UserError(f"{path}: a run with other settings; name another --output, or delete it")
+        message = "a run with other settings; name another --output, or delete it"
+        raise UserError(message, code="analysis.other-settings", where=str(path))
     return result
 
 
 def resolved(run: Run, config: str) -> dict[str, Any]:
-    """The whole raw configuration of a run, as JSON keeps it."""
+    """The whole configuration of a run before it is checked, as it looks when it is read back from JSON."""
     raw = read_yaml(config)
     for text in run.overrides:
         override(raw, text)
@@ -181,7 +187,7 @@ def resolved(run: Run, config: str) -> dict[str, Any]:
 
 @contextmanager
 def only_warnings() -> Iterator[None]:
-    """The many lines of a training are not shown; its warnings are."""
+    """Log nothing but warnings inside the block."""
     level = PACKAGE_LOGGER.level
     PACKAGE_LOGGER.setLevel(logging.WARNING)
     try:
@@ -191,10 +197,10 @@ def only_warnings() -> Iterator[None]:
 
 
 def report_tables(runs: Sequence[Run], top1: dict[str, float]) -> list[Table]:
-    """Every table of the paper all of whose networks are among ``runs``.
+    """The tables of the paper for which ``runs`` have all networks, with the measured values beside the published.
 
     Args:
-        runs: all of them.
+        runs: finished trainings.
         top1: {name of the run: percent}.
     """
     values = by_network(runs, top1)
@@ -202,13 +208,13 @@ def report_tables(runs: Sequence[Run], top1: dict[str, float]) -> list[Table]:
 
 
 def complete_tables(networks: Container[tuple[str, str]]) -> dict[int, list[Row]]:
-    """{number: rows} of the paper's tables all of whose ``networks`` are there."""
+    """{number: rows} of the paper's tables that need no other networks than these."""
     tables = {table: [row for row in ROWS if row.table == table] for table in TABLES}
     return {table: rows for table, rows in tables.items() if all(row.network in networks for row in rows)}
 
 
 def by_network(runs: Sequence[Run], top1: dict[str, float]) -> dict[tuple[str, str], list[float]]:
-    """{network: percent of each seed}."""
+    """{network: percent for each seed}."""
     values: dict[tuple[str, str], list[float]] = {}
     for run in runs:
         values.setdefault(run.row.network, []).append(top1[run.name])
@@ -216,7 +222,7 @@ def by_network(runs: Sequence[Run], top1: dict[str, float]) -> dict[tuple[str, s
 
 
 def write_report(runs: Sequence[Run], top1: dict[str, float], output: Path) -> list[Table]:
-    """Write ``study.csv`` with every run, ``study.md`` and ``study.png`` with :func:`report_tables`, to ``output``."""
+    """Write every run to ``study.csv``, and :func:`report_tables` to ``study.md`` and ``study.png``, in ``output``."""
     tables = report_tables(runs, top1)
     lines = [[run.name, run.row.label, str(run.seed), f"{top1[run.name]:.2f}"] for run in runs]
     write_table(Table("", ["run", "network", "seed", "digits top-1"], lines), output / "study.csv")
@@ -237,7 +243,12 @@ def write_report(runs: Sequence[Run], top1: dict[str, float], output: Path) -> l
 
 
 def table_of(rows: Sequence[Row], values: dict[tuple[str, str], list[float]]) -> Table:
-    """The published and the measured column of one table of the paper."""
+    """One table of the paper with the published and the measured values.
+
+    Args:
+        rows: of the table.
+        values: {network: percent for each seed}.
+    """
     seeds = max(len(values[row.network]) for row in rows)
     lines = []
     for row in rows:

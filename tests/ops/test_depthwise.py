@@ -31,7 +31,7 @@ def test_output_and_gradients(impl, number):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(40))
 def test_output_and_gradients_of_any_size(impl, number):
-    """python -m pytest -m slow tests/ops/test_depthwise.py (two minutes): whole batches, and with native beside most."""
+    """python -m pytest -m slow tests/ops/test_depthwise.py (two minutes): whole batches, most beside native."""
     shapes = list(sampled_shapes(40, max_numbers=10**9, seed=1))
     check_output_and_gradients(impl, number, shapes[number], affordable=3e9)
 
