@@ -16,7 +16,7 @@ from ppreplk.analysis.small_study import plan, report_tables
 from ppreplk.cli import command_parser
 from ppreplk.config.checking import describe, signature_of
 from ppreplk.data import BATCH_TRANSFORMS, DATASETS, TRANSFORMS
-from ppreplk.models import MobileNetV2, RepLKNet
+from ppreplk.models.registry import architectures
 from ppreplk.training.losses import LOSSES
 from ppreplk.training.metrics import METRICS
 from ppreplk.training.optimizers import OPTIMIZERS
@@ -27,8 +27,6 @@ SECTIONS = {
     "EMA": config.EMAConfig,
     "AMP": config.AMPConfig,
     "Arch": config.ArchConfig,
-    "Arch: MobileNetV2": MobileNetV2,
-    "Arch: RepLKNet": RepLKNet,
     "Loss": config.LossConfig,
     "Optimizer": config.OptimizerConfig,
     "DataLoader": config.DataLoaderConfig,
@@ -38,6 +36,7 @@ SECTIONS = {
     "Infer": config.InferConfig,
     "Infer: PostProcess": config.PostProcessConfig,
     "Metric": config.MetricConfig,
+    **{f"Arch: {each.name}": each.network for each in architectures()},
     **{f"Loss: {name}": factory for name, factory in LOSSES.items()},
     **{f"Optimizer: {name}": factory for name, factory in OPTIMIZERS.items()},
     **{f"Optimizer.lr: {name}": factory for name, factory in SCHEDULES.items()},
