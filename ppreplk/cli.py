@@ -59,7 +59,7 @@ def configuration(arguments: argparse.Namespace) -> Config:
 
 
 def use_threads(threads: int | None) -> None:
-    """Compute with this number of math threads; None is all cores."""
+    """Compute with this number of math threads; None is ``OMP_NUM_THREADS``, or all cores."""
     from .utils.cores import default_threads
     from .utils.device import set_threads, use_vector_units
 

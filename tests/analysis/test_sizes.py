@@ -69,12 +69,12 @@ def test_readme_has_the_table_of_the_tool(variant):
     """The large ones with -m slow. If this fails: python tools/complexity.py variants"""
     line = variant_line(variant)
     assert readme_lines("README.md")[variant.model, str(variant.size)] == line
-    assert readme_lines("README_ch.md")[variant.model, str(variant.size)][:-1] == line[:-1]
+    assert readme_lines("README.zh.md")[variant.model, str(variant.size)][:-1] == line[:-1]
 
 
 def test_readme_has_every_variant():
     expected = [(variant.model, str(variant.size)) for variant in SHOWN]
-    assert list(readme_lines("README.md")) == list(readme_lines("README_ch.md")) == expected
+    assert list(readme_lines("README.md")) == list(readme_lines("README.zh.md")) == expected
     assert {model for model, _ in expected} == set(ppreplk.list_models())
 
 

@@ -170,19 +170,14 @@ def test_help_imports_nothing_heavy():
 
 
 PREDICTING = """
-import sys, types
-from ppreplk import cli
+import sys
+from ppreplk.cli import main
 
-predict = types.ModuleType("ppreplk.deploy.predict")
-predict.infer = lambda config, model_dir, precision: [f"predicted with {model_dir}"]
-predict.write_predictions = None
-sys.modules["ppreplk.deploy.predict"] = predict
-code = cli.main(["infer", "-c", sys.argv[1], "--model-dir", "inference"])
-print(code, "ppreplk.models" in sys.modules)
+print(main(["infer", "-c", "config.yaml", "--model-dir", sys.argv[1]]), "ppreplk.models" in sys.modules)
 """
 
 
-def test_a_program_is_run_without_network_code():
-    """As far as the command goes; tests/deploy has the rest."""
-    printed = run_python(PREDICTING, ROOT / "configs" / "digits.yaml").splitlines()
-    assert printed == ["predicted with inference", "0 False"]
+def test_a_program_is_run_without_network_code(colour_project, monkeypatch):
+    monkeypatch.chdir(colour_project)
+    printed = run_python(PREDICTING, ROOT / "tests" / "earlier" / "program").splitlines()
+    assert len(printed) == 25 and printed[-1] == "0 False"

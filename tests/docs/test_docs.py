@@ -5,9 +5,10 @@ import inspect
 import re
 import shlex
 from dataclasses import MISSING
+from pathlib import Path
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, run_python
 
 from ppreplk import config
 from ppreplk.analysis.rows import TABLES
@@ -15,7 +16,7 @@ from ppreplk.analysis.small_study import plan, report_tables
 from ppreplk.cli import command_parser
 from ppreplk.config.checking import describe, signature_of
 from ppreplk.data import BATCH_TRANSFORMS, DATASETS, TRANSFORMS
-from ppreplk.models import MobileNetV2, RepLKNet
+from ppreplk.models.registry import architectures
 from ppreplk.training.losses import LOSSES
 from ppreplk.training.metrics import METRICS
 from ppreplk.training.optimizers import OPTIMIZERS
@@ -26,8 +27,6 @@ SECTIONS = {
     "EMA": config.EMAConfig,
     "AMP": config.AMPConfig,
     "Arch": config.ArchConfig,
-    "Arch: MobileNetV2": MobileNetV2,
-    "Arch: RepLKNet": RepLKNet,
     "Loss": config.LossConfig,
     "Optimizer": config.OptimizerConfig,
     "DataLoader": config.DataLoaderConfig,
@@ -37,6 +36,7 @@ SECTIONS = {
     "Infer": config.InferConfig,
     "Infer: PostProcess": config.PostProcessConfig,
     "Metric": config.MetricConfig,
+    **{f"Arch: {each.name}": each.network for each in architectures()},
     **{f"Loss: {name}": factory for name, factory in LOSSES.items()},
     **{f"Optimizer: {name}": factory for name, factory in OPTIMIZERS.items()},
     **{f"Optimizer.lr: {name}": factory for name, factory in SCHEDULES.items()},
@@ -110,6 +110,34 @@ def test_commands_have_arguments_recipes_and_keys_that_exist(page):
         parsed = command_parser().parse_args([name, *arguments])
         if "config" in parsed:
             config.load_config(ROOT / parsed.config, parsed.override)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files(page):
+    for link in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text(encoding="utf-8")):
+        assert (ROOT / page).parent.joinpath(link).exists(), link
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.endswith(".zh.md")])
+def test_chinese_pages_have_the_commands_and_the_code_of_the_english_ones(page):
+    english = page.replace(".zh.md", ".md")
+    assert Path(page).name in (ROOT / english).read_text(encoding="utf-8")
+    assert Path(english).name in (ROOT / page).read_text(encoding="utf-8")
+    assert page_commands(page) == page_commands(english)
+    assert python_blocks(page) == python_blocks(english)
+
+
+def python_blocks(page: str) -> list[str]:
+    """The Python code of a page, without its comments."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.S)
+    return [re.sub(r" *#.*", "", block) for block in blocks]
+
+
+def test_the_first_python_of_the_readme_runs_as_written():
+    printed = run_python(python_blocks("README.md")[0])
+    found = re.search(r"features \S*\[1, 1024, 7, 7\]\S*, relative difference (\S+)", printed)
+    assert found and float(found[1]) < 1e-5
+    assert "params=79" in printed
 
 
 def test_the_pages_have_commands():
