@@ -10,6 +10,8 @@ import importlib
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from .utils.version import __version__
+
 warnings.filterwarnings("ignore", message="No ccache found")  # about a compiler cache, when Paddle is imported
 
 if TYPE_CHECKING:
@@ -18,9 +20,8 @@ if TYPE_CHECKING:
     from .nn import fold, reparameterize
     from .ops import depthwise_conv2d, load_ops
 
-__version__ = "0.1.0"
-
 __all__ = [
+    "__version__",
     "build_model",
     "complexity",
     "depthwise_conv2d",

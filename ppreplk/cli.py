@@ -10,8 +10,8 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Optional
 
-from . import __version__
 from .utils.command import Parser, add_config_arguments, positive, run_command
+from .utils.version import __version__
 
 if TYPE_CHECKING:
     from .config import Config
