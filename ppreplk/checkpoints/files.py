@@ -19,10 +19,12 @@ from .safetensors_file import is_safetensors, read_safetensors
 from .torch_file import is_old_torch, is_torch_zip, read_old_torch, read_torch_zip
 from .unpickle import shown
 from .wrappers import unwrapped
+from .wrong_files import beside, check_name, check_pickle, check_start, folder_error
 
 logger = logging.getLogger(__name__)
 
 HEAD = 512  # bytes that tell the format
+MAX_SEARCHED = 1 << 20  # bytes in which a pickled model names the layers it is made of
 
 
 class RawWeights(NamedTuple):
@@ -71,13 +73,18 @@ def find_checkpoint(path: str | Path) -> Path:
     """``path``, or ``path`` with the suffix ``.pdparams`` added.
 
     Raises:
-        UserError: neither is a file.
+        UserError: neither is a file, or it is a folder.
     """
-    candidates = [Path(path), Path(f"{path}.pdparams")]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise UserError(f"no checkpoint at {candidates[0]} nor at {candidates[1]}", code="checkpoints.no-file")
+    plain, suffixed = Path(path), Path(f"{path}.pdparams")
+    with _about(path), _system_errors():
+        for candidate in (plain, suffixed):
+            if candidate.is_file():
+                return candidate
+        if plain.is_dir():
+            raise folder_error(plain)
+        others = beside(plain)
+    hint = f"; there is {others}" if others else ""
+    raise UserError(f"no checkpoint at {plain} nor at {suffixed}{hint}", code="checkpoints.no-file")
 
 
 @contextmanager
@@ -90,32 +97,43 @@ def _about(path: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Piece]:
-    """The whole of a file, as long as it is open."""
+def _system_errors() -> Iterator[None]:
+    """What the system says about a file, as an error of the user's."""
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size == 0:
-                raise UserError("empty; download it again", code="checkpoints.not-readable")
-            yield Piece(file, 0, size)
+        yield
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror or error})", code="checkpoints.not-readable") from error
 
 
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Piece]:
+    """The whole of a file, as long as it is open."""
+    with _system_errors(), open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            raise UserError("empty; download it again", code="checkpoints.not-readable")
+        yield Piece(file, 0, size)
+
+
 def _read(data: Piece, path: Path) -> Any:
+    check_name(path)
     head = data.head(HEAD)
-    if is_torch_zip(head):
-        return read_torch_zip(data)
     if is_safetensors(head):
         return read_safetensors(data, path)
-    if is_old_torch(head):
-        return read_old_torch(data)
-    if is_pickle(head):
-        return read_pickle(data)
-    start = head.lstrip().lower()
-    hint = "a web page was saved in its place; " if start.startswith((b"<!doctype", b"<html")) else ""
+    try:
+        if is_torch_zip(head):
+            return read_torch_zip(data)
+        if is_old_torch(head):
+            return read_old_torch(data)
+        if is_pickle(head):
+            return read_pickle(data)
+    except UserError as error:
+        if error.code == "checkpoints.refused":
+            check_pickle(data.head(MAX_SEARCHED), error)
+        raise
+    check_start(head)
     raise UserError(
-        f"not a readable checkpoint (.pth, .safetensors, .pdparams or .pkl); {hint}download it again",
+        "not a readable checkpoint (.pth, .safetensors, .pdparams or .pkl); download it again",
         code="checkpoints.not-readable",
     )
 

@@ -18,6 +18,7 @@ from ..utils.errors import UserError
 from .arrays import is_shape, numpy_names
 from .pieces import BFLOAT16, Piece, width_of
 from .unpickle import Call, Refused, shown, unpickle
+from .wrong_files import check_archive
 
 STORAGES = {
     "FloatStorage": "<f4",
@@ -144,7 +145,7 @@ def read_torch_zip(data: Piece) -> Any:
     """
     entries = _entries(data)
     pickles = [name for name in entries if name.endswith("/data.pkl")]
-    if len(pickles) != 1:
+    if len(pickles) > 1:
         raise UserError(
             f"not a PyTorch checkpoint: {len(pickles)} entries called data.pkl, expected 1",
             code="checkpoints.not-readable",
@@ -183,6 +184,7 @@ def _entries(data: Piece) -> dict[str, zipfile.ZipInfo]:
             infos = archive.infolist()
     except ZIP_ERRORS as error:
         raise UserError(f"a broken zip archive ({error}); download it again", code="checkpoints.broken") from error
+    check_archive([info.filename for info in infos])
     entries = {}
     for info in infos:
         name = info.filename

@@ -226,5 +226,9 @@ def test_other_dtypes_go_into_a_network():
 def test_missing_file_names_both_candidates(tmp_path):
     with refused("checkpoints.no-file", "nothing nor at", "nothing.pdparams"):
         load_checkpoint(tmp_path / "nothing")
-    with refused("checkpoints.no-file", str(tmp_path)):
-        load_checkpoint(tmp_path)
+    (tmp_path / "nothing.pth").touch()
+    with refused("checkpoints.no-file", "there is", "nothing.pth"):
+        load_checkpoint(tmp_path / "nothing")
+    for name in ("x" * 300, "weights/\0"):
+        with pytest.raises(UserError, match="checkpoint at|cannot be read"):
+            load_checkpoint(tmp_path / name)

@@ -157,7 +157,7 @@ def header_only(entry) -> bytes:
 
 BROKEN = {
     "empty": ("not-readable", b""),
-    "garbage": ("not-readable", b"garbage"),
+    "garbage": ("wrong-file", b"garbage"),
     "random": ("not-readable", np.random.default_rng(0).bytes(5000)),
     "pickle without content": ("broken", b"\x80\x04."),
     "pickle of a list": ("no-weights", pickle.dumps([1, 2])),
@@ -178,7 +178,7 @@ BROKEN = {
     "a tensor outside": ("broken", header_only({"dtype": "F32", "shape": [8], "data_offsets": [0, 32]})),
     "a tensor of negative size": ("broken", header_only({"dtype": "F32", "shape": [-4], "data_offsets": [16, 0]})),
     "a tensor of another type": ("broken", header_only({"dtype": "F4", "shape": [4], "data_offsets": [0, 16]})),
-    "a web page": ("not-readable", b"<!DOCTYPE html><html>Virus scan warning</html>"),
+    "a web page": ("wrong-file", b"<!DOCTYPE html><html>Virus scan warning</html>"),
 }
 
 
@@ -255,7 +255,7 @@ def test_other_archives_are_refused(tmp_path):
     path = tmp_path / "other.pth"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "hello")
-    with refused("checkpoints.not-readable", "other.pth", "data.pkl"):
+    with refused("checkpoints.wrong-file", "other.pth", "'readme.txt' first", "data.pkl"):
         load_checkpoint(path)
     raw_zip(path, one_tensor(4))
     with refused("checkpoints.broken", "storage 0 is missing"):
