@@ -7,6 +7,7 @@ import functools
 import logging
 from pathlib import Path
 
+import paddle
 from paddle import _C_ops
 from paddle.base import core
 
@@ -124,6 +125,6 @@ def handle(library: Library) -> ctypes.CDLL:
     return _loaded[library]
 
 
-def call(operator: str, *arguments):
+def call(operator: str, *arguments: object) -> paddle.Tensor:
     """Run an operator with one output."""
-    return _C_ops._run_custom_op(operator, *arguments)[0]
+    return _C_ops._run_custom_op(operator, *arguments)[0]  # type: ignore[attr-defined]  # in C++, without stubs

@@ -288,7 +288,9 @@ def test_installing_compiles_nothing():
 
 
 def test_an_installation_brings_every_source():
-    patterns = re.search(r'package_data=\{"ppreplk.ops": \[(.*?)\]', (ROOT / "setup.py").read_text())[1]
+    patterns = re.search(r'"ppreplk.ops" = \[(.*?)\]', (ROOT / "pyproject.toml").read_text())[1]
     folder = ROOT / "ppreplk" / "ops"
-    installed = {path for pattern in re.findall(r'"(.*?)"', patterns) for path in folder.glob(pattern)}
+    installed = {
+        path for pattern in re.findall(r'"(.*?)"', patterns) for path in folder.glob(pattern) if path.is_file()
+    }
     assert installed == {path for path in folder.rglob("*") if path.suffix in (".cc", ".cpp", ".h", ".inl")}

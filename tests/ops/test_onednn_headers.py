@@ -72,4 +72,4 @@ def test_an_installation_without_its_files(site, tmp_path):
 
 
 def test_the_extra_brings_the_release_that_is_read():
-    assert f"'{headers.REQUIREMENT}; " in (ROOT / "setup.py").read_text()
+    assert f"'{headers.REQUIREMENT}; " in (ROOT / "pyproject.toml").read_text()
