@@ -33,6 +33,7 @@ from .ema import ExponentialMovingAverage
 from .evaluate import evaluate
 from .losses import build_loss
 from .metrics import build_metric
+from .notices import log_global_batch, log_start
 from .optimizers import build_optimizer
 from .precision import Precision
 from .schedules import build_schedule
@@ -68,13 +69,13 @@ class Trainer:
         if settings.checkpoints is not None:
             self.resumed = checkpoint.find_whole(settings.checkpoints, optimizer.name, config.EMA is not None)
         self.state = self.resumed.state if self.resumed else TrainState(choose_seed(settings.seed), optimizer.name)
-        self.newest = settings.checkpoints  # the checkpoint to go on from
+        self.newest = self.resumed.prefix if self.resumed else None  # checkpoint to go on from
 
         self.device, self.loader, self.eval_loader = self._open_data()
         self.update_freq = settings.update_freq
         self.steps = self._steps_of_an_epoch()
         self.batches = self.steps * self.update_freq
-        self._check_global_batch()
+        log_global_batch(settings, config.require("DataLoader.Train.sampler").batch_size)
 
         loss = config.require("Loss")
         self.criterion = build_loss(loss.Train)
@@ -228,7 +229,8 @@ class Trainer:
         if not os.access(output, os.W_OK):
             raise UserError(f"{output} cannot be written to", code="training.cannot-write", where="Global.output_dir")
         with log_to_file(output / "train.log"):
-            self._log_start(output)
+            logger.info("%s, seed %d", self.device, self.state.seed)
+            log_start(self.config.Global, self.resumed, form_of(self.model.state_dict()))
             self.curves = Curves(output) if self.config.Global.use_visualdl else None
             try:
                 yield
@@ -241,35 +243,6 @@ class Trainer:
             finally:
                 if self.curves is not None:
                     self.curves.close()
-
-    def _log_start(self, output: Path) -> None:
-        logger.info("%s, seed %d", self.device, self.state.seed)
-        source = self.config.Global.checkpoints
-        if source is not None:
-            self._log_resumption(source, output)
-        if (output / "latest.pdparams").exists() and not (source and _is_in(source, output)):
-            logger.warning("%s holds an earlier run, whose checkpoints will be overwritten", output)
-        if form_of(self.model.state_dict()) == "merged":
-            logger.warning(
-                "the network is merged (Arch.merged): its large kernels train without parallel branches and batch "
-                "normalizations, and its checkpoints fit merged networks only"
-            )
-
-    def _log_resumption(self, source: str, output: Path) -> None:
-        """Say what the checkpoint decides, where the configuration says something else."""
-        settings, state = self.config.Global, self.state
-        logger.info("resumed from %s after epoch %d of %d", source, state.epoch, settings.epochs)
-        if state.epoch >= settings.epochs:
-            logger.warning("nothing is left to do: raise Global.epochs to train on")
-        if settings.seed is not None and settings.seed != state.seed:
-            logger.warning("Global.seed is %d; the checkpoint's seed, %d, counts", settings.seed, state.seed)
-        if settings.pretrained_model is not None:
-            logger.warning("Global.pretrained_model is not read: the weights are those of Global.checkpoints")
-        if not _is_in(source, output):
-            logger.warning("the run was saved in %s, it goes on in %s (Global.output_dir)", Path(source).parent, output)
-        if state.best_epoch > 0:
-            elsewhere = "" if _is_in(source, output) else f"; {output / 'best_model'} is written once that is reached"
-            logger.info("best metric so far: %.5f, epoch %d%s", state.best_metric, state.best_epoch, elsewhere)
 
     def _log_iteration(self, epoch: int, iteration: int, lr: float, averages: Averages, watch: Stopwatch) -> None:
         epochs = self.config.Global.epochs
@@ -322,17 +295,6 @@ class Trainer:
             )
         return steps
 
-    def _check_global_batch(self) -> None:
-        """Warn where a learning rate meets another batch than its own; it is never rescaled behind the user's back."""
-        wanted = self.config.Global.global_batch
-        actual = self.config.require("DataLoader.Train.sampler").batch_size * self.update_freq * processes()
-        if wanted is not None and actual != wanted:
-            logger.warning(
-                "a step has %d images, the recipe's learning rate is for %d; either set Global.update_freq to about "
-                "%g, or scale Optimizer.lr.learning_rate by about %g yourself",
-                *(actual, wanted, round(max(self.update_freq * wanted / actual, 1)), actual / wanted),
-            )
-
     def _check_metrics(self) -> None:
         """Evaluation needs a metric; training does without one where images are mixed."""
         if self.metric is not None and self.loader.mixes:
@@ -344,8 +306,3 @@ class Trainer:
                 code="training.needs-metric",
                 where="Metric.Eval",
             )
-
-
-def _is_in(prefix: str, folder: Path) -> bool:
-    """Whether a checkpoint lies in ``folder``."""
-    return Path(prefix).absolute().parent.resolve() == folder.resolve()

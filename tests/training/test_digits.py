@@ -1,4 +1,4 @@
-"""The digits under every way of training: python -m pytest -m slow tests/test_digits.py (about three minutes)."""
+"""The digits under every way of training, about three minutes: pytest -m slow tests/training/test_digits.py"""
 
 import re
 import subprocess
@@ -37,7 +37,7 @@ WAYS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_the_digits_are_learned(tmp_path, way):
-    overrides, least = WAYS[way]
+    overrides, minimum = WAYS[way]
     launcher = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--backend", "gloo", "--log_dir", "logs"]
     command = [sys.executable, *(launcher if way == "two processes" else []), str(ROOT / "tools" / "train.py")]
     options = [part for text in ["Global.epochs=10", *overrides] for part in ("-o", text)]
@@ -46,4 +46,4 @@ def test_the_digits_are_learned(tmp_path, way):
     )
     assert process.returncode == 0, process.stderr
     log = (tmp_path / "output" / "digits" / "train.log").read_text()
-    assert float(re.findall(r"best metric: ([\d.]+)", log)[-1]) >= least
+    assert float(re.findall(r"best metric: ([\d.]+)", log)[-1]) >= minimum

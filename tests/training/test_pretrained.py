@@ -1,11 +1,10 @@
 """Training from weights that exist already."""
 
-import pytest
+from helpers import refused
 from runs import config
 
 from ppreplk.checkpoints import load_checkpoint
 from ppreplk.training import Trainer, evaluate_config, train
-from ppreplk.utils.errors import UserError
 
 
 def test_starting_from_weights(project):
@@ -24,11 +23,11 @@ def test_another_number_of_classes_gets_a_new_head(project, caplog):
     expected = load_checkpoint("first/latest")
     for name, value in trainer.model.state_dict().items():
         assert name.startswith("head.") or (value.numpy() == expected[name]).all()
-    with pytest.raises(UserError, match="has a head for 3 classes, but Arch.class_num is 4"):
+    with refused("checkpoints.other-classes", "first/latest", "3 classes", "Arch.class_num is 4"):
         evaluate_config(config("Global.pretrained_model=first/latest", "Arch.class_num=4"))
 
 
 def test_weights_of_another_architecture_are_counted(project):
     train(config("Global.output_dir=first", "Global.epochs=1"))
-    with pytest.raises(UserError, match=r"first/latest.*: \d+ matched, \d+ missing, \d+ unexpected, \d+ mis-shaped"):
+    with refused("checkpoints.other-architecture", "first/latest", "matched", "missing", "unexpected", "mis-shaped"):
         train(config("Global.pretrained_model=first/latest", "Arch.layers=[1, 2]", "Arch.channels=[8, 16]"))

@@ -14,7 +14,6 @@ from runs import config, same_weights
 from ppreplk.checkpoints import load_checkpoint
 from ppreplk.checkpoints.files import load_arrays
 from ppreplk.training import Trainer, train
-from ppreplk.utils.errors import UserError
 
 
 @pytest.mark.parametrize("ema", [None, {"decay": 0.9}], ids=["plain", "ema"])
@@ -141,7 +140,7 @@ def test_resuming_runs_no_code_of_the_files(project):
     states = json.loads(Path("output/latest.pdstates").read_text())
     states["digests"][".pdopt"] = hashlib.blake2b(Path("output/latest.pdopt").read_bytes(), digest_size=16).hexdigest()
     Path("output/latest.pdstates").write_text(json.dumps(states))
-    with pytest.raises(UserError, match="refused, it names"):
+    with refused("checkpoints.refused", "output/latest.pdopt"):
         train(config("Global.checkpoints=output/latest"))
     assert not Path("witness").exists()
 

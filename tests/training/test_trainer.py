@@ -12,7 +12,6 @@ from runs import config, same_weights
 from ppreplk.checkpoints import load_checkpoint
 from ppreplk.training import Trainer, evaluate_config, train
 from ppreplk.utils.cores import default_threads
-from ppreplk.utils.errors import UserError
 
 
 def test_learns_and_saves_what_paddleclas_saves(project):
@@ -118,6 +117,9 @@ def test_another_batch_than_the_recipes_is_remarked_and_nothing_rescaled(project
             "training.incomplete-checkpoint",
             ["nothing.pdparams, nothing.pdopt, nothing.pdstates missing"],
         ),
+        ("Global.pretrained_model=nothing", "checkpoints.no-file", ["nothing", "nothing.pdparams"]),
+        ("Global.output_dir=config.yaml", "utils.cannot-write", ["Global.output_dir", "config.yaml"]),
+        ("Global.device=gpu", "utils.no-device", ["Global.device", "'gpu'"]),
         ("Global.update_freq=4", "training.too-few-batches", ["Global.update_freq", "4 batches", "an epoch has 3"]),
         ("Loss.Train=[]", "training.needs-loss", ["Loss"]),
         ("Loss.Train=[{CELoss: {}}, {CELoss: {}}]", "training.too-many", ["Loss.Train[1]", "CELoss"]),
@@ -126,23 +128,9 @@ def test_another_batch_than_the_recipes_is_remarked_and_nothing_rescaled(project
     ],
 )
 def test_bad_settings(project, override, code, parts):
-    with refused(code, *parts):
-        train(config(override))
-    assert not (project / "output").exists()
-
-
-@pytest.mark.parametrize(
-    "override, part",
-    [
-        ("Global.pretrained_model=nothing", "no checkpoint at nothing"),
-        ("Global.output_dir=config.yaml", "cannot create config.yaml"),
-        ("Global.device=gpu", "Global.device: this Paddle cannot use 'gpu'"),
-    ],
-)
-def test_bad_settings_of_files_and_devices(project, override, part):
     if "gpu" in override and paddle.device.is_compiled_with_cuda():
         pytest.skip("this Paddle has the device")
-    with pytest.raises(UserError, match=part):
+    with refused(code, *parts):
         train(config(override))
     assert not (project / "output").exists()
 
