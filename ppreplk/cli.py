@@ -343,7 +343,7 @@ def benchmark_train(parser: Parser) -> None:
     parser.add_argument("--native", action="store_true", help="also stock Paddle, which takes very long")
 
     def table(arguments: argparse.Namespace) -> Table:
-        from .benchmark.networks import measure_training
+        from .benchmark.training_steps import measure_training
         from .utils.cores import default_threads
 
         name, size, threads = arguments.name, arguments.size, arguments.threads or default_threads()

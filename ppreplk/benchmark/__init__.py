@@ -1,1 +1,1 @@
-"""Measurements behind tools/benchmark.py: contestants take turns in one process, medians are quoted."""
+"""Measurements of speed: contestants take turns in one process, and medians are quoted."""

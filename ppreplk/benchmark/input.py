@@ -1,4 +1,4 @@
-"""How fast images are decoded and transformed, per core, beside a plain decode and resize."""
+"""How fast images are read, decoded and transformed on one core, beside a plain decode and resize."""
 
 from __future__ import annotations
 
@@ -20,32 +20,34 @@ from .timing import take_turns
 
 logger = logging.getLogger(__name__)
 
-SIDES = (500, 375)  # width and height: what images of ImageNet have on average, roughly
+SIDES = (500, 375)  # width and height, about the average of ImageNet's images
 QUALITY = 95
 PHOTOGRAPHS = 64
 
 
 def measure_data(config: Config, rounds: int, images: int) -> Table:
-    """Images per second on one core for ``DataLoader.Train``: reading, decoding, all transforms, channel-first.
+    """Images per second on one core for ``DataLoader.Train``: reading, decoding, and all transforms.
 
-    Without the data set the images are crops of scikit-learn's two photographs, saved as JPEG.
+    If the data set is not there, crops of scikit-learn's two photographs are saved as JPEG and used instead.
 
     Args:
-        config: what is measured.
-        rounds: medians are over so many.
-        images: in each round.
+        config: with the transforms to measure.
+        rounds: turns of each contestant.
+        images: number in a turn.
 
     Raises:
-        UserError: no ``DataLoader.Train``, or it cannot be built.
+        UserError: there is no ``DataLoader.Train``, or it cannot be built.
     """
     split = config.DataLoader.Train
     if split is None:
-        raise UserError("DataLoader.Train is missing: there is no input to measure")
+        raise UserError("DataLoader.Train is missing: there is no input to measure", code="benchmark.no-input")
     with tempfile.TemporaryDirectory() as folder:
         dataset, source = _dataset(config, split, Path(folder))
-        size = tuple(config.Global.image_shape[:0:-1])
+        _, height, width = config.Global.image_shape
         contestants: dict[str, Callable[[str], Any]] = {
-            "plain decode and resize (bicubic)": lambda path: _decoded(path).resize(size, Image.Resampling.BICUBIC),
+            "plain decode and resize (bicubic)": lambda path: _decoded(path).resize(
+                (width, height), Image.Resampling.BICUBIC
+            ),
             "plain decode": _decoded,
         }
         paths = [sample.path for sample in dataset.samples[:images]]
@@ -67,7 +69,7 @@ def _decoded(path: str) -> Image.Image:
 
 
 def _over(items: Any, count: int, one: Callable[[Any], Any]) -> Callable[[], None]:
-    """A function that calls ``one`` with ``count`` items, round and round."""
+    """A function that calls ``one`` with ``count`` items, starting over when they run out."""
 
     def run() -> None:
         for number in range(count):
@@ -77,7 +79,7 @@ def _over(items: Any, count: int, one: Callable[[Any], Any]) -> Callable[[], Non
 
 
 def _dataset(config: Config, split: SplitConfig, folder: Path) -> tuple[ImageDataset, str]:
-    """The configured data set, or photographs in its place, and what to call it."""
+    """The configured data set, or else photographs, and what the title calls them."""
     try:
         prepare_dataset(config)
         dataset = build_dataset(split.dataset, config.Arch.class_num, seed=0)
@@ -94,7 +96,7 @@ def _dataset(config: Config, split: SplitConfig, folder: Path) -> tuple[ImageDat
 
 
 def write_photographs(folder: Path) -> None:
-    """``list.txt`` and :data:`PHOTOGRAPHS` JPEG files, crops of scikit-learn's two photographs."""
+    """Write :data:`PHOTOGRAPHS` JPEG files, crops of scikit-learn's two photographs, and ``list.txt``."""
     from sklearn.datasets import load_sample_images
 
     rng = np.random.default_rng(0)

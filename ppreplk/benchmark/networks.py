@@ -1,4 +1,4 @@
-"""A whole network: inference and training steps, ours and in other frameworks."""
+"""A whole network in inference form, ours and in other frameworks."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from ..deploy.onnx_file import BATCH, onnx_network
 from ..deploy.programs import BF16, FP32, PROGRAMS, Predictor, program_files
 from ..models import build_model, find_model, graph_of
 from ..nn import fold
-from ..ops import onednn as dense
+from ..ops import onednn
 from ..utils.device import set_threads, use_vector_units
 from ..utils.errors import UserError
+from ..utils.optional import import_problem
 from ..utils.tables import Table
 from . import peers
-from .layers import installed, usable
+from .contestants import build_contestants, usable_implementations
 from .timing import PAUSE, take_turns
 
 logger = logging.getLogger(__name__)
@@ -35,47 +36,53 @@ logger = logging.getLogger(__name__)
 COLUMNS = ["input", "batch", "threads", "what", "minimum ms", "median ms", "times OpenVINO's", "difference"]
 LOADING = ["load s", "memory MB"]
 ONNX = "network.onnx"
-# What can be loaded: for Paddle the folder of the program, for others the file, and the precision to compute in.
+CPU = "cpu"  # the implementation, and the folder of the program that uses it
+# What can be loaded: the folder of a Paddle program or the file of another, and the precision to compute in.
 LOADABLE = {
     "Paddle Inference, native": (NATIVE, FP32),
     "Paddle Inference, native bf16": (NATIVE, BF16),
-    "Paddle Inference, compiled": ("compiled", FP32),
-    "Paddle Inference, fast": (CHANNELS_LAST, FP32),
-    "Paddle Inference, fast bf16": (CHANNELS_LAST, BF16),
+    "Paddle Inference, cpu": (CPU, FP32),
+    "Paddle Inference, channels_last": (CHANNELS_LAST, FP32),
+    "Paddle Inference, channels_last bf16": (CHANNELS_LAST, BF16),
     "ONNX Runtime": (ONNX, FP32),
     "OpenVINO": (ONNX, FP32),
     "OpenVINO bf16": (ONNX, BF16),
 }
-# The programs to save: arguments of :func:`ppreplk.deploy.lowering.lower` by folder.
-FORMS = {
+# {folder of the programs to save: arguments of :func:`ppreplk.deploy.lowering.lower`}
+FORMS: dict[str, dict[str, Any]] = {
     NATIVE: {},
-    "compiled": {"depthwise": "compiled"},
+    CPU: {"depthwise": CPU},
     CHANNELS_LAST: {"runtime": CHANNELS_LAST, "precisions": (FP32, BF16)},
 }
-HINTS = {FP32: "f32", BF16: "bf16"}  # what OpenVINO calls them
-PEERS = {FP32: "OpenVINO", BF16: "OpenVINO bf16"}  # what the others are compared with
+OPENVINO_PRECISIONS = {FP32: "f32", BF16: "bf16"}
+PEERS = {FP32: "OpenVINO", BF16: "OpenVINO bf16"}  # {precision: with what the others are compared}
 SLOW = ("Paddle, eager, native", "Paddle Inference, native bf16", "torch")  # several times the others' time
-DROP_PATH = 0.5  # in training, of the ImageNet-1K recipe
 
 
 def measure_network(
     name: str, sizes: Sequence[int], batches: Sequence[int], threads: Sequence[int], rounds: int, native: bool
 ) -> Table:
-    """Milliseconds per batch of a network in inference form, random weights, statistics and images.
+    """Milliseconds per batch of a network in inference form, with random weights, statistics and images.
 
-    For every input size, batch and number of threads all contestants take turns in this process. Each is compared
-    with the train form, relative to its largest logit; the seconds it takes to load from files and run once, and the
-    memory that this adds at its peak, are those of a process of its own, imports left out.
+    For every input size, batch and number of threads, all contestants take turns in this process. The column
+    ``difference`` compares each with the train form, relative to its largest logit. ``load s`` and ``memory MB`` are
+    measured in a process of its own: the seconds it takes to load the network from files and run it once, and the
+    memory that this adds at its peak. Imports do not count.
 
     Args:
-        native: also what is in :data:`SLOW`.
+        name: of a network of ours.
+        sizes: heights and widths of the images.
+        batches: numbers of images at once.
+        threads: numbers of math threads.
+        rounds: turns of each contestant.
+        native: also measure what is in :data:`SLOW`.
 
     Raises:
-        UserError: unknown network, or one without a graph.
+        UserError: an unknown network, or one without a graph.
     """
     use_vector_units()
     paddle.seed(0)
-    model = _network(name)
+    model = build_measured(name)
     randomise_statistics(model)
     model.eval()
     rows = []
@@ -89,18 +96,20 @@ def measure_network(
     return Table(f"{name}, inference, {rounds} rounds", COLUMNS + LOADING, rows)
 
 
-def _network(name: str, **kwargs: Any) -> nn.Layer:
+def build_measured(name: str, **kwargs: Any) -> nn.Layer:
+    """A network that the other frameworks can compute too.
+
+    Raises:
+        UserError: an unknown network, or one without a graph.
+    """
     if find_model(name).architecture.graph is None:
-        raise UserError(
-            f"{name} has no description as a graph, from which the other frameworks' networks are made; choose another "
-            "--name",
-            code="benchmark.no-graph",
-        )
+        message = f"{name} has no graph, from which the networks of other frameworks are made; choose another --name"
+        raise UserError(message, code="benchmark.no-graph")
     return build_model(name, **kwargs)
 
 
 def randomise_statistics(model: nn.Layer) -> None:
-    """Give every batch normalization statistics and an affine map as a trained network might have them."""
+    """Give every BN statistics, scales and shifts such as a trained network might have."""
     rng = np.random.default_rng(0)
     for layer in model.sublayers():
         if isinstance(layer, nn.BatchNorm2D):
@@ -111,7 +120,7 @@ def randomise_statistics(model: nn.Layer) -> None:
 
 
 def _save(model: nn.Layer, size: int, folder: Path) -> None:
-    """Programs and the ONNX file for images of this size, those that can be made here."""
+    """Write the programs and the ONNX file for images of this size. What cannot be made here is logged."""
     for directory, arguments in FORMS.items():
         try:
             forms = lower(model, **arguments)
@@ -120,10 +129,11 @@ def _save(model: nn.Layer, size: int, folder: Path) -> None:
             continue
         for precision, form in forms.items():
             save_network(form, [3, size, size], folder / directory / PROGRAMS[precision])
-    try:
+    problem = import_problem("onnx")
+    if problem is None:
         (folder / ONNX).write_bytes(onnx_network(graph_of(fold(model)), (BATCH, 3, size, size)))
-    except ImportError as error:
-        logger.info("without ONNX files: %s", error)
+    else:
+        logger.info("without ONNX files: %s", problem)
 
 
 def _turns(
@@ -148,7 +158,7 @@ def _inference(
     model: nn.Layer, images: np.ndarray, threads: int, folder: Path, native: bool
 ) -> dict[str, Callable[[], np.ndarray]]:
     builders: dict[str, Callable] = {
-        f"Paddle, eager, {impl}": partial(_eager_form, model, impl, images) for impl in usable()
+        f"Paddle, eager, {impl}": partial(_eager_form, model, impl, images) for impl in usable_implementations()
     }
     folded = fold(model)
     builders["torch"] = partial(peers.torch_network, folded, images, threads, channels_last=False)
@@ -156,7 +166,7 @@ def _inference(
     for name, (file, _) in LOADABLE.items():
         if (folder / file).exists():
             builders[name] = partial(load, name, folder, images, threads)
-    return installed({name: build for name, build in builders.items() if native or name not in SLOW})
+    return build_contestants({name: build for name, build in builders.items() if native or name not in SLOW})
 
 
 def _precision(name: str) -> str:
@@ -164,15 +174,15 @@ def _precision(name: str) -> str:
 
 
 def _label(name: str, contestant: Callable) -> str:
-    """A contestant as the table names it: bfloat16 that is none says so. Each decides by a rule of its own."""
+    """A contestant's name in the table, which says so if it computes in float32 although asked for bfloat16."""
     if _precision(name) == FP32:
         return name
-    bfloat16 = contestant.bfloat16 if isinstance(contestant, peers.Session) else dense.has_bfloat16()
+    bfloat16 = contestant.bfloat16 if isinstance(contestant, peers.Session) else onednn.has_bfloat16()
     return name if bfloat16 else f"{name} (in float32)"
 
 
 def load(name: str, folder: Path, images: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
-    """One of :data:`LOADABLE`, ready to run on ``images``."""
+    """Load one of :data:`LOADABLE` from ``folder``, ready to run on ``images``."""
     file, precision = LOADABLE[name]
     if (file, precision) == (NATIVE, BF16):
         return peers.paddle_bfloat16_session(*program_files(folder / file), images, threads)
@@ -180,11 +190,11 @@ def load(name: str, folder: Path, images: np.ndarray, threads: int) -> Callable[
         return partial(Predictor(folder / file, threads=threads, precision=precision), images)
     if name == "ONNX Runtime":
         return peers.onnxruntime_session(folder / file, images, threads)
-    return peers.openvino_session(folder / file, images, threads, HINTS[precision])
+    return peers.openvino_session(folder / file, images, threads, OPENVINO_PRECISIONS[precision])
 
 
 def _loading(name: str, shape: Sequence[int], threads: int, folder: Path) -> list[str]:
-    """Seconds to load and run once in a process of its own, and the memory that adds at its peak, or dashes."""
+    """The cells ``load s`` and ``memory MB``, see :func:`measure_network`; dashes for what has no files."""
     if name not in LOADABLE:
         return ["-", "-"]
     command = [sys.executable, "-W", "ignore", "-m", "ppreplk.benchmark.load_process"]
@@ -195,7 +205,7 @@ def _loading(name: str, shape: Sequence[int], threads: int, folder: Path) -> lis
         logger.info("%s: not loaded in a process of its own: %s", name, reason)
         return ["-", "-"]
     seconds, peak = json.loads(process.stdout.splitlines()[-1])
-    return [f"{seconds:.1f}", f"{peak / 1e6:.0f}"]
+    return [f"{seconds:.2f}", f"{peak / 1e6:.0f}"]
 
 
 @paddle.no_grad()
@@ -204,55 +214,6 @@ def _eager(model: nn.Layer, images: paddle.Tensor) -> np.ndarray:
 
 
 def _eager_form(model: nn.Layer, impl: str, images: np.ndarray) -> Callable[[], np.ndarray]:
-    """The very form that is saved as a program, run as it is."""
+    """The form that is saved as a program, run in eager mode."""
     form = lower(model, depthwise=impl)[FP32]
     return partial(_eager, form, paddle.to_tensor(images))
-
-
-def measure_training(name: str, size: int, batch: int, threads: int, rounds: int, native: bool) -> Table:
-    """Milliseconds per training step in float32: forward, backward, AdamW, with drop path; random images.
-
-    Args:
-        native: also measure Paddle's own depthwise operator, which takes very long.
-
-    Raises:
-        UserError: unknown network, or one without a graph.
-    """
-    use_vector_units()
-    set_threads(threads)
-    rng = np.random.default_rng(0)
-    images = rng.standard_normal((batch, 3, size, size), np.float32)
-    labels = rng.integers(0, 1000, batch)
-    contestants: dict[str, Callable] = {}
-    for impl in usable():
-        if impl != NATIVE or native:
-            contestants[f"Paddle, {impl}"] = _training_step(name, impl, images, labels)
-    model = _network(name, drop_path_rate=DROP_PATH)
-    step = partial(peers.torch_training_step, model, images, labels, threads)
-    contestants |= installed(
-        {
-            "torch": lambda: step(channels_last=False),
-            "torch channels-last": lambda: step(channels_last=True),
-        }
-    )
-    times = take_turns(contestants, rounds, pause=PAUSE)
-    rows = [
-        [contestant, f"{minimum * 1e3:.0f}", f"{median * 1e3:.0f}"] for contestant, (minimum, median) in times.items()
-    ]
-    title = f"{name}, one training step, {size}x{size}, batch {batch}, float32, {threads} threads, {rounds} rounds"
-    return Table(title, ["what", "minimum ms", "median ms"], rows)
-
-
-def _training_step(name: str, impl: str, images: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
-    paddle.seed(0)
-    model = _network(name, drop_path_rate=DROP_PATH, depthwise_impl=impl)
-    parameters = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
-    optimizer = paddle.optimizer.AdamW(1e-4, parameters=parameters, weight_decay=0.05)
-    tensor, target = paddle.to_tensor(images), paddle.to_tensor(labels)
-
-    def step() -> None:
-        nn.functional.cross_entropy(model(tensor), target).backward()
-        optimizer.step()
-        optimizer.clear_grad()
-
-    return step

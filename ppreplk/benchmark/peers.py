@@ -1,8 +1,8 @@
-"""Our networks and layers in other frameworks, for timing only, where those are installed.
+"""Our networks and layers in other frameworks, for timing only.
 
-Each ``..._conv`` gives a function without arguments that runs one depthwise layer, each ``..._network`` and
-``..._session`` one that runs a whole network; all return an array. They raise ImportError where the framework is
-missing.
+``torch_conv`` and ``onnx_conv`` are for one depthwise layer, ``..._network`` and ``..._session`` for a whole network.
+They return functions without arguments, which return an array. :mod:`ppreplk.benchmark.contestants` knows which
+packages they need.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Call = Callable[[], np.ndarray]
 
 @dataclass(frozen=True)
 class Session:
-    """A network whose framework decides whether it computes in bfloat16 where it was asked to."""
+    """A network, and whether its framework computes it in bfloat16, which it decides by itself."""
 
     run: Call
     bfloat16: bool

@@ -1,4 +1,4 @@
-"""Timing contestants in turns, so that a machine whose speed drifts is equally unfair to all of them."""
+"""Timing in turns: when the speed of the machine drifts, it does so for all contestants alike."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Times(NamedTuple):
 def take_turns(
     contestants: Mapping[str, Callable[[], object]], rounds: int, calls: int = 1, pause: float = 0.0
 ) -> dict[str, Times]:
-    """Let every contestant have its turn in every round: a pause, one call that does not count, some that do.
+    """Time contestants in rounds. In each round everyone has a turn: a pause, a call to warm up, then timed calls.
 
     Args:
         contestants: {name: function}.
-        rounds: turns of each.
-        calls: that are timed in a turn, one by one.
+        rounds: number of rounds.
+        calls: timed calls in a turn.
         pause: seconds before a turn.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
