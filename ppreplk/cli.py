@@ -252,10 +252,12 @@ def study(parser: Parser) -> None:
 
     def recipes(arguments: argparse.Namespace) -> None:
         from .analysis.recipes import write_recipes
+        from .analysis.schema import write_schema
 
         write_recipes(arguments.folder)
+        write_schema(arguments.folder)
 
-    task = tasks.add_parser("recipes", help="write the ImageNet recipe of every row")
+    task = tasks.add_parser("recipes", help="write the ImageNet recipe of every row, and the schema that recipes name")
     task.add_argument("folder", help="configs, in a clone")
     task.set_defaults(run=recipes)
 

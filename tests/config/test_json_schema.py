@@ -7,38 +7,16 @@ import pytest
 import yaml
 from helpers import ROOT, colour_config
 
-from ppreplk.config import json_schema, override
-from ppreplk.config.json_schema import json_text, read_descriptions, write_json_schema
-from ppreplk.data import BATCH_TRANSFORMS, DATASETS, TRANSFORMS
-from ppreplk.models.registry import find_model, list_models
-from ppreplk.training.losses import LOSSES
-from ppreplk.training.metrics import METRICS
-from ppreplk.training.optimizers import OPTIMIZERS
-from ppreplk.training.schedules import SCHEDULES
+from ppreplk.analysis.schema import configuration_schema, write_schema
+from ppreplk.config import override
+from ppreplk.config.json_schema import json_text, read_descriptions
 
 SCHEMA = ROOT / "configs" / "schema.json"
 
 
-def current_schema() -> dict:
-    return json_schema(
-        operators={
-            "transform_ops": TRANSFORMS,
-            "batch_transform_ops": BATCH_TRANSFORMS,
-            "Loss": LOSSES,
-            "Metric": METRICS,
-            "Optimizer": OPTIMIZERS,
-            "Optimizer.lr": SCHEDULES,
-            "DataLoader: dataset": DATASETS,
-        },
-        models={name: find_model(name).architecture.network for name in list_models()},
-        descriptions=read_descriptions((ROOT / "docs" / "config.md").read_text(encoding="utf-8")),
-    )
-
-
 def test_the_committed_file_is_up_to_date(tmp_path):
-    write_json_schema(tmp_path / "schema.json", current_schema())
-    assert (tmp_path / "schema.json").read_text() == SCHEMA.read_text(), "write configs/schema.json again"
-    assert json.loads(json_text(current_schema())) == current_schema()
+    assert write_schema(tmp_path).read_text() == SCHEMA.read_text(), "python tools/study.py recipes configs"
+    assert json.loads(json_text(configuration_schema())) == configuration_schema()
 
 
 def test_every_key_is_described_as_on_the_page():
@@ -50,7 +28,7 @@ def test_every_key_is_described_as_on_the_page():
         for key, value in node.get("properties", {}).items() if isinstance(node, dict) else ():
             described.setdefault(key, set()).add(value.get("description") if isinstance(value, dict) else None)
 
-    collect(current_schema())
+    collect(configuration_schema())
     page = read_descriptions((ROOT / "docs" / "config.md").read_text(encoding="utf-8"))
     assert page["Global"]["pretrained_model"].endswith("any file of weights.md; `.pdparams` may be left off")
     for title, keys in page.items():
