@@ -24,7 +24,17 @@ MAY_IMPORT = {
     "plugins": ["utils", "config", "models", "checkpoints", "deploy"],
 }
 FACADES = ["weights", "erf", "complexity", "optim"]  # public names, kept where they always were
-FORMATS = ["arrays", "unpickle", "torch_file", "safetensors_file", "paddle_file", "pieces", "wrappers", "files"]
+FORMATS = [
+    "arrays",
+    "unpickle",
+    "torch_file",
+    "safetensors_file",
+    "paddle_file",
+    "pieces",
+    "wrappers",
+    "wrong_files",
+    "files",
+]
 NO_NETWORKS = ["deploy.programs", "deploy.predict", "deploy.class_names"]
 MAX_LINES = 400
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -38,7 +38,7 @@ def load_checkpoint(path: str | Path, ema: bool = False) -> dict[str, np.ndarray
     Returns:
         {parameter name: array} under the names and in the shapes of this package's networks, whatever layout the
         file has; names of no known layout are left as they are. The arrays are read-only, of the file's dtypes
-        (bfloat16 as float32), and share the memory of the mapped file where they can.
+        (bfloat16 as float32), in memory of their own: the file may be replaced afterwards.
 
     Raises:
         UserError: no such file, a broken one, or one that holds anything but weights.

@@ -92,9 +92,9 @@ class Piece:
         array = np.empty(count, stored)
         raw = array.view(np.uint8)
         self.file.seek(self._start)
-        if self.file.readinto(memoryview(raw)) != self._length:  # type: ignore[attr-defined]  # files have it
+        if self.file.readinto(raw.data) != self._length:  # type: ignore[attr-defined]  # files have it
             raise UserError("the file became shorter while it was read; read it again", code="checkpoints.broken")
-        if self._checksum is not None and zlib.crc32(raw) != self._checksum:
+        if self._checksum is not None and zlib.crc32(raw.data) != self._checksum:
             raise UserError(
                 "a tensor is damaged (its checksum differs); download the file again", code="checkpoints.broken"
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from paddle import nn
 
 from ..config import Config
@@ -11,6 +13,8 @@ from .apply import load_weights
 from .convert import load_checkpoint
 from .transform_check import check_preprocessing
 
+logger = logging.getLogger(__name__)
+
 
 def build_trained_network(config: Config) -> nn.Layer:
     """The network with the weights of ``Global.pretrained_model``, for evaluation, export and prediction.
@@ -18,8 +22,9 @@ def build_trained_network(config: Config) -> nn.Layer:
     Raises:
         UserError: no weights are named, or they do not fit.
     """
-    path = config.Global.pretrained_model
-    if path is None:
+    if config.Global.checkpoints is not None:
+        _use_checkpoint(config)
+    if config.Global.pretrained_model is None:
         raise UserError(
             "Global.pretrained_model is not set: name the trained weights, for example "
             f"-o Global.pretrained_model={config.Global.output_dir.rstrip('/')}/best_model",
@@ -29,6 +34,20 @@ def build_trained_network(config: Config) -> nn.Layer:
     load_pretrained(model, config)
     model.eval()
     return model
+
+
+def _use_checkpoint(config: Config) -> None:
+    """``Global.checkpoints`` names a training to go on with; without other weights, its weights are used."""
+    settings = config.Global
+    if settings.pretrained_model is None:
+        settings.pretrained_model = settings.checkpoints
+        logger.info("taking the weights of Global.checkpoints, %s", settings.checkpoints)
+    else:
+        logger.warning(
+            "Global.checkpoints, %s, is not read here: only training resumes; the weights are those of "
+            "Global.pretrained_model, %s",
+            *(settings.checkpoints, settings.pretrained_model),
+        )
 
 
 def load_pretrained(model: nn.Layer, config: Config, training: bool = False) -> None:

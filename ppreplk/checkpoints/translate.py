@@ -11,6 +11,7 @@ import numpy as np
 from ..models.registry import find_layout
 from ..utils.errors import UserError
 from .unpickle import shown
+from .wrappers import common_prefix
 
 PARALLEL = "module."  # PyTorch's DataParallel
 COUNTER = "num_batches_tracked"
@@ -34,7 +35,8 @@ class Translated:
 def translate(state: Mapping[str, np.ndarray], source: str) -> Translated:
     """Arrays under the names, and in the shapes, of our networks, as views of those given.
 
-    Names of no known layout stay as they are, but for PyTorch's words for batch normalizations.
+    A prefix of all names, such as DataParallel's ``module.``, is taken off where the rest is of a known layout. Names of
+    no known layout stay as they are, but for PyTorch's words for batch normalizations.
 
     Args:
         state: {name: array} of a file.
@@ -43,11 +45,9 @@ def translate(state: Mapping[str, np.ndarray], source: str) -> Translated:
     Raises:
         UserError: two names stand for the same thing.
     """
-    is_parallel = all(name.startswith(PARALLEL) for name in state)
-    names = {name: name[len(PARALLEL) :] if is_parallel else name for name in state}
+    prefix = common_prefix(state, lambda names: find_layout(names) is not None)
+    names = {name: name[len(prefix) :] for name in state}
     layout = find_layout(names.values())
-    if layout is None:
-        names = {name: name for name in state}
     renamed = {name: name for name in names} if layout is None else layout.rename(list(names.values()))
     translated: dict[str, np.ndarray] = {}
     left_out: dict[str, int] = {}
@@ -68,5 +68,5 @@ def translate(state: Mapping[str, np.ndarray], source: str) -> Translated:
             )
         array = state[theirs] if layout is None else layout.convert(ours, state[theirs])
         translated[ours] = array.T if is_foreign and ours == HEAD and array.ndim == 2 else array
-    name = None if layout is None else f"{layout.name}, DataParallel" if is_parallel else layout.name
-    return Translated(translated, name, left_out)
+    wrapper = {"": "", PARALLEL: ", DataParallel"}.get(prefix, f", all names after {shown(prefix)}")
+    return Translated(translated, None if layout is None else f"{layout.name}{wrapper}", left_out)

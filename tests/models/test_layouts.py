@@ -242,3 +242,14 @@ def test_branches_that_cannot_be_merged_are_named():
     with pytest.raises(UserError, match=rf"{layer}: kernels \[6, 1, 7, 7\] and \[6, 1, 9, 9\] do not add up"):
         large = {f"{layer}.small_conv.conv.weight": np.zeros((6, 1, 9, 9))}
         load_weights(small_network(merged=True), {**state, **large}, "the file")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model.", "net.", "_layers.", "a.b."])
+def test_a_prefix_of_all_names_is_taken_off(tmp_path, prefix):
+    model = network()
+    prefixed = {prefix + name: value for name, value in as_torch(arrays(model)).items()}
+    write_zip(tmp_path / "weights.pth", tensors(prefixed))
+    report = convert(tmp_path / "weights.pth", tmp_path / "converted.pdparams")
+    assert report.layout.startswith("official, ")
+    loaded = load_checkpoint(tmp_path / "converted.pdparams")
+    assert set(loaded) == set(model.state_dict())
