@@ -35,8 +35,8 @@ class Translated:
 def translate(state: Mapping[str, np.ndarray], source: str) -> Translated:
     """Arrays under the names, and in the shapes, of our networks, as views of those given.
 
-    A prefix of all names, such as DataParallel's ``module.``, is taken off where the rest is of a known layout. Names of
-    no known layout stay as they are, but for PyTorch's words for batch normalizations.
+    A prefix of all names, such as DataParallel's ``module.``, is taken off where the rest is of a known layout. Names
+    of no known layout stay as they are, but for PyTorch's words for batch normalizations.
 
     Args:
         state: {name: array} of a file.

@@ -93,8 +93,8 @@ class Graph:
         return self._added(Node(ADD, (x, y)))
 
     def drop_path(self, x: int, layer: DropPath) -> int:
-        """Stochastic depth; nothing where the rate is 0."""
-        return self._added(Node(DROP_PATH, (x,), layer)) if layer.rate else x
+        """Stochastic depth; nothing in eval mode, or where the rate is 0."""
+        return self._added(Node(DROP_PATH, (x,), layer)) if layer.training and layer.rate else x
 
     def pool(self, x: int) -> int:
         """Means over the pixels: (N, C, H, W) -> (N, C)."""

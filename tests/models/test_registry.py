@@ -142,7 +142,7 @@ def run_graph(graph: Graph, images: paddle.Tensor) -> np.ndarray:
 
 
 NETWORKS = {
-    "RepLKNet": lambda: small_network(),
+    "RepLKNet": lambda: small_network(drop_path_rate=0.3),
     "RepLKNet, no small kernel": lambda: small_network(small_kernel=None),
     "MobileNetV2": lambda: ppreplk.build_model("MobileNetV2LK", width=0.25, kernel_size=5, small_kernel=3, class_num=5),
 }

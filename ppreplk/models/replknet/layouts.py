@@ -53,13 +53,13 @@ MEGENGINE_BLOCK = (  # what follows blocks.g, and the place of it in a pair
 )
 
 
-def _has(part: str) -> Callable[[Sequence[str]], bool]:
-    """Whether ``part`` is a part of one of the names."""
-    return lambda names: any(part in name.split(".") for name in names)
+def _has(part: str, below: str = "stages") -> Callable[[Sequence[str]], bool]:
+    """Whether one of the names begins with ``below`` and has a part called ``part``."""
+    return lambda names: any(name.startswith(f"{below}.") and part in name.split(".") for name in names)
 
 
 def _is_openmmlab(names: Sequence[str]) -> bool:
-    return _has("prelkb_bn")(names) and any(name.startswith(BACKBONE) for name in names)
+    return _has("prelkb_bn", below="backbone")(names)
 
 
 def _is_mmpretrain(names: Sequence[str]) -> bool:
@@ -154,7 +154,7 @@ def _megengine_array(name: str, array: np.ndarray) -> np.ndarray:
 LAYOUTS = (
     Layout("mmpretrain", _is_mmpretrain, _from_mmpretrain),
     Layout("mmseg/mmdet", _is_openmmlab, _from_mmseg),
-    Layout("MegEngine", _has("premlp_bn"), _from_megengine, _megengine_array),
+    Layout("MegEngine", _has("premlp_bn", below="blocks"), _from_megengine, _megengine_array),
     Layout("PaddleViT", _has("pre_large_kernel_bn"), lambda names: {name: _from_paddlevit(name) for name in names}),
     Layout("ppreplk", _is_ours, _unchanged),
     Layout("official", _has("prelkb_bn"), _unchanged),
