@@ -40,7 +40,7 @@ def require_fast_operators() -> None:
     """The same for the operators of fast programs; their headers may be out of reach too."""
     require_compiled_operator()
     try:
-        ppreplk.load_ops(fast=True)
+        ppreplk.load_ops("channels_last")
     except UserError as error:
         if "oneDNN's headers" in str(error):
             pytest.skip(str(error))
