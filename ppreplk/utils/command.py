@@ -91,6 +91,9 @@ def run_command(
     except BrokenPipeError:  # whoever read the output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
+        if _interrupted(error):
+            print("stopped", file=sys.stderr)
+            return INTERRUPTED
         broken = broken_import(error)
         if broken is None:
             raise
@@ -112,6 +115,13 @@ def _prepare_process() -> None:
 def _refuse(error: UserError) -> int:
     print(f"error: {' '.join(str(error).split())} [{error.code}]", file=sys.stderr)
     return BAD_INPUT
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: C extensions turn one that comes while they are imported into ImportError."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def broken_import(error: Exception) -> UserError | None:

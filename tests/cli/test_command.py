@@ -65,8 +65,11 @@ def test_stopped_by_the_user(capsys):
     assert capsys.readouterr().err == "stopped\n"
 
 
-def test_stopped_while_packages_are_imported(tmp_path):
-    process = run_with_modules(tmp_path, {"paddle": "raise KeyboardInterrupt"}, "complexity", "variants")
+@pytest.mark.parametrize(
+    "text", ["raise KeyboardInterrupt", "raise ImportError('initialization failed') from KeyboardInterrupt()"]
+)
+def test_stopped_while_packages_are_imported(tmp_path, text):
+    process = run_with_modules(tmp_path, {"paddle": text}, "complexity", "variants")
     assert (process.returncode, process.stderr) == (130, "stopped\n")
 
 
