@@ -103,6 +103,8 @@ def program_classifier(folder: str, config: Config, precision: str | None = None
     """
     program_files(folder, precision or FP32)
     path = Path(folder) / INFERENCE_YAML
+    if not path.is_file():
+        raise UserError(f"{path} missing, which tools/export.py writes; export again", code="deploy.no-program")
     content = read_yaml(path)
     try:
         ops, topk = content["PreProcess"]["transform_ops"], content["PostProcess"]["Topk"]

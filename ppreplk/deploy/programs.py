@@ -10,9 +10,7 @@ import numpy as np
 import paddle
 import paddle.inference
 
-from ..ops import cpu as compiled
-from ..ops import load_ops
-from ..ops import onednn as dense
+from ..ops import cpu, load_ops, onednn
 from ..utils.cores import default_threads
 from ..utils.errors import UserError
 
@@ -51,32 +49,32 @@ def program_files(folder: str | Path, precision: str = FP32) -> tuple[Path, Path
 
 
 def _load_operators(program: Path, device: str) -> bool:
-    """Make the operators of ours that a program contains usable; whether it is a fast one.
+    """Load the operators of this package that a program holds. Returns whether it is a channels-last one.
 
     Raises:
         UserError: they are not for this device, or cannot be built or loaded.
     """
     content = program.read_text(encoding="utf-8", errors="replace")
-    fast = any(prefix in content for prefix in dense.OPERATOR_PREFIXES)
-    if fast or compiled.OPERATOR_PREFIX in content:
+    is_channels_last = any(prefix in content for prefix in onednn.OPERATOR_PREFIXES)
+    if is_channels_last or cpu.OPERATOR_PREFIX in content:
         if device != "cpu":
             raise UserError(
                 f"holds operators for cpu, the device is {device}; export it without them",
                 code="deploy.device",
                 where=str(program),
             )
-        load_ops("depthwise", *(["channels_last"] if fast else []))
-    return fast
+        load_ops("depthwise", *(["channels_last"] if is_channels_last else []))
+    return is_channels_last
 
 
 @functools.cache
 def _announce_emulation() -> None:
-    """Once per process."""
+    """Say once per process that bfloat16 programs are no faster here."""
     logger.info("%s: the %s program runs with the same rounding in float32 arithmetic, no faster", NO_BFLOAT16, BF16)
 
 
 class Predictor:
-    """An exported program, run by Paddle Inference. Called with (N, C, H, W) float32, it returns (N, K).
+    """An exported program, run by Paddle Inference. (N, C, H, W) float32 -> (N, class_num) float32.
 
     Args:
         folder: what ``tools/export.py`` wrote.
@@ -85,14 +83,14 @@ class Predictor:
         precision: ``"fp32"`` or ``"bf16"``: which of the programs in the folder.
 
     Raises:
-        UserError: there is no such program in the folder, or it cannot be loaded, or it contains compiled operators
-            and these cannot be built or are not for this device.
+        UserError: there is no such program in the folder, or it cannot be loaded; or it holds operators of this
+            package, and they cannot be built or are not for this device.
     """
 
     def __init__(self, folder: str | Path, device: str = "cpu", threads: int | None = None, precision: str = FP32):
         program, weights = program_files(folder, precision)
-        fast = _load_operators(program, device)
-        if precision == BF16 and fast and not dense.has_bfloat16():
+        is_channels_last = _load_operators(program, device)
+        if precision == BF16 and is_channels_last and not onednn.has_bfloat16():
             _announce_emulation()
         config = paddle.inference.Config(str(program), str(weights))
         config.disable_glog_info()
@@ -111,7 +109,7 @@ class Predictor:
             ) from error
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Outputs (N, K) for images (N, C, H, W) float32."""
+        """Outputs (N, class_num) for images (N, C, H, W), float32 both."""
         (outputs,) = self._predictor.run([paddle.to_tensor(np.ascontiguousarray(images))])
         return outputs.numpy()
 
@@ -125,7 +123,7 @@ def choose_precision(folder: str, device: str, exported: str, requested: str | N
     """
     precision = requested or exported
     program, _ = program_files(folder, precision)
-    if precision == BF16 and _load_operators(program, device) and not dense.has_bfloat16():
+    if precision == BF16 and _load_operators(program, device) and not onednn.has_bfloat16():
         if requested:
             raise UserError(f"precision {BF16}: {NO_BFLOAT16}; use {FP32}", code="deploy.precision")
         logger.info("%s: predicting in %s", NO_BFLOAT16, FP32)

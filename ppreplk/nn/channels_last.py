@@ -6,8 +6,10 @@ float32 parameters; the program packs them when it is loaded.
 
 from __future__ import annotations
 
+import math
 from typing import Optional
 
+import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
@@ -15,7 +17,9 @@ from ..ops import cpu, onednn
 from ..utils.errors import UserError
 from .graph import ACTIVATION, ADD, CONV, INPUT, LINEAR, POOL, Graph, Node
 
-MIN_LARGE_KERNEL = 5  # smaller depthwise kernels are faster in oneDNN
+# By activation: smaller depthwise kernels are faster in oneDNN. The C++ operator has no relu6, which is a pass of its
+# own behind it.
+MIN_LARGE_KERNEL = {"none": 5, "relu": 5, "relu6": 13}
 OTHER_RUNTIME = "use -o Global.export_runtime=native"
 
 
@@ -42,19 +46,25 @@ class Convolution(nn.Layer):
 
 
 class LargeKernel(nn.Layer):
-    """A depthwise convolution of stride 1 with bias, then a ReLU if asked for, in float32 arithmetic.
+    """A depthwise convolution of stride 1 with bias, then an activation, in float32 arithmetic.
 
     (N, H, W, C) -> (N, H, W, C).
+
+    Args:
+        conv: a :class:`~ppreplk.nn.DepthwiseConv2D` with bias; its parameters are shared.
+        activation: one of :data:`MIN_LARGE_KERNEL`.
     """
 
-    def __init__(self, conv: nn.Layer, relu: bool):
+    def __init__(self, conv: nn.Layer, activation: str):
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
-        self.relu = relu
+        self.activation = activation
 
     def forward(self, x):
         packed = cpu.pack(self.weight, *x.shape[1:3])
-        return cpu.packed_conv2d_nhwc(x, self.weight, packed, self.bias, relu=self.relu)
+        y = cpu.packed_conv2d_nhwc(x, self.weight, packed, self.bias, relu=self.activation != "none")
+        # Paddle has no relu6 of bfloat16 on CPUs
+        return paddle.minimum(y, paddle.full([1], 6.0, y.dtype)) if self.activation == "relu6" else y
 
 
 class ChannelsLastNetwork(nn.Layer):
@@ -74,17 +84,17 @@ class ChannelsLastNetwork(nn.Layer):
         self.steps: list[tuple[int, int, Optional[int]]] = []  # result, input, residual: numbers of nodes
         self.parts = nn.LayerList()
         head: Optional[nn.Linear] = None
-        done: set[int] = set()
+        fused: set[int] = set()  # nodes that are computed together with the convolution before them
         for number, node in enumerate(graph.nodes):
             if node.op == CONV:
-                result, residual, activation = _followers(graph, number)
+                followers, residual, activation = _followers(graph, number)
                 self.parts.append(_lowered(node.layer, activation, residual, bfloat16))
-                self.steps.append((result, node.inputs[0], residual))
-                done.update(range(number, result + 1))
+                self.steps.append((followers[-1] if followers else number, node.inputs[0], residual))
+                fused.update(followers)
             elif node.op == LINEAR and graph.nodes[node.inputs[0]].op == POOL:
                 head = node.layer
                 self.pooled = graph.nodes[node.inputs[0]].inputs[0]
-            elif node.op not in (INPUT, POOL) and number not in done:
+            elif node.op not in (INPUT, POOL) and number not in fused:
                 raise UserError(
                     f"the channels-last operators do not compute {_described(node)} at this place; {OTHER_RUNTIME}",
                     code="nn.not-channels-last",
@@ -104,9 +114,10 @@ class ChannelsLastNetwork(nn.Layer):
         return F.linear(onednn.pool(values[self.pooled]), self.head.weight, self.head.bias)
 
 
-def _followers(graph: Graph, number: int) -> tuple[int, Optional[int], str]:
-    """What can be computed together with a convolution: the last node of it, the residual, the activation."""
+def _followers(graph: Graph, number: int) -> tuple[list[int], Optional[int], str]:
+    """What can be computed together with a convolution: the nodes behind it, the residual, the activation."""
     result, residual, activation = number, None, "none"
+    followers: list[int] = []
     while activation == "none":
         users = [(n, node) for n, node in enumerate(graph.nodes) if result in node.inputs]
         if len(users) != 1:
@@ -122,7 +133,8 @@ def _followers(graph: Graph, number: int) -> tuple[int, Optional[int], str]:
         else:
             break
         result = following
-    return result, residual, activation
+        followers.append(following)
+    return followers, residual, activation
 
 
 def _lowered(conv: nn.Layer, activation: str, residual: Optional[int], bfloat16: bool) -> nn.Layer:
@@ -132,14 +144,10 @@ def _lowered(conv: nn.Layer, activation: str, residual: Optional[int], bfloat16:
             code="nn.not-channels-last",
         )
     is_depthwise = conv.groups == conv.in_channels == conv.out_channels
-    is_large = is_depthwise and conv.stride == 1 and conv.kernel_size >= MIN_LARGE_KERNEL
-    if (
-        is_large
-        and residual is None
-        and activation in ("none", "relu")
-        and cpu.serves(conv.weight.dtype, conv.kernel_size)
-    ):
-        return LargeKernel(conv, activation == "relu")
+    is_large = conv.kernel_size >= MIN_LARGE_KERNEL.get(activation, math.inf)
+    is_served = conv.stride == 1 and residual is None and cpu.serves(conv.weight.dtype, conv.kernel_size)
+    if is_depthwise and is_large and is_served:
+        return LargeKernel(conv, activation)
     return Convolution(conv, activation, bfloat16)
 
 

@@ -1,7 +1,8 @@
 """A network written down as a short list of nodes, from which other forms of it are made.
 
-An architecture describes itself once, in train form or folded. The channels-last program, the ONNX file and the
-PyTorch twin of the benchmark are made from that description, so none of them knows an architecture.
+An architecture describes itself once, in the form and the mode it is in: train form, merged or folded, training or
+evaluation. The channels-last program, the ONNX file and the PyTorch twin of the benchmark are made from that
+description, so none of them knows an architecture.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class Graph:
         return self._added(Node(ADD, (x, y)))
 
     def drop_path(self, x: int, layer: DropPath) -> int:
-        """Stochastic depth; nothing in eval mode, or where the rate is 0."""
+        """Stochastic depth in training mode. In eval mode, or at the rate 0, it is the identity and adds no node."""
         return self._added(Node(DROP_PATH, (x,), layer)) if layer.training and layer.rate else x
 
     def pool(self, x: int) -> int:

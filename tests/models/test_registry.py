@@ -144,6 +144,7 @@ def run_graph(graph: Graph, images: paddle.Tensor) -> np.ndarray:
 NETWORKS = {
     "RepLKNet": lambda: small_network(drop_path_rate=0.3),
     "RepLKNet, no small kernel": lambda: small_network(small_kernel=None),
+    "RepLKNet, drop path": lambda: small_network(drop_path_rate=0.3),
     "MobileNetV2": lambda: ppreplk.build_model("MobileNetV2LK", width=0.25, kernel_size=5, small_kernel=3, class_num=5),
 }
 
@@ -161,6 +162,13 @@ def test_graphs_compute_what_the_network_computes(network, form):
     graph = registry.graph_of(model)
     assert relative_difference(run_graph(graph, images), expected) < 1e-5
     assert any(node.op == "norm" for node in graph.nodes) == (form != "folded")
+
+
+def test_graphs_hold_drop_path_in_training_mode_only():
+    model = small_network(drop_path_rate=0.3)
+    rates = [node.layer.rate for node in registry.graph_of(model).nodes if node.op == "drop_path"]
+    np.testing.assert_allclose(rates, np.repeat([0.1, 0.2, 0.3], 2))  # none at the rate 0 of the first pair
+    assert not any(node.op == "drop_path" for node in registry.graph_of(fold(model)).nodes)
 
 
 def test_running_a_program_imports_no_network_code():

@@ -1,0 +1,101 @@
+"""Predictions with weights and with programs, and writing them down."""
+
+import csv
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exports import LOGITS, config
+from helpers import ROOT, refused
+
+from ppreplk.config import load_config
+from ppreplk.deploy.class_names import read_class_names
+from ppreplk.deploy.export import export
+from ppreplk.deploy.predict import infer, write_predictions
+
+
+def test_network_and_program_predict_the_same(project):
+    export(config())
+    by_network = list(infer(config()))
+    by_program = list(infer(config(), "inference"))
+    assert len(by_network) == 24
+    for first, second in zip(by_network, by_program):
+        assert first.file_name == second.file_name and first.class_ids == second.class_ids
+        np.testing.assert_allclose(first.scores, second.scores, atol=1e-4)
+        assert first.label_names == [("red", "green", "blue")[index] for index in first.class_ids]
+
+
+def test_a_program_without_softmax_predicts_probabilities_too(project):
+    export(config(LOGITS))
+    prediction = next(infer(config("Infer.PostProcess.topk=3")))
+    program = next(infer(config(), "inference"))
+    assert sum(prediction.scores) == pytest.approx(1.0, abs=1e-4)
+    np.testing.assert_allclose(program.scores, prediction.scores[:2], atol=1e-4)
+
+
+def test_json_and_csv(project):
+    predictions = list(infer(config("Infer.infer_imgs=data/val.txt")))
+    write_predictions(iter(predictions), "out.json")
+    assert json.loads(Path("out.json").read_text()) == [asdict(prediction) for prediction in predictions]
+    write_predictions(infer(config("Infer.infer_imgs=data/images/3.png")), "out.csv")
+    rows = list(csv.DictReader(Path("out.csv").open()))
+    assert [row["rank"] for row in rows] == ["1", "2"]
+    assert rows[0]["file_name"] == "data/images/3.png" and rows[0]["label_name"] in ("red", "green", "blue")
+
+
+def test_predictions_as_text(project):
+    (named,) = infer(config("Infer.infer_imgs=data/images/3.png"))
+    (unnamed,) = infer(config("Infer.infer_imgs=data/images/3.png", "Infer.PostProcess.class_id_map_file=null"))
+    assert str(named).startswith(f"data/images/3.png: {named.label_names[0]} 0.")
+    assert str(unnamed).startswith(f"data/images/3.png: {unnamed.class_ids[0]} 0.")
+
+
+@pytest.mark.parametrize(
+    "override, code, part",
+    [
+        ("Infer.infer_imgs=null", "data.missing-image", "Infer.infer_imgs"),
+        ("Infer.infer_imgs=absent", "data.missing-image", "no image, folder or list absent"),
+        ("Infer.PostProcess.class_id_map_file=absent.txt", "deploy.bad-class-names", "absent.txt"),
+        ("Infer.PostProcess.class_id_map_file=data/val.txt", "deploy.bad-class-names", "val.txt, line 1: "),
+        ("Infer.PostProcess.class_id_map_file=data/many.txt", "deploy.bad-class-names", "4 class names for 3 classes"),
+        ("Infer.PostProcess.topk=0", "config.bad-value", "topk"),
+        ("Infer.batch_size=0", "config.bad-value", "batch_size"),
+        ("Infer.transforms=[DecodeImage]", "data.transform-order", "Infer.transforms"),
+    ],
+)
+def test_bad_requests(project, override, code, part):
+    Path("data/many.txt").write_text("0 a\n1 b\n2 c\n3 d\n")
+    with refused(code, part):
+        list(infer(config(override)))
+
+
+@pytest.mark.parametrize("output", ["out.txt", "absent/out.json", "folder.json"])
+def test_bad_output_files_are_refused_before_the_work(project, output):
+    Path("folder.json").mkdir()
+    with refused("deploy.bad-output", "--output", output):
+        write_predictions(iter(lambda: pytest.fail("predicted"), None), output)
+
+
+def test_an_unreadable_image_is_named(project):
+    Path("data/images/7.png").write_bytes(b"x")
+    with refused("data.unreadable-image", "data/images/7.png"):
+        write_predictions(infer(config()), "out.json")
+    assert not list(Path(".").glob("out.json*"))
+
+
+def test_images_of_different_shapes_need_batches_of_one(project):
+    from PIL import Image
+
+    Image.new("RGB", (40, 20)).save("data/images/wide.png")
+    shorter = "Infer.transforms.1.ResizeImage={resize_short: 32, backend: pil}"
+    with refused("deploy.other-shape", "data/images/wide.png", "Infer.batch_size=1"):
+        list(infer(config(shorter, "Infer.batch_size=32")))
+    assert len(list(infer(config(shorter, "Infer.batch_size=1")))) == 25
+
+
+def test_imagenet_names_come_from_the_installed_paddleclas():
+    pytest.importorskip("paddleclas")
+    names = read_class_names(load_config(ROOT / "configs" / "replknet31b.yaml").Infer.PostProcess)
+    assert len(names) == 1000 and names[0].startswith("tench")
