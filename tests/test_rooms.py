@@ -1,6 +1,7 @@
 """The walls of the house: imports run downhill, files are short, names are unique (docs/architecture.md)."""
 
 import ast
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -126,3 +127,24 @@ def test_no_two_modules_of_one_name():
     rooms = {path.parent.name for path in PACKAGE.rglob("__init__.py")}
     assert [name for name, count in names.items() if count > 1] == []
     assert not rooms & set(names)
+
+
+def raised_codes() -> list[tuple[str, str]]:
+    """(room, code) of every error that is made with a code of its own."""
+    found = []
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "UserError":
+                values = [keyword.value for keyword in node.keywords if keyword.arg == "code"]
+                assert values, f"{name}, line {node.lineno}: an error without a code"
+                found += [(room(name), value.value) for value in values if isinstance(value, ast.Constant)]
+    return found
+
+
+def test_codes_are_named_for_their_room():
+    codes = raised_codes()
+    assert len(codes) > 200
+    for place, code in codes:
+        assert re.fullmatch(r"[a-z]+\.[a-z]+(-[a-z]+)*", code), code
+        if place not in ("cli", "utils", "plugins"):
+            assert code.startswith(f"{place}."), f"{place} raises {code}"

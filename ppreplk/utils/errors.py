@@ -17,9 +17,13 @@ class UserError(ValueError):
         code: a stable name for the kind of mistake, ``ROOM.WHAT``, for example ``config.unknown-key``. Scripts and
             tests match it; the message may be reworded.
         where: the place, a file or a key of the configuration. It is put before the message.
+
+    >>> error = UserError("expected a number, got 'ten'", code="config.wrong-type", where="Global.epochs")
+    >>> str(error), error.code
+    ("Global.epochs: expected a number, got 'ten'", 'config.wrong-type')
     """
 
-    def __init__(self, message: str, *, code: str = "input", where: str | None = None):
+    def __init__(self, message: str, *, code: str, where: str | None = None):
         super().__init__(f"{where}: {message}" if where else message)
         self.code = code
         self.where = where
