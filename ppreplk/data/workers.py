@@ -11,6 +11,7 @@ worker that dies.
 
 from __future__ import annotations
 
+import _thread
 import mmap
 import multiprocessing
 import os
@@ -32,6 +33,7 @@ from ..utils.errors import UserError
 FORK_IS_SAFE = sys.platform.startswith("linux")  # macOS does not allow it in a process with threads; Windows has none
 PREFETCH_FACTOR = 2  # batches that a worker makes ahead
 CHECK_INTERVAL = 1.0  # seconds between two looks at whether the process at the other end is alive
+POSTPONEMENT = 0.05  # seconds
 RESET_SIGNALS = ("SIGTERM", "SIGHUP", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT")
 
 Load = Callable[[Sequence[int]], Sequence[np.ndarray]]
@@ -52,7 +54,7 @@ class WorkerPool:
         self.count = len(batches)
         self.workers: list[_Worker] = []
         try:
-            with _interrupts_held_back():
+            with _interrupts_postponed():
                 for number in range(min(num_workers, len(batches))):
                     share = batches[number::num_workers]
                     others = [worker.connection for worker in self.workers]
@@ -80,25 +82,28 @@ class WorkerPool:
         """``convert(images, labels)`` of every batch, in order. ``convert`` must copy: buffers are used again.
 
         Raises:
-            UserError: one that ``load`` raised, or a worker died.
+            UserError: one that ``load`` raised, or a worker died, even if it has made all its batches.
             RuntimeError: ``load`` raised anything else; the message is its traceback.
         """
         for number in range(self.count):
             worker = self.workers[number % len(self.workers)]
             batch = convert(*worker.receive())
             worker.release()
+            for other in self.workers:
+                other.check()
             yield batch
 
     def close(self) -> None:
         """End the workers at once. They hold nothing that needs an orderly end."""
-        for worker in self.workers:
-            worker.process.kill()
-        for worker in self.workers:
-            worker.process.join()
-            worker.process.close()
-            worker.connection.close()
-            worker.buffers.clear()
-        self.workers.clear()
+        with _interrupts_postponed():
+            for worker in self.workers:
+                worker.process.kill()
+            for worker in self.workers:
+                worker.process.join()
+                worker.process.close()
+                worker.connection.close()
+                worker.buffers.clear()
+            self.workers.clear()
 
 
 class _Worker:
@@ -137,12 +142,17 @@ class _Worker:
         return images, labels
 
     def release(self) -> None:
-        """The batch received last has been copied."""
+        """Let the worker use the buffer of the batch received last."""
         self.turn += 1
         try:
             self.connection.send_bytes(b"")
-        except OSError:  # it has died; receiving will say so, if its batches are needed
-            pass
+        except OSError:
+            raise self._died() from None
+
+    def check(self) -> None:
+        """Raise a :class:`UserError` if the worker has died."""
+        if not self.process.is_alive():
+            raise self._died()
 
     def _died(self) -> UserError:
         self.process.join()
@@ -216,10 +226,20 @@ def _load_into(load: Load, indices: Sequence[int], buffer: mmap.mmap | None) -> 
 
 
 @contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Ctrl-C waits until the block ends, so that no process forked meanwhile gets it before it ignores it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _interrupts_postponed() -> Iterator[None]:
+    """Ctrl-C takes effect shortly after the block.
+
+    Inside, it could hit a process that does not ignore it yet, or be lost: Python drops exceptions while it disposes of
+    an iterator that nobody wants any more.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
+        yield  # Python's handlers run in the main thread alone; None is a handler that is not Python's
+        return
+    received: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, handler)
+        if received:
+            threading.Timer(POSTPONEMENT, _thread.interrupt_main).start()

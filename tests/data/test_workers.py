@@ -1,5 +1,6 @@
 """Loader processes: what they leave behind, and how they end."""
 
+import multiprocessing.context
 import os
 import re
 import signal
@@ -156,6 +157,54 @@ def test_a_worker_killed_while_the_main_process_waits_for_it():
         next(iterator)
     killer.wait()
     assert held() == before
+
+
+def test_a_killed_worker_is_noticed_although_its_batches_have_all_been_made():
+    before = held()
+    iterator = iter(loader(count=16))
+    next(iterator)
+    time.sleep(0.3)
+    victim = max(children(os.getpid()) - before[0])
+    os.kill(victim, signal.SIGKILL)
+    wait_for_the_end([victim])
+    with refused("data.worker-died", "SIGKILL"):
+        list(iterator)
+
+
+def test_an_interrupt_while_an_iterator_is_disposed_of_is_not_lost(monkeypatch):
+    before = held()
+    iterator = iter(loader(count=60))
+    next(iterator)
+    kill = multiprocessing.context.ForkProcess.kill
+
+    def interrupted_kill(process):
+        os.kill(os.getpid(), signal.SIGINT)
+        kill(process)
+
+    monkeypatch.setattr(multiprocessing.context.ForkProcess, "kill", interrupted_kill)
+    with pytest.raises(KeyboardInterrupt):
+        del iterator
+        assert held()[0] == before[0]
+        time.sleep(5)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_an_interrupt_while_processes_start_ends_them(monkeypatch, moment):
+    before = held()
+    start = multiprocessing.context.ForkProcess.start
+
+    def interrupted_start(process):
+        if moment == "after":
+            start(process)
+        os.kill(os.getpid(), signal.SIGINT)
+        if moment == "before":
+            start(process)
+
+    monkeypatch.setattr(multiprocessing.context.ForkProcess, "start", interrupted_start)
+    with pytest.raises(KeyboardInterrupt):
+        for _ in loader(count=60):
+            time.sleep(0.1)
+    assert held()[:2] == before[:2]
 
 
 def test_workers_ignore_an_interrupt_and_the_main_process_does_not():
