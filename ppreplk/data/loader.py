@@ -1,23 +1,21 @@
-"""Batches from a dataset: order, workers, collation, errors that arrive."""
+"""Batches from a dataset: order, collation, and who loads them."""
 
 from __future__ import annotations
 
 import logging
-import os
-import pickle
-import traceback
+import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import paddle
-from paddle.io import BatchSampler, DataLoader, DistributedBatchSampler
+from paddle.io import BatchSampler, DistributedBatchSampler
 
 from ..config import SplitConfig
 from ..utils.distributed import processes, rank
 from ..utils.errors import UserError
 from .datasets import ImageDataset
 from .mixing import BatchTransform, build_batch_transforms
+from .workers import FORK_IS_SAFE, WorkerPool
 
 logger = logging.getLogger(__name__)
 
@@ -48,51 +46,6 @@ class Collate:
         return [batch, target]
 
 
-# Paddle's loader replaces an exception in a worker by a message of its own, or waits forever. So errors travel as
-# data: a sample that is an exception, a batch that is one array of bytes with the exception, pickled.
-
-
-class _CaughtErrors(paddle.io.Dataset):
-    """A dataset that returns its errors."""
-
-    def __init__(self, dataset: ImageDataset):
-        super().__init__()
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Any:
-        try:
-            return self.dataset[index]
-        except Exception as error:
-            return _portable(error)
-
-
-class _CaughtErrorsCollate:
-    """A collation that returns its errors, and those of its samples."""
-
-    def __init__(self, collate: Collate):
-        self.collate = collate
-
-    def __call__(self, samples: list[Any]) -> list[np.ndarray]:
-        errors = [sample for sample in samples if isinstance(sample, Exception)]
-        if not errors:
-            try:
-                return self.collate(samples)
-            except Exception as error:
-                errors = [_portable(error)]
-        return [np.frombuffer(pickle.dumps(errors[0]), np.uint8).copy()]
-
-
-def _portable(error: Exception) -> Exception:
-    """The exception to raise in the main process: a :class:`UserError` itself, or one with the defect's traceback."""
-    if isinstance(error, UserError):
-        return error
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    return RuntimeError(f"a loader process failed:\n{text}")
-
-
 class OrderedShardSampler(BatchSampler):
     """Batches of the samples ``rank``, ``rank + world_size``, ...: over all processes every sample once, none twice."""
 
@@ -109,22 +62,24 @@ class OrderedShardSampler(BatchSampler):
 
 
 class Loader:
-    """Iterable over the batches of an epoch: (images, labels) tensors, of this process's share of the images.
+    """Iterable over the batches of an epoch, (images, labels) tensors of this process's share of the images.
 
-    In training (``shuffle`` or ``drop_last``) all processes get as many images, a few of them twice where the
-    number does not divide; otherwise every image once.
+    In training (``shuffle`` or ``drop_last``) all processes get the same number of images. Where that number does not
+    divide, a few images come twice. Otherwise every image comes once.
 
-    The order of an epoch and all random draws are functions of seed and epoch; see :meth:`set_epoch`.
+    The order of an epoch and all that is drawn depend on seed and epoch alone; see :meth:`set_epoch`. Each iteration
+    has worker processes of its own. They end with it, whether it is finished or given up.
 
     Args:
         dataset: the images.
         batch_size, shuffle, drop_last: as in Paddle's ``DistributedBatchSampler``.
         num_workers: processes that load; 0 loads in this one.
-        use_shared_memory: how workers hand over batches.
+        use_shared_memory: workers hand images over in shared memory; otherwise through pipes, which is slower.
         batch_transforms: mixing.
 
     Raises:
-        UserError: fewer images than a batch, with ``drop_last``; while iterating, an unreadable image.
+        UserError: fewer images than a batch, with ``drop_last``. While iterating: an unreadable image, or a worker
+            that was ended from outside.
     """
 
     def __init__(
@@ -153,18 +108,12 @@ class Loader:
                 where=dataset.source,
             )
         self.collate = Collate(dataset, batch_transforms)
-        if num_workers > 0 and use_shared_memory:
-            use_shared_memory = _shared_memory_suffices(dataset, batch_size, num_workers)
-        self.workers = None
-        if num_workers > 0:
-            self.workers = DataLoader(
-                _CaughtErrors(dataset),
-                batch_sampler=self.batch_sampler,
-                collate_fn=_CaughtErrorsCollate(self.collate),
-                num_workers=num_workers,
-                use_shared_memory=use_shared_memory,
-                return_list=True,
-            )
+        self.num_workers = num_workers
+        self.use_shared_memory = use_shared_memory
+        self.buffer_size: int | None = None
+        if num_workers > 0 and not FORK_IS_SAFE:
+            logger.warning("loader.num_workers: no loader processes on %s; images are loaded in this one", sys.platform)
+            self.num_workers = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order and the draws of the next iteration."""
@@ -176,36 +125,29 @@ class Loader:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
-        if self.workers is None:
+        if self.num_workers == 0:
             for indices in self.batch_sampler:
-                images, labels = self.collate([self.dataset[index] for index in indices])
-                yield paddle.to_tensor(images), paddle.to_tensor(labels)
+                yield as_tensors(*self.load(indices))
             return
-        for batch in self.workers:
-            if len(batch) == 1:
-                raise pickle.loads(batch[0].numpy().tobytes())
-            yield batch[0], batch[1]
+        with WorkerPool(self.load, list(self.batch_sampler), self.num_workers, self._buffer_size()) as pool:
+            yield from pool.batches(as_tensors)
+
+    def load(self, indices: Sequence[int]) -> list[np.ndarray]:
+        """Images (N, 3, H, W) and labels of one batch, as arrays."""
+        return self.collate([self.dataset[index] for index in indices])
+
+    def _buffer_size(self) -> int:
+        """Bytes of the images of a batch, if all are like the first image."""
+        if not self.use_shared_memory:
+            return 0
+        if self.buffer_size is None:
+            self.buffer_size = self.dataset[0][0].nbytes * self.batch_size
+        return self.buffer_size
 
 
-SHARED_MEMORY = "/dev/shm"
-BATCHES_PER_WORKER = 2  # that Paddle's loader keeps ready
-
-
-def _shared_memory_suffices(dataset: ImageDataset, batch_size: int, num_workers: int) -> bool:
-    """Whether the batches the workers keep ready fit into shared memory; where not, a bus error would follow."""
-    if not os.path.isdir(SHARED_MEMORY):
-        return True
-    space = os.statvfs(SHARED_MEMORY)
-    available = space.f_bavail * space.f_frsize
-    needed = dataset[0][0].nbytes * batch_size * num_workers * BATCHES_PER_WORKER
-    if needed <= available:
-        return True
-    logger.warning(
-        "shared memory has %.0f MB free, %d loader processes need %.0f MB: handing batches over without it, which is "
-        "slower; lower loader.num_workers or sampler.batch_size, or enlarge %s",
-        *(available / 2**20, num_workers, needed / 2**20, SHARED_MEMORY),
-    )
-    return False
+def as_tensors(images: np.ndarray, labels: np.ndarray) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """Copies on the device that is set."""
+    return paddle.to_tensor(images), paddle.to_tensor(labels)
 
 
 def build_loader(config: SplitConfig, dataset: ImageDataset, class_num: int) -> Loader:

@@ -16,7 +16,6 @@ from ppreplk.data import (
     prepare_digits,
     read_list,
 )
-from ppreplk.utils.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -89,22 +88,20 @@ def test_a_folder_per_class(colour_project, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "changes, message",
+    "changes, code, parts",
     [
-        (
-            {"name": "ImageNetDatast"},
-            r"Train\.dataset: unknown dataset 'ImageNetDatast'; did you mean ImageNetData",
-        ),
-        ({"name": "Cifar10"}, r"Train\.dataset: not served here"),
-        ({"delimitr": ","}, r"Train\.dataset\.delimitr: unknown key; did you mean delimiter"),
-        ({"relabel": 1}, r"Train\.dataset\.relabel: expected true or false"),
+        ({"name": "ImageNetDatast"}, "config.unknown-name", ["'ImageNetDatast'", "did you mean ImageNetDataset"]),
+        ({"name": "Cifar10"}, "config.not-served", ["ImageFolderDataset"]),
+        ({"delimitr": ","}, "config.unknown-key", ["dataset.delimitr: ", "did you mean delimiter"]),
+        ({"relabel": 1}, "config.wrong-type", ["dataset.relabel: ", "true or false"]),
+        ({"cls_label_path": "data/none.txt"}, "data.missing-dataset", ["data/none.txt"]),
     ],
 )
-def test_bad_datasets(colour_project, monkeypatch, changes, message):
+def test_bad_datasets(colour_project, monkeypatch, changes, code, parts):
     monkeypatch.chdir(colour_project)
     dataset = {**colour_config()["DataLoader"]["Train"]["dataset"], **changes}
     config = construct(DatasetConfig, dataset, "DataLoader.Train.dataset")
-    with pytest.raises(UserError, match=message):
+    with refused(code, "DataLoader.Train.dataset", *parts):
         build_dataset(config, class_num=3, seed=0)
 
 

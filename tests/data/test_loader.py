@@ -1,8 +1,5 @@
 """Loading: order, determinism, and errors that arrive from wherever they were raised."""
 
-import os
-import types
-
 import numpy as np
 import pytest
 from helpers import colour_config, refused
@@ -42,19 +39,6 @@ def test_loading_is_a_function_of_seed_and_epoch(colour_project, monkeypatch, wo
     again = epoch(1, workers=0)
     assert (images == again[0]).all() and (labels == again[1]).all()
     assert (epoch(2)[0] != images).any() and (epoch(1, seed=1)[0] != images).any()
-
-
-def test_small_shared_memory_is_noticed_and_done_without(colour_project, monkeypatch, caplog):
-    caplog.set_level("INFO", "ppreplk")
-    real = os.statvfs
-
-    def almost_full(path):
-        return types.SimpleNamespace(f_bavail=1, f_frsize=4096) if path == "/dev/shm" else real(path)
-
-    monkeypatch.setattr(os, "statvfs", almost_full)
-    batches = loader(colour_project, monkeypatch, loader__num_workers=1, loader__use_shared_memory=True)
-    assert len(list(batches)) == 3
-    assert "shared memory has 0 MB free, 1 loader processes need" in caplog.text
 
 
 def test_every_image_once_per_epoch_in_a_new_order(colour_project, monkeypatch):
