@@ -152,6 +152,7 @@ def depthwise_conv2d(
     Raises:
         UserError: unknown ``impl``, one that cannot run here, or shapes that do not fit together.
 
+    >>> import ppreplk
     >>> x, weight = paddle.ones([1, 2, 8, 8]), paddle.ones([2, 1, 31, 31])
     >>> y = ppreplk.depthwise_conv2d(x, weight)
     >>> y.shape, round(float(y.max()))

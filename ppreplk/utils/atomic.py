@@ -42,8 +42,12 @@ def replacing(*paths: Path) -> Iterator[list[Path]]:
     Yields a partial path for each path. When the block succeeds, they replace the paths, in order. When it fails,
     the paths are as they were, and the partial files are removed.
 
-    >>> with replacing(Path("scores.csv")) as [partial]:  # doctest: +SKIP
-    ...     partial.write_text("name,score")
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with replacing(Path(folder) / "scores.csv") as [partial]:
+    ...         _ = partial.write_text("name,score")
+    ...     [path.name for path in Path(folder).iterdir()]
+    ['scores.csv']
 
     Raises:
         UserError: the files cannot be written.
