@@ -7,6 +7,7 @@ packages they need.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,10 +195,23 @@ def onnxruntime_session(model: bytes | Path, images: np.ndarray, threads: int) -
     return lambda: session.run(None, {INPUT_NAME: images})[0]
 
 
+@functools.cache
+def _openvino_runtime() -> Any:
+    """The one OpenVINO runtime of this process, kept to its end.
+
+    Its CPU plugin gives the thread an alternate signal stack, and puts the stack before it back when it goes. Of two
+    runtimes, the later one puts back that of the earlier one, which may be gone by then; the next signal that Python
+    handles, such as Ctrl-C or the end of a data loader's worker, then ends the process with a segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 def openvino_session(model: bytes | Path, images: np.ndarray, threads: int, precision: str = "f32") -> Session:
     import openvino
 
-    runtime = openvino.Core()
+    runtime = _openvino_runtime()
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": precision,

@@ -21,6 +21,27 @@ def test_openvino_says_what_it_computes_in(precision):
     assert not exact.bfloat16 and (1e-4 < difference < 2e-2 if session.bfloat16 else difference < 1e-5)
 
 
+A_SIGNAL_AFTER_SESSIONS = """
+import signal
+
+import numpy as np
+from ppreplk.benchmark import peers
+
+x, weight = np.ones((1, 16, 14, 14), np.float32), np.ones((16, 1, 5, 5), np.float32)
+sessions = [peers.openvino_session(peers.onnx_conv(x, weight), x, 1, precision) for precision in ("f32", "bf16")]
+while sessions:
+    sessions.pop(0)()  # the first one goes first
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGUSR1)
+"""
+
+
+def test_a_signal_after_openvino_does_not_end_the_process():
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnx")
+    assert run_python(A_SIGNAL_AFTER_SESSIONS) == "handled\n"
+
+
 DIFFERENCES = """
 import json
 from functools import partial
