@@ -54,7 +54,7 @@ def reparameterize(model: nn.Layer, inplace: bool = False) -> nn.Layer:
 
 
 def _prepared(model: nn.Layer, inplace: bool) -> nn.Layer:
-    """The network itself or a copy, out of what wraps it.
+    """The network itself or a copy, without a wrapper such as ``DataParallel``.
 
     Raises:
         UserError: merging would change what it computes, or it cannot be copied.
