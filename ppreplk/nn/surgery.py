@@ -113,6 +113,11 @@ def fold(model: nn.Layer, inplace: bool = False) -> nn.Layer:
 
     Raises:
         UserError: as :func:`reparameterize`; or another normalization stands where a batch normalization is expected.
+
+    >>> import ppreplk
+    >>> folded = ppreplk.fold(ppreplk.build_model("RepLKNet13T"))
+    >>> sum(isinstance(layer, nn.BatchNorm2D) for layer in folded.sublayers())
+    0
     """
     _check_no_hooks("", model, lambda part: not part.sublayers() and bool(part.parameters()))
     model = reparameterize(model, inplace)
