@@ -45,7 +45,7 @@ def load_weights(model: nn.Layer, state: Mapping[str, np.ndarray], source: str, 
             state = {**state, **{name: own[name].numpy() for name in head}}
     check_match(model, state, source)
     for name, tensor in own.items():
-        array = np.ascontiguousarray(state[name]).reshape(np.shape(state[name]))
+        array = np.ascontiguousarray(state[name]).reshape(np.shape(state[name]))  # it makes a scalar an array of one
         tensor.set_value(paddle.to_tensor(array).astype(tensor.dtype))
 
 
@@ -78,7 +78,7 @@ def check_match(model: nn.Layer, state: Mapping[str, np.ndarray], source: str) -
     """Check that weights have the names and shapes of ``model``.
 
     Raises:
-        UserError: they have not; counts matched, missing, unexpected and mis-shaped names.
+        UserError: they do not; the message counts matched, missing, unexpected and mis-shaped names.
     """
     own, head = shapes_of(model), _head_of(model)
     found = compare(own, state)

@@ -102,7 +102,9 @@ def convert(src: str | Path, dst: str | Path, ema: bool = False) -> Conversion:
             f"expected a file ending in {' or '.join(WRITERS)}", code="checkpoints.bad-target", where=str(dst)
         )
     if dst.is_dir() or not dst.absolute().parent.is_dir():
-        raise UserError(f"{dst} is a folder, or the folder it is in does not exist", code="checkpoints.bad-target")
+        raise UserError(
+            "is a folder, or the folder it is in does not exist", code="checkpoints.bad-target", where=str(dst)
+        )
     raw = read_weights(src, ema)
     translated = translate(raw.state, str(src))
     if translated.layout is None:

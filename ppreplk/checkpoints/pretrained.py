@@ -26,7 +26,7 @@ def build_trained_network(config: Config) -> nn.Layer:
         _use_checkpoint(config)
     if config.Global.pretrained_model is None:
         raise UserError(
-            "Global.pretrained_model is not set: name the trained weights, for example "
+            "Global.pretrained_model is not set; name the trained weights, for example "
             f"-o Global.pretrained_model={config.Global.output_dir.rstrip('/')}/best_model",
             code="checkpoints.none-named",
         )

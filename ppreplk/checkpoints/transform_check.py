@@ -46,7 +46,7 @@ def check_preprocessing(config: Config, state: Mapping[str, np.ndarray], path: s
         wrong = _statistics_other_than(expected, ops)
         if wrong:
             logger.warning(
-                "%s: normalizes with %s; the published weights of %s expect %s, do those of %s?",
+                "%s: normalizes with %s, but the published weights of %s expect %s; check whether %s holds them",
                 *(where, wrong, network.name, expected, path),
             )
         if size >= MIN_WARPED_SIZE and "Train" not in where and not _is_warped(ops, size):

@@ -44,7 +44,7 @@ def read_class_names(config: PostProcessConfig) -> list[str] | None:
 
 
 def class_file(name: str) -> Path:
-    """The path of a file of class names; ``ppcls/...`` may lie inside the installed paddleclas."""
+    """The path of a file of class names. ``ppcls/...`` is looked for inside the installed paddleclas too."""
     path = Path(name)
     if not path.is_file() and path.parts[:1] == ("ppcls",):
         package = importlib.util.find_spec("paddleclas")

@@ -28,7 +28,7 @@ from .verify import Verification, verify
 logger = logging.getLogger(__name__)
 
 STAGING = ".partial-"
-STAGING_SECONDS = 24 * 3600  # no export takes as long
+MAX_EXPORT_SECONDS = 24 * 3600  # an older staging folder belongs to no running export
 
 
 class InferenceModel(nn.Layer):
@@ -44,13 +44,13 @@ class InferenceModel(nn.Layer):
 
 
 def export(config: Config, precision: str = FP32) -> Path:
-    """What ``tools/export.py`` does: write ``inference.*`` to ``Global.save_inference_dir``.
+    """Write ``inference.*`` to ``Global.save_inference_dir``, as ``tools/export.py`` does.
 
-    The program is written aside, run with Paddle Inference on real and random images, compared with the
-    train-form network in eval mode, and only then moved into place.
+    The programs are written to a folder aside and run with Paddle Inference on real and random images. Only when
+    they agree with the train-form network in eval mode are they moved into place.
 
     Args:
-        config: what to export, and how.
+        config: names the network, its weights, the folder, and the kind of program.
         precision: ``"fp32"``, or ``"bf16"`` for a second program beside the float32 one, with the same weights file.
 
     Returns:
@@ -74,7 +74,7 @@ def export(config: Config, precision: str = FP32) -> Path:
             with _writing_to(target):
                 save_programs(network, config, staging, precisions)
             for each, result in verify(network, config, staging, precisions).items():
-                _check(result, each, config)
+                _check_difference(result, each, config)
             stale = [f"{PROGRAMS[left]}.json" for left in set(PROGRAMS) - set(precisions)]
             with _writing_to(target):
                 replace_files(staging, target, stale)
@@ -87,6 +87,7 @@ def export(config: Config, precision: str = FP32) -> Path:
 
 @contextlib.contextmanager
 def _writing_to(target: Path) -> Iterator[None]:
+    """Turn an error of the file system into a :class:`UserError`."""
     try:
         yield
     except OSError as error:
@@ -98,13 +99,13 @@ def _writing_to(target: Path) -> Iterator[None]:
 
 
 def _clear_old_staging(target: Path) -> None:
-    """Remove what exports left that were killed; a young one may be of an export that is running."""
+    """Remove folders that killed exports left. A young folder may belong to an export that is running."""
     for left in target.glob(f"{STAGING}*"):
-        if time.time() - left.stat().st_mtime > STAGING_SECONDS:
+        if time.time() - left.stat().st_mtime > MAX_EXPORT_SECONDS:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _check(result: Verification, precision: str, config: Config) -> None:
+def _check_difference(result: Verification, precision: str, config: Config) -> None:
     logger.info(
         "largest difference of the logits, %s program against train-form network: %.3g (largest logit %.3g)",
         *(precision, result.difference, result.scale),
@@ -121,8 +122,10 @@ def _check(result: Verification, precision: str, config: Config) -> None:
 
 
 def save_programs(network: nn.Layer, config: Config, folder: Path, precisions: Sequence[str]) -> None:
-    """Write ``network`` in inference form to ``folder``, one program for each precision with one file of weights
-    for all, and what a user of them needs beside."""
+    """Write ``network`` in inference form to ``folder``: a program for each precision, and inference.yml.
+
+    All programs share one file of weights.
+    """
     settings = config.Global
     forms = lower(network, settings.export_runtime, precisions, settings.export_depthwise)
     for precision, form in forms.items():
@@ -145,7 +148,7 @@ def save_network(model: nn.Layer, image_shape: Sequence[int], path: Path) -> Non
 
 
 def _write_inference_yaml(config: Config, path: Path, precision: str) -> None:
-    """What a user of the program needs beside it: transforms, class names, image shape."""
+    """Write transforms, class names and the shape of images: what a user of the program needs beside it."""
     infer = config.require("Infer")
     content = {
         "Global": {

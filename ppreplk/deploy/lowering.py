@@ -28,8 +28,8 @@ def lower(
     The forms share their parameters, so that one file of weights serves all.
 
     Args:
-        network: in train or merged form. A foreign network, such as one of paddleclas, is merged only: what may be
-            folded there is not known here.
+        network: in train or merged form. The batch normalizations of a foreign network, such as one of paddleclas,
+            are not folded: nothing here knows which may be.
         runtime: ``"native"`` for Paddle's operators, ``"channels_last"`` for those of this package.
         precisions: ``"fp32"``, and with the channels-last operators ``"bf16"``.
         depthwise: with Paddle's operators, the implementation of the depthwise layers.
@@ -44,9 +44,10 @@ def lower(
     if runtime == CHANNELS_LAST:
         try:
             graph = graph_of(folded)
+            return {precision: ChannelsLastNetwork(graph, precision == BF16) for precision in precisions}
         except UserError as error:
-            raise UserError(f"the channels-last operators: {error}; {USE_NATIVE}", code=error.code) from error
-        return {precision: ChannelsLastNetwork(graph, precision == BF16) for precision in precisions}
+            where = f"Global.export_runtime={CHANNELS_LAST}"
+            raise UserError(f"{error}; {USE_NATIVE}", code=error.code, where=where) from error
     if set_implementation(folded, depthwise) == 0 and depthwise != NATIVE:
         raise UserError(
             f"{type(network).__name__} has no depthwise layer for {depthwise!r}",
@@ -58,14 +59,16 @@ def lower(
 
 
 def check_lowering(runtime: str, precision: str, depthwise: str = NATIVE) -> None:
-    """Check that programs of this kind exist and can be made here.
+    """Check that programs of this kind exist and can be made here, and load the operators they hold.
 
     Raises:
         UserError: says what is wrong.
     """
-    for value, known in ((runtime, RUNTIMES), (precision, PRECISIONS)):
+    for kind, value, known in (("runtime", runtime, RUNTIMES), ("precision", precision, PRECISIONS)):
         if value not in known:
-            raise UserError(f"a program is one of {', '.join(known)}, not {value!r}", code="deploy.unknown-program")
+            raise UserError(
+                f"unknown {kind} {value!r}; choose one of: {', '.join(known)}", code="deploy.unknown-program"
+            )
     if runtime == NATIVE:
         if precision != FP32:
             raise UserError(

@@ -1,4 +1,4 @@
-"""ONNX files of folded classifiers, written node by node from the graph of a network."""
+"""ONNX files of folded classifiers, written node by node from their graphs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class OnnxWriter:
     """Nodes and weights of an ONNX graph of convolutions, in the order of execution.
 
     Args:
-        input_shape: (N, C, H, W); a text is a free dimension of that name.
+        input_shape: (N, C, H, W); a string names a free dimension.
     """
 
     def __init__(self, input_shape: Sequence[Union[int, str]]):
         from onnx import TensorProto, helper, numpy_helper
 
-        self.helper, self.to_tensor, self.kind = helper, numpy_helper.from_array, TensorProto.FLOAT
+        self.helper, self.to_tensor, self.float32 = helper, numpy_helper.from_array, TensorProto.FLOAT
         self.input_shape = tuple(input_shape)
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
@@ -64,8 +64,8 @@ class OnnxWriter:
         graph = helper.make_graph(
             self.nodes,
             "network",
-            [helper.make_tensor_value_info(INPUT_NAME, self.kind, self.input_shape)],
-            [helper.make_tensor_value_info(output, self.kind, None)],
+            [helper.make_tensor_value_info(INPUT_NAME, self.float32, self.input_shape)],
+            [helper.make_tensor_value_info(output, self.float32, None)],
             self.weights,
         )
         opset = [helper.make_opsetid("", OPSET)]
@@ -77,7 +77,10 @@ def onnx_network(graph: Graph, input_shape: Sequence[Union[int, str]]) -> bytes:
 
     Args:
         graph: see :func:`ppreplk.models.graph_of`.
-        input_shape: (N, C, H, W); a text is a free dimension.
+        input_shape: (N, C, H, W); a string names a free dimension.
+
+    Returns:
+        The content of the file. Its input is called ``images``.
 
     Raises:
         UserError: the network is not folded.

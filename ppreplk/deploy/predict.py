@@ -39,7 +39,15 @@ class Prediction:
 
 @dataclass
 class Classifier:
-    """What turns files into batches and outputs into predictions."""
+    """What turns image files into predictions.
+
+    Args:
+        run: images (N, 3, H, W) float32 to logits or probabilities (N, class_num).
+        transforms: of one image.
+        topk: classes that are shown.
+        class_names: in order, or None where they are unknown.
+        add_softmax: whether ``run`` returns logits.
+    """
 
     run: Callable[[np.ndarray], np.ndarray]
     transforms: Pipeline

@@ -95,7 +95,7 @@ class Predictor:
         config = paddle.inference.Config(str(program), str(weights))
         config.disable_glog_info()
         if device == "gpu":
-            config.enable_use_gpu(256, 0)
+            config.enable_use_gpu(256, 0)  # MB to begin with, on the first card
         else:
             config.disable_gpu()
             config.enable_mkldnn()

@@ -26,11 +26,18 @@ RANDOM_BATCHES = (1, 3)  # batch sizes
 
 @dataclass
 class Verification:
-    """How far a program is from the network: logits, absolute, over all images; first classes, over real ones."""
+    """How far a program is from the network.
+
+    Args:
+        difference: the largest absolute difference of a logit, over all images.
+        scale: the largest absolute logit.
+        same: real images for which both put the same class first.
+        real: real images.
+    """
 
     difference: float
-    scale: float  # the largest logit
-    same: int  # real images with the same class first
+    scale: float
+    same: int
     real: int
 
 
@@ -40,8 +47,11 @@ def verify(
 ) -> dict[str, Verification]:
     """Run the programs in ``folder`` and ``network`` (train form, eval mode) on the same random and real images.
 
-    Where a program ends in a softmax, logarithms of probabilities are compared: they differ from the
-    logits by one constant per image.
+    Where a program ends in a softmax, logarithms of probabilities are compared: they differ from the logits by one
+    constant per image.
+
+    Returns:
+        {precision: result}.
 
     Raises:
         UserError: the network's own outputs are not finite, or the transforms make images of another shape.
@@ -70,7 +80,7 @@ def verify(
 
 
 def _difference(outputs: np.ndarray, logits: np.ndarray, softmax: bool) -> float:
-    """The largest difference of a program's outputs from logits, infinite where one is no number."""
+    """The largest difference of a program's outputs from the network's logits; infinite if an output is NaN."""
     if softmax:
         shifted = logits - logits.max(axis=1, keepdims=True)
         logits = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
@@ -80,7 +90,7 @@ def _difference(outputs: np.ndarray, logits: np.ndarray, softmax: bool) -> float
 
 
 def real_images(config: Config) -> np.ndarray:
-    """A few images through ``Infer.transforms``: of the evaluation data, else two photographs.
+    """A few images after ``Infer.transforms``: of the evaluation data, or two photographs if there is none.
 
     Returns:
         (N, 3, H, W) float32.

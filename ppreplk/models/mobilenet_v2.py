@@ -138,7 +138,11 @@ class MobileNetV2(nn.Layer):
 
 
 def scaled(channels: int, width: float) -> int:
-    """``channels * width`` rounded to a multiple of 8, and never down by more than a tenth."""
+    """``channels * width`` rounded to a multiple of 8, and never down by more than a tenth.
+
+    >>> scaled(24, 0.75), scaled(16, 0.7)
+    (24, 16)
+    """
     rounded = max(DIVISOR, int(channels * width + DIVISOR / 2) // DIVISOR * DIVISOR)
     return rounded + DIVISOR if rounded < 0.9 * channels * width else rounded
 
@@ -168,5 +172,9 @@ def MobileNetV2LK(**kwargs: Any) -> MobileNetV2:
     """MobileNetV2 with any depthwise kernel, by default the plain 3x3 network: 3.5M parameters.
 
     LK stands for large kernels; ``MobileNetV2`` is the name of paddleclas's own network.
+
+    >>> network = MobileNetV2LK(kernel_size=9, small_kernel=3, class_num=10)
+    >>> list(network(paddle.zeros([1, 3, 64, 64])).shape)
+    [1, 10]
     """
     return MobileNetV2(**kwargs)

@@ -16,24 +16,23 @@ from paddle import nn
 from ..ops import cpu, onednn
 from ..utils.errors import UserError
 from .graph import ACTIVATION, ADD, CONV, INPUT, LINEAR, POOL, Graph, Node
+from .protocols import Convolution
 
 # By activation: smaller depthwise kernels are faster in oneDNN. The C++ operator has no relu6, which is a pass of its
 # own behind it.
 MIN_LARGE_KERNEL = {"none": 5, "relu": 5, "relu6": 13}
-OTHER_RUNTIME = "use -o Global.export_runtime=native"
 
 
-class Convolution(nn.Layer):
+class ConvNHWC(nn.Layer):
     """A convolution with bias, then a residual, then an activation. (N, H, W, in) -> (N, H', W', out).
 
     Args:
-        conv: a :class:`~ppreplk.nn.Conv2D` or :class:`~ppreplk.nn.DepthwiseConv2D` with bias; its parameters are
-            shared.
+        conv: with bias; its parameters are shared.
         activation: ``"none"``, ``"relu"``, ``"relu6"`` or ``"gelu"``.
         bfloat16: whether tensors are bfloat16.
     """
 
-    def __init__(self, conv: nn.Layer, activation: str, bfloat16: bool):
+    def __init__(self, conv: Convolution, activation: str, bfloat16: bool):
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
         self.kernel_size, self.stride, self.groups = conv.kernel_size, conv.stride, conv.groups
@@ -45,17 +44,17 @@ class Convolution(nn.Layer):
         return onednn.conv(x, packed, self.bias, residual, self.kernel_size, self.stride, self.groups, self.activation)
 
 
-class LargeKernel(nn.Layer):
+class DepthwiseNHWC(nn.Layer):
     """A depthwise convolution of stride 1 with bias, then an activation, in float32 arithmetic.
 
     (N, H, W, C) -> (N, H, W, C).
 
     Args:
-        conv: a :class:`~ppreplk.nn.DepthwiseConv2D` with bias; its parameters are shared.
+        conv: with bias; its parameters are shared.
         activation: one of :data:`MIN_LARGE_KERNEL`.
     """
 
-    def __init__(self, conv: nn.Layer, activation: str):
+    def __init__(self, conv: Convolution, activation: str):
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
         self.activation = activation
@@ -68,11 +67,11 @@ class LargeKernel(nn.Layer):
 
 
 class ChannelsLastNetwork(nn.Layer):
-    """A folded classifier in these operators. It shares the parameters. (N, C, H, W) float32 -> (N, class_num).
+    """A folded classifier in channels-last operators. (N, C, H, W) float32 -> (N, class_num) float32.
 
     Args:
-        graph: of a network that :func:`ppreplk.fold` returned.
-        bfloat16: whether tensors are bfloat16 and products are of bfloat16 numbers. Sums are float32 either way.
+        graph: of a network that :func:`ppreplk.fold` returned; its parameters are shared.
+        bfloat16: whether tensors are bfloat16 and bfloat16 numbers are multiplied. Sums are float32 either way.
 
     Raises:
         UserError: the network holds something that these operators do not compute.
@@ -95,15 +94,9 @@ class ChannelsLastNetwork(nn.Layer):
                 head = node.layer
                 self.pooled = graph.nodes[node.inputs[0]].inputs[0]
             elif node.op not in (INPUT, POOL) and number not in fused:
-                raise UserError(
-                    f"the channels-last operators do not compute {_described(node)} at this place; {OTHER_RUNTIME}",
-                    code="nn.not-channels-last",
-                )
+                raise _not_computed(f"compute no {_described(node)} at this place")
         if head is None:
-            raise UserError(
-                f"the channels-last operators serve classifiers with a linear head; {OTHER_RUNTIME}",
-                code="nn.not-channels-last",
-            )
+            raise _not_computed("serve classifiers with a linear head behind the pooling")
         self.head = head
         self.eval()
 
@@ -137,18 +130,19 @@ def _followers(graph: Graph, number: int) -> tuple[list[int], Optional[int], str
     return followers, residual, activation
 
 
-def _lowered(conv: nn.Layer, activation: str, residual: Optional[int], bfloat16: bool) -> nn.Layer:
+def _lowered(conv: Convolution, activation: str, residual: Optional[int], bfloat16: bool) -> nn.Layer:
     if conv.dilation != 1:
-        raise UserError(
-            f"the channels-last operators have no dilation, a layer has {conv.dilation}; {OTHER_RUNTIME}",
-            code="nn.not-channels-last",
-        )
+        raise _not_computed(f"have no dilation, a layer has {conv.dilation}")
     is_depthwise = conv.groups == conv.in_channels == conv.out_channels
     is_large = conv.kernel_size >= MIN_LARGE_KERNEL.get(activation, math.inf)
     is_served = conv.stride == 1 and residual is None and cpu.serves(conv.weight.dtype, conv.kernel_size)
     if is_depthwise and is_large and is_served:
-        return LargeKernel(conv, activation)
-    return Convolution(conv, activation, bfloat16)
+        return DepthwiseNHWC(conv, activation)
+    return ConvNHWC(conv, activation, bfloat16)
+
+
+def _not_computed(what: str) -> UserError:
+    return UserError(f"the channels-last operators {what}", code="nn.not-channels-last")
 
 
 def _described(node: Node) -> str:

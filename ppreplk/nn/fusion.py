@@ -79,6 +79,11 @@ def pad_kernel(weight, size: int) -> np.ndarray:
     """Embed (out, in/groups, k, k) kernels in the centre of zero kernels of side ``size``.
 
     ``k`` and ``size`` must both be odd or both even, else there is no centre; ``k <= size``.
+
+    >>> pad_kernel(np.ones((1, 1, 1, 1)), 3)[0, 0]
+    array([[0., 0., 0.],
+           [0., 1., 0.],
+           [0., 0., 0.]])
     """
     weight = np.asarray(weight, np.float64)
     margin = size - weight.shape[-1]

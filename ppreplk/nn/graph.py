@@ -16,24 +16,26 @@ from ..utils.errors import UserError
 from .blocks import ConvBN, DropPath
 from .reparam_conv import ReparamDepthwiseConv
 
-INPUT, CONV, NORM, ACTIVATION, ADD, DROP_PATH, POOL, LINEAR = (
-    "input",
-    "conv",
-    "norm",
-    "activation",
-    "add",
-    "drop_path",
-    "pool",
-    "linear",
-)
+INPUT = "input"
+CONV = "conv"
+NORM = "norm"
+ACTIVATION = "activation"
+ADD = "add"
+DROP_PATH = "drop_path"
+POOL = "pool"
+LINEAR = "linear"
 ACTIVATIONS: dict[type, str] = {nn.ReLU: "relu", nn.ReLU6: "relu6", nn.GELU: "gelu"}  # gelu with the error function
 
 
 @dataclass(frozen=True)
 class Node:
-    """One operation. ``inputs`` are numbers of earlier nodes.
+    """One operation.
 
-    ``layer`` holds the parameters of ``conv``, ``norm``, ``drop_path`` and ``linear``; ``kind`` names an activation.
+    Args:
+        op: one of the names above.
+        inputs: numbers of earlier nodes.
+        layer: of ``conv``, ``norm``, ``drop_path`` and ``linear``: the layer that computes it.
+        kind: of ``activation``: ``"relu"``, ``"relu6"`` or ``"gelu"``.
     """
 
     op: str
@@ -70,7 +72,7 @@ class Graph:
         return self._added(Node(ACTIVATION, (y,), kind="relu")) if getattr(layer, "relu", False) else y
 
     def norm(self, x: int, layer: nn.Layer) -> int:
-        """A batch normalization on running statistics in inference, on those of the batch in training."""
+        """A batch normalization."""
         return x if isinstance(layer, nn.Identity) else self._added(Node(NORM, (x,), layer))
 
     def activation(self, x: int, layer: nn.Layer) -> int:
@@ -85,7 +87,7 @@ class Graph:
         if kind is None:
             known = ", ".join(activation.__name__ for activation in ACTIVATIONS)
             raise UserError(
-                f"a graph knows the activations {known}, not {type(layer).__name__}", code="nn.unknown-activation"
+                f"a graph holds the activations {known}, not {type(layer).__name__}", code="nn.unknown-activation"
             )
         return self._added(Node(ACTIVATION, (x,), kind=kind))
 

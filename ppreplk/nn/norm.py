@@ -15,14 +15,12 @@ from . import fusion
 
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.9  # Paddle gives the share that is kept; PyTorch's 0.1 is the share that is replaced
+BATCH_NORMS = (nn.BatchNorm2D, nn.SyncBatchNorm, nn.BatchNorm)
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2D:
     """The batch normalization used everywhere here. (N, C, H, W) -> (N, C, H, W)."""
     return nn.BatchNorm2D(channels, momentum=BN_MOMENTUM, epsilon=BN_EPSILON)
-
-
-BATCH_NORMS = (nn.BatchNorm2D, nn.SyncBatchNorm, nn.BatchNorm)
 
 
 def to_numpy(tensor: paddle.Tensor) -> np.ndarray:

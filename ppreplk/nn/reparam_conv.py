@@ -1,4 +1,4 @@
-"""The large depthwise kernel that is trained with a parallel small one (paper section 3.1, guideline 3)."""
+"""Structural re-parameterization of depthwise convolutions, as a layer."""
 
 from __future__ import annotations
 

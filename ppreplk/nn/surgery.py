@@ -53,14 +53,17 @@ def reparameterize(model: nn.Layer, inplace: bool = False) -> nn.Layer:
     return model
 
 
+def _unwrapped(model: nn.Layer) -> nn.Layer:
+    return model._layers if isinstance(model, paddle.DataParallel) else model
+
+
 def _prepared(model: nn.Layer, inplace: bool) -> nn.Layer:
-    """The network itself or a copy, out of what wraps it.
+    """The network itself or a copy, without a wrapper such as ``DataParallel``.
 
     Raises:
         UserError: merging would change what it computes, or it cannot be copied.
     """
-    if isinstance(model, paddle.DataParallel):
-        model = model._layers
+    model = _unwrapped(model)
     for name, layer in model.named_sublayers(include_self=True):
         if isinstance(layer.__dict__.get("forward"), StaticFunction):
             raise UserError(
@@ -113,8 +116,13 @@ def fold(model: nn.Layer, inplace: bool = False) -> nn.Layer:
 
     Raises:
         UserError: as :func:`reparameterize`; or another normalization stands where a batch normalization is expected.
+
+    >>> import ppreplk
+    >>> folded = ppreplk.fold(ppreplk.build_model("RepLKNet13T"))
+    >>> sum(isinstance(layer, nn.BatchNorm2D) for layer in folded.sublayers())
+    0
     """
-    _check_no_hooks("", model, lambda part: not part.sublayers() and bool(part.parameters()))
+    _check_no_hooks("", _unwrapped(model), lambda part: not part.sublayers() and bool(part.parameters()))
     model = reparameterize(model, inplace)
     for layer in list(parts_first(model)):
         if isinstance(layer, Foldable):

@@ -1,7 +1,7 @@
 """Our networks inside PaddleClas.
 
-In the wheel or a source checkout, :func:`register` makes them available to PaddleClas's ``build_model`` by
-name. In a source checkout,
+With PaddleClas's wheel or a source checkout, :func:`register` makes them available to its ``build_model`` by name. In a
+source checkout,
 
     python -m ppreplk.plugins.paddleclas train -c CONFIG -o Key.sub=value
 
@@ -60,7 +60,7 @@ def _entry_point(name: str):
         """PaddleClas hands over its own keys of ``Arch`` too; its export reads ``infer_add_softmax`` itself."""
         if pretrained:
             raise UserError(
-                "Arch.pretrained: nothing is downloaded; use Global.pretrained_model", code="plugins.pretrained"
+                "nothing is downloaded; use Global.pretrained_model", code="plugins.pretrained", where="Arch.pretrained"
             )
         return build_model(name, **kwargs)
 
@@ -77,7 +77,7 @@ def main(arguments: argparse.Namespace) -> None:
     if not Path(arguments.config).is_file():
         raise UserError(f"no configuration file at {arguments.config}", code="plugins.no-config")
     config = _ppcls("utils.config").get_config(arguments.config, overrides=arguments.override, show=False)
-    config.profiler_options = None
+    config.profiler_options = None  # its engine reads this, which its own tools set from their command line
     engine = _ppcls("engine.engine").Engine(config, mode=arguments.mode)
     getattr(engine, arguments.mode)()
 

@@ -22,7 +22,7 @@ from ppreplk.deploy.export import export, save_network
 from ppreplk.deploy.lowering import lower
 from ppreplk.deploy.programs import Predictor
 from ppreplk.models import build_model
-from ppreplk.nn.channels_last import LargeKernel
+from ppreplk.nn.channels_last import DepthwiseNHWC
 
 
 @pytest.mark.parametrize("size", [32, 47])
@@ -103,7 +103,7 @@ def test_large_kernels_go_to_the_depthwise_operator(name, kernel_size, count):
     else:
         model = build_model(name, **{**SMALL_REPLKNET, "large_kernel_sizes": [kernel_size] * 2})
     (form,) = lower(model, "channels_last").values()
-    assert sum(isinstance(part, LargeKernel) for part in form.parts) == count
+    assert sum(isinstance(part, DepthwiseNHWC) for part in form.parts) == count
 
 
 def at_once(*calls):

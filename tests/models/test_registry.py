@@ -19,6 +19,7 @@ from helpers import (
 from paddle import nn
 
 import ppreplk
+from ppreplk.checkpoints.translate import translate
 from ppreplk.config import load_config
 from ppreplk.deploy.export import export
 from ppreplk.deploy.predict import infer
@@ -109,6 +110,16 @@ def test_what_it_does_not_tell_is_refused(plain):
         registry.recognise({name: value.numpy() for name, value in model.state_dict().items()}, "file")
     with refused("config.unknown-key", "channel"):
         train(load_config("config.yaml", ["Arch.channel=3"]))
+
+
+def test_the_head_that_an_architecture_names_is_transposed_from_pytorch():
+    state = {"fc.weight": np.zeros((5, 8)), "fc.bias": np.zeros(5), "bn.running_mean": np.zeros(8)}
+    assert translate(state, "file").state["fc.weight"].shape == (5, 8)
+    other = registry.register(registry.Architecture("Other", Plain, {"OtherLK": {}}, head=("fc.weight", "fc.bias")))
+    try:
+        assert translate(state, "file").state["fc.weight"].shape == (8, 5)
+    finally:
+        registry.unregister(other)
 
 
 def test_a_duplicate_name_raises(plain):

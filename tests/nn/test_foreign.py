@@ -63,12 +63,18 @@ def test_a_backbones_norms_keep_the_dtype():
         assert relative_difference(received, expected) < 1e-12
 
 
-@pytest.mark.parametrize("convert", FORMS)
-def test_a_wrapper_of_data_parallel_comes_off(convert):
-    model = network()
+def data_parallel(model):
+    """The wrapper without the processes that its constructor asks for."""
     wrapped = paddle.DataParallel.__new__(paddle.DataParallel)
     nn.Layer.__init__(wrapped)
     wrapped._layers = model
+    return wrapped
+
+
+@pytest.mark.parametrize("convert", FORMS)
+def test_a_wrapper_of_data_parallel_comes_off(convert):
+    model = network()
+    wrapped = data_parallel(model)
     images = random_images(2, 3, 40, 40)
     converted = convert(wrapped)
     assert type(converted) is type(model)
@@ -96,8 +102,9 @@ def test_hooks_that_would_be_lost_are_refused():
             convert(changed)
     normed = network()
     nn.utils.weight_norm(normed.head)
-    with refused("nn.has-hook", "head"):
-        ppreplk.fold(normed)
+    for model in (normed, data_parallel(normed)):
+        with refused("nn.has-hook", "head"):
+            ppreplk.fold(model)
     spectral = network()
     nn.utils.spectral_norm(spectral.stages[1].blocks[0].pw1.conv)
     with refused("nn.has-hook", "stages.1.blocks.0.pw1.conv"):

@@ -72,7 +72,7 @@ def no_head() -> Graph:
     [(not_folded, "norm"), (norm_between, "norm"), (two_users, "activation relu"), (no_head, "linear head")],
 )
 def test_what_the_channels_last_operators_do_not_compute_is_refused(graph, part):
-    with refused("nn.not-channels-last", part, "Global.export_runtime=native"):
+    with refused("nn.not-channels-last", part):
         ChannelsLastNetwork(graph(), bfloat16=False)
 
 

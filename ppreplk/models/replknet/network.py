@@ -139,6 +139,10 @@ class RepLKNet(nn.Layer):
         UserError: arguments that do not describe a network.
 
     Source: paper section 4.1, figure 2; variants in its tables 5 and 6.
+
+    >>> backbone = RepLKNet((9, 7), (1, 1), (8, 16), small_kernel=3, out_indices=[0, 1])
+    >>> [list(feature.shape) for feature in backbone(paddle.zeros([1, 3, 64, 64]))]
+    [[1, 8, 16, 16], [1, 16, 8, 8]]
     """
 
     def __init__(
