@@ -16,9 +16,10 @@ from paddle import nn
 from ..ops import cpu, onednn
 from ..utils.errors import UserError
 from .graph import ACTIVATION, ADD, CONV, INPUT, LINEAR, POOL, Graph, Node
+from .protocols import ConvLayer
 
-# By activation: smaller depthwise kernels are faster in oneDNN. The C++ operator has no relu6, which is a pass of its
-# own behind it.
+# The smallest depthwise kernel, by activation, for which the C++ operator is faster than oneDNN. It has no relu6, which
+# takes a pass of its own.
 MIN_LARGE_KERNEL = {"none": 5, "relu": 5, "relu6": 13}
 OTHER_RUNTIME = "use -o Global.export_runtime=native"
 
@@ -33,7 +34,7 @@ class Convolution(nn.Layer):
         bfloat16: whether tensors are bfloat16.
     """
 
-    def __init__(self, conv: nn.Layer, activation: str, bfloat16: bool):
+    def __init__(self, conv: ConvLayer, activation: str, bfloat16: bool):
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
         self.kernel_size, self.stride, self.groups = conv.kernel_size, conv.stride, conv.groups
@@ -55,7 +56,7 @@ class LargeKernel(nn.Layer):
         activation: one of :data:`MIN_LARGE_KERNEL`.
     """
 
-    def __init__(self, conv: nn.Layer, activation: str):
+    def __init__(self, conv: ConvLayer, activation: str):
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
         self.activation = activation
@@ -72,7 +73,7 @@ class ChannelsLastNetwork(nn.Layer):
 
     Args:
         graph: of a network that :func:`ppreplk.fold` returned.
-        bfloat16: whether tensors are bfloat16 and products are of bfloat16 numbers. Sums are float32 either way.
+        bfloat16: whether tensors are bfloat16, and multiplied as such. Sums are float32 either way.
 
     Raises:
         UserError: the network holds something that these operators do not compute.
@@ -137,7 +138,7 @@ def _followers(graph: Graph, number: int) -> tuple[list[int], Optional[int], str
     return followers, residual, activation
 
 
-def _lowered(conv: nn.Layer, activation: str, residual: Optional[int], bfloat16: bool) -> nn.Layer:
+def _lowered(conv: ConvLayer, activation: str, residual: Optional[int], bfloat16: bool) -> nn.Layer:
     if conv.dilation != 1:
         raise UserError(
             f"the channels-last operators have no dilation, a layer has {conv.dilation}; {OTHER_RUNTIME}",
