@@ -169,11 +169,12 @@ def erf(parser: Parser) -> None:
     parser.add_argument("--threads", type=positive, help="math threads; default: all")
 
     def run(arguments: argparse.Namespace) -> None:
-        from .analysis.erf_comparison import MEAN, STD, Images, compare, read_subject
+        from .analysis.erf_comparison import Images, compare, read_subject
+        from .models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
         use_threads(arguments.threads)
         subjects = [read_subject(text) for text in arguments.model]
-        mean, std = arguments.mean or MEAN, arguments.std or STD
+        mean, std = arguments.mean or IMAGENET_MEAN, arguments.std or IMAGENET_STD
         images = Images(arguments.images, arguments.size, arguments.limit, mean, std)
         print(compare(subjects, images, arguments.output, arguments.layer).markdown())
 

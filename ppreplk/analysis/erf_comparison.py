@@ -16,6 +16,7 @@ from ..config import ArchConfig, read_ops
 from ..data import NORMALIZED_CHW, Pipeline, build_transforms, find_images, load_image
 from ..models import architecture_of
 from ..models.arch import build_network
+from ..models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from ..nn import fold
 from ..utils import figures
 from ..utils.atomic import creating, replacing
@@ -25,8 +26,6 @@ from ..utils.tables import Table, write_table
 from .receptive_field import SHARES, high_contribution_area, mean_contribution_map, scaled_scores
 
 logger = logging.getLogger(__name__)
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,8 @@ class Images:
     place: str
     size: int = 1024
     limit: int = 50
-    mean: Sequence[float] = MEAN
-    std: Sequence[float] = STD
+    mean: Sequence[float] = IMAGENET_MEAN
+    std: Sequence[float] = IMAGENET_STD
 
 
 def read_subject(text: str) -> Subject:

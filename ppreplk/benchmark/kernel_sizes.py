@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..deploy.lowering import NATIVE
+from ..ops import IMPLEMENTATIONS
 from ..utils.figures import new_figure, save_figure
 from ..utils.tables import Table
 
@@ -25,7 +27,8 @@ def plot_kernel_sizes(table: Table, path: Path) -> None:
     figure = new_figure(8, 5)
     axes = figure.add_subplot(xscale="log", yscale="log", xlabel="kernel size", ylabel="milliseconds (median)")
     for contestant, points in lines.items():
-        ours = contestant in ("fft", "cpu", "cpu, packed")
+        implementation = contestant.partition(",")[0]
+        ours = implementation in IMPLEMENTATIONS and implementation != NATIVE
         axes.plot(*zip(*sorted(points)), marker="o", markersize=3, linewidth=2 if ours else 1, label=contestant)
     sizes = sorted({size for points in lines.values() for size, _ in points})
     axes.set_xticks(sizes, [str(size) for size in sizes], fontsize=8)

@@ -9,14 +9,12 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ..models.registry import architecture_of, shapes_of
+from ..models.registry import Architecture, architecture_of, shapes_of
 from ..nn.merge import form_of, merge
 from ..utils.errors import UserError
 from .compare import compare
 
 logger = logging.getLogger(__name__)
-
-HEAD = ("head.weight", "head.bias")  # where the architecture does not say
 
 
 def load_weights(model: nn.Layer, state: Mapping[str, np.ndarray], source: str, may_replace_head: bool = False) -> None:
@@ -51,7 +49,7 @@ def load_weights(model: nn.Layer, state: Mapping[str, np.ndarray], source: str, 
 
 def _head_of(model: nn.Layer) -> tuple[str, str]:
     architecture = architecture_of(model)
-    return HEAD if architecture is None else architecture.head
+    return Architecture.head if architecture is None else architecture.head
 
 
 def _in_form(model: nn.Layer, own: Mapping, state: Mapping[str, np.ndarray], source: str) -> Mapping[str, np.ndarray]:

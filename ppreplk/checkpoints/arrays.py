@@ -57,7 +57,7 @@ class PickledDtype:
     def __init__(self, code: Any, *_: Any):
         if not isinstance(code, str) or not DTYPES.fullmatch(code):
             raise UserError(
-                f"refused: an array of dtype {shown(code) if isinstance(code, str) else type(code).__name__}",
+                f"refused, an array of dtype {shown(code) if isinstance(code, str) else type(code).__name__}",
                 code="checkpoints.refused",
             )
         self.dtype = np.dtype(code)
@@ -65,7 +65,7 @@ class PickledDtype:
     def build(self, state: Any) -> None:
         """Take the byte order, the second entry, and nothing else."""
         if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "=", "|"):
-            raise UserError("refused: a dtype in a state that no number has", code="checkpoints.refused")
+            raise UserError("refused, a dtype in a state that no number has", code="checkpoints.refused")
         if state[1] in "<>":
             self.dtype = self.dtype.newbyteorder(state[1])
 
@@ -79,7 +79,7 @@ class PickledArray:
     def build(self, state: Any) -> None:
         """(version, shape, dtype, whether columns come first, bytes)."""
         if not isinstance(state, tuple) or len(state) != 5:
-            raise UserError("refused: an array in a state of another kind than numpy's", code="checkpoints.refused")
+            raise UserError("refused, an array in a state of another kind than numpy's", code="checkpoints.refused")
         _, shape, dtype, by_columns, raw = state
         self._set(shape, dtype, by_columns, raw)
 
@@ -95,7 +95,7 @@ class PickledArray:
             raw = in_memory(raw)
         if not isinstance(dtype, PickledDtype) or not is_shape(shape) or not isinstance(raw, Piece):
             raise UserError(
-                "refused: an array that is not made of a shape, a dtype and bytes", code="checkpoints.refused"
+                "refused, an array that is not made of a shape, a dtype and bytes", code="checkpoints.refused"
             )
         needed = math.prod(shape) * dtype.dtype.itemsize
         if len(raw) != needed:
@@ -133,7 +133,7 @@ def numpy_names() -> dict[tuple[str, str], Any]:
     def encode(text: Any, encoding: Any) -> Piece:
         """Bytes in protocol 2 are an encoded text. Each text once: a pickle can repeat it without end."""
         if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
-            raise UserError("refused: a pickled string in another encoding than latin1", code="checkpoints.refused")
+            raise UserError("refused, a pickled string in another encoding than latin1", code="checkpoints.refused")
         if id(text) not in encoded:
             encoded[id(text)] = (text, in_memory(text.encode("latin1")))  # the text too, so that its id stays its own
         return encoded[id(text)][1]

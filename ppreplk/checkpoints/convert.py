@@ -116,7 +116,7 @@ def convert(src: str | Path, dst: str | Path, ema: bool = False) -> Conversion:
     network = recognise(state, str(src))
     _check_complete(network, state, str(src))
     float32 = {name: array.astype(np.float32, copy=False) for name, array in state.items()}
-    with replacing(dst) as (partial,):
+    with replacing(dst) as [partial]:
         WRITERS[dst.suffix](float32, partial)
     beside = "the last ones; averaged ones lie beside them (--ema)" if raw.has_averaged else ""
     return Conversion(

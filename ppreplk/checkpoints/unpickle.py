@@ -13,16 +13,23 @@ import collections
 import pickle
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from ..utils.errors import UserError
 from .pieces import Piece
 
-MAX_STEPS = (
-    2_000_000  # one step builds 250 bytes at most; RepLKNet-XL with averages and an optimizer's state takes 90,000
-)
+# One step builds 250 bytes at most; RepLKNet-XL with averages and an optimizer's state takes 90,000 steps.
+MAX_STEPS = 2_000_000
 MAX_COPIED = 256  # bytes up to this length are read at once, longer ones stay pieces of the file
 KEYS = (str, int, float, bool, bytes, type(None))
+
+
+@runtime_checkable
+class Buildable(Protocol):
+    """An object whose state a pickle may set."""
+
+    def build(self, state: Any) -> None:
+        """Take the state, or refuse it with a :class:`UserError`."""
 
 
 class Call:
@@ -102,7 +109,7 @@ def unpickle(
         start: where the pickle begins.
 
     Returns:
-        The object, and where the pickle ends. Objects with a method ``build(state)`` get their state through it.
+        The object, and where the pickle ends. A :class:`Buildable` object gets its state through ``build``.
 
     Raises:
         UserError: the pickle is broken, asks for something no weights need, or is far too long.
@@ -217,7 +224,7 @@ class _Machine:
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, collections.OrderedDict):
             return  # attributes of a dict: PyTorch keeps version numbers there
-        if not hasattr(target, "build"):
+        if not isinstance(target, Buildable):
             kind = "function" if isinstance(target, Call) else type(target).__name__
             raise UserError(f"refused, it sets the state of a {kind}", code="checkpoints.refused")
         target.build(state)

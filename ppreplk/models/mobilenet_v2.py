@@ -97,11 +97,9 @@ class MobileNetV2(nn.Layer):
                 f"strides needs {len(STRIDES)} positive entries, stem and stages, got {list(strides)}",
                 code=BAD_ARGUMENT,
             )
-        for name, value in {"width": width, "dilation": dilation}.items():
+        positive = {"width": width, "dilation": dilation, "in_channels": in_channels, "class_num": class_num}
+        for name, value in positive.items():
             if value <= 0:
-                raise UserError(f"{name} must be positive, got {value}", code=BAD_ARGUMENT)
-        for name, value in {"in_channels": in_channels, "class_num": class_num}.items():
-            if value < 1:
                 raise UserError(f"{name} must be positive, got {value}", code=BAD_ARGUMENT)
         large = {"kernel_size": kernel_size, "small_kernel": small_kernel, "dilation": dilation}
 

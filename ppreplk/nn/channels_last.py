@@ -16,10 +16,10 @@ from paddle import nn
 from ..ops import cpu, onednn
 from ..utils.errors import UserError
 from .graph import ACTIVATION, ADD, CONV, INPUT, LINEAR, POOL, Graph, Node
-from .protocols import Convolution
+from .protocols import ConvLayer
 
-# By activation: smaller depthwise kernels are faster in oneDNN. The C++ operator has no relu6, which is a pass of its
-# own behind it.
+# The smallest depthwise kernel, by activation, for which the C++ operator is faster than oneDNN. It has no relu6, which
+# takes a pass of its own.
 MIN_LARGE_KERNEL = {"none": 5, "relu": 5, "relu6": 13}
 
 
@@ -32,7 +32,7 @@ class ConvNHWC(nn.Layer):
         bfloat16: whether tensors are bfloat16.
     """
 
-    def __init__(self, conv: Convolution, activation: str, bfloat16: bool):
+    def __init__(self, conv: ConvLayer, activation: str, bfloat16: bool):
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
         self.kernel_size, self.stride, self.groups = conv.kernel_size, conv.stride, conv.groups
@@ -54,7 +54,7 @@ class DepthwiseNHWC(nn.Layer):
         activation: one of :data:`MIN_LARGE_KERNEL`.
     """
 
-    def __init__(self, conv: Convolution, activation: str):
+    def __init__(self, conv: ConvLayer, activation: str):
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
         self.activation = activation
@@ -130,7 +130,7 @@ def _followers(graph: Graph, number: int) -> tuple[list[int], Optional[int], str
     return followers, residual, activation
 
 
-def _lowered(conv: Convolution, activation: str, residual: Optional[int], bfloat16: bool) -> nn.Layer:
+def _lowered(conv: ConvLayer, activation: str, residual: Optional[int], bfloat16: bool) -> nn.Layer:
     if conv.dilation != 1:
         raise _not_computed(f"have no dilation, a layer has {conv.dilation}")
     is_depthwise = conv.groups == conv.in_channels == conv.out_channels

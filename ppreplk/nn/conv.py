@@ -27,6 +27,7 @@ class Conv2D(nn.Conv2D):
     """
 
     dilation = 1
+    relu = False
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class Conv2D(nn.Conv2D):
         self.groups = groups
 
     def with_bias(self) -> Conv2D:
+        """A new convolution of the same size that has a bias."""
         return Conv2D(self.in_channels, self.out_channels, self.kernel_size, self.stride, self.groups, bias=True)
 
 
@@ -137,6 +139,7 @@ class DepthwiseConv2D(nn.Layer):
         return paddle.matmul(paddle.matmul(spread, self.weight, transpose_x=True), spread)
 
     def with_bias(self) -> DepthwiseConv2D:
+        """A new convolution of the same size that has a bias."""
         return DepthwiseConv2D(self.channels, self.kernel_size, self.stride, self.dilation, True, self.impl)
 
     def extra_repr(self):

@@ -75,6 +75,20 @@ def scale_linear_input(weight, bias, scale, shift) -> tuple[np.ndarray, np.ndarr
     return weight * scale[:, None], np.asarray(bias, np.float64) + shift @ weight
 
 
+def add_branches(weight, bias, small_weight, small_bias) -> tuple[np.ndarray, np.ndarray]:
+    """Fuse two parallel convolutions into one: the small kernel is added to the centre of the large one (section 3.1).
+
+    Args:
+        weight, small_weight: (out, in/groups, K, K) and (out, in/groups, k, k), see :func:`pad_kernel`.
+        bias, small_bias: (out,).
+
+    Returns:
+        Fused weight and bias, float64.
+    """
+    weight = np.asarray(weight, np.float64)
+    return weight + pad_kernel(small_weight, weight.shape[-1]), np.asarray(bias, np.float64) + small_bias
+
+
 def pad_kernel(weight, size: int) -> np.ndarray:
     """Embed (out, in/groups, k, k) kernels in the centre of zero kernels of side ``size``.
 

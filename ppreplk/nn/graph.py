@@ -14,6 +14,7 @@ from paddle import nn
 
 from ..utils.errors import UserError
 from .blocks import ConvBN, DropPath
+from .protocols import ConvLayer
 from .reparam_conv import ReparamDepthwiseConv
 
 INPUT = "input"
@@ -66,10 +67,10 @@ class Graph:
         self.nodes.append(node)
         return len(self.nodes) - 1
 
-    def conv(self, x: int, layer: nn.Layer) -> int:
+    def conv(self, x: int, layer: ConvLayer) -> int:
         """A :class:`~ppreplk.nn.Conv2D` or :class:`~ppreplk.nn.DepthwiseConv2D`."""
         y = self._added(Node(CONV, (x,), layer))
-        return self._added(Node(ACTIVATION, (y,), kind="relu")) if getattr(layer, "relu", False) else y
+        return self._added(Node(ACTIVATION, (y,), kind="relu")) if layer.relu else y
 
     def norm(self, x: int, layer: nn.Layer) -> int:
         """A batch normalization."""

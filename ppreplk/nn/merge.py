@@ -42,8 +42,7 @@ def merge(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
                         code="nn.bad-weights",
                         where=layer,
                     )
-                weight = weight + fusion.pad_kernel(small_weight, weight.shape[-1])
-                bias = bias + small_bias
+                weight, bias = fusion.add_branches(weight, bias, small_weight, small_bias)
             merged[f"{layer}.lkb_reparam.weight"] = weight.astype(np.float32)
             merged[f"{layer}.lkb_reparam.bias"] = bias.astype(np.float32)
         elif not found and f"{SMALL}." not in name:

@@ -36,11 +36,11 @@ class ReluFusable(Protocol):
     def fuse_relu(self) -> None: ...
 
 
-class Convolution(Protocol):
+class ConvLayer(Protocol):
     """What :class:`~ppreplk.nn.conv.Conv2D` and :class:`~ppreplk.nn.conv.DepthwiseConv2D` have in common.
 
-    ``weight`` is (out_channels, in_channels / groups, K, K); ``bias`` is (out_channels,) or None; the padding keeps
-    the map size at stride 1.
+    ``weight`` is (out_channels, in_channels / groups, K, K). ``bias`` is (out_channels,) or None. The padding keeps the
+    map size at stride 1. ``relu`` says whether a ReLU follows inside the layer.
     """
 
     weight: Any
@@ -51,6 +51,7 @@ class Convolution(Protocol):
     stride: int
     dilation: int
     groups: int
+    relu: bool
 
     def with_bias(self) -> Any:
         """A new convolution of the same kind and size that has a bias."""

@@ -74,11 +74,9 @@ class ReparamDepthwiseConv(nn.Layer):
     def merged_weight_bias(self) -> tuple[np.ndarray, np.ndarray]:
         """(C, 1, K, K) and (C,), float64: the convolution that equals both branches on running statistics."""
         weight, bias = self.lkb_origin.fused_weight_bias()
-        if self.small_kernel is not None:
-            small_weight, small_bias = self.small_conv.fused_weight_bias()
-            weight = weight + fusion.pad_kernel(small_weight, self.kernel_size)
-            bias = bias + small_bias
-        return weight, bias
+        if self.small_kernel is None:
+            return weight, bias
+        return fusion.add_branches(weight, bias, *self.small_conv.fused_weight_bias())
 
     def re_parameterize(self) -> None:
         """Replace the branches by one convolution. A second call changes nothing."""

@@ -28,8 +28,7 @@ def parts_first(model: nn.Layer) -> Iterator[nn.Layer]:
 def reparameterize(model: nn.Layer, inplace: bool = False) -> nn.Layer:
     """Merge every re-parameterizable layer of ``model`` (paper section 3.1, guideline 3).
 
-    Running statistics are used whatever mode the model is in; train/eval mode is kept; a second call
-    changes nothing.
+    Running statistics are used, whatever mode the model is in, and the mode is kept. A second call changes nothing.
 
     Args:
         model: any Paddle layer.
@@ -41,9 +40,8 @@ def reparameterize(model: nn.Layer, inplace: bool = False) -> nn.Layer:
     Raises:
         UserError: hooks that would be lost, a static ``forward``, or a network that cannot be copied.
 
-    >>> import ppreplk
-    >>> layer = ppreplk.nn.ReparamDepthwiseConv(4, 7, small_kernel=3)
-    >>> layer.is_repped, ppreplk.reparameterize(layer).is_repped
+    >>> layer = ReparamDepthwiseConv(4, 7, small_kernel=3)
+    >>> layer.is_repped, reparameterize(layer).is_repped
     (False, True)
     """
     model = _prepared(model, inplace)

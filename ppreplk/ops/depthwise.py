@@ -31,7 +31,7 @@ RENAMED = {"compiled": "cpu"}  # old names of implementations, which are still r
 # transforms.
 FFT_FROM = {"cpu": 5, "gpu": 21}
 
-Convolution = Callable[[paddle.Tensor, paddle.Tensor, Optional[paddle.Tensor]], paddle.Tensor]
+DepthwiseConv = Callable[[paddle.Tensor, paddle.Tensor, Optional[paddle.Tensor]], paddle.Tensor]
 
 
 class Implementation(NamedTuple):
@@ -42,7 +42,7 @@ class Implementation(NamedTuple):
         check_available: raises a :class:`UserError` that says why, if it cannot run on the device that is set.
     """
 
-    run: Convolution
+    run: DepthwiseConv
     check_available: Callable[[], None]
 
 

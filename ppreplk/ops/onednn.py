@@ -1,4 +1,4 @@
-"""The layers of a channels-last program but the large kernels: tensors (N, H, W, C), inference only."""
+"""The layers of a channels-last program, all but the large kernels: tensors (N, H, W, C), inference only."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from ..nn import eval_mode
 from ..utils.device import set_up_device
 from ..utils.errors import UserError
 from ..utils.log import progress
-from ..utils.meters import Averages, Stopwatch
 from .losses import CombinedLoss, build_loss
+from .meters import Averages, Stopwatch
 from .metrics import TopkAcc, build_metric
 from .precision import Precision
 

@@ -29,10 +29,10 @@ class TopkAcc:
             raise UserError(f"topk must be positive, got {topk}", code="training.bad-value")
 
     def __call__(self, logits: paddle.Tensor, label: paddle.Tensor) -> dict[str, float]:
-        largest = min(max(self.topk), logits.shape[-1])
-        _, ranked = logits.topk(largest)
+        max_k = min(max(self.topk), logits.shape[-1])
+        _, ranked = logits.topk(max_k)
         hits = (ranked == label.unsqueeze(-1)).astype("int64").sum(axis=0).cumsum().tolist()
-        return {f"top{k}": hits[min(k, largest) - 1] for k in self.topk}
+        return {f"top{k}": hits[min(k, max_k) - 1] for k in self.topk}
 
 
 METRICS: dict[str, Callable] = {"TopkAcc": TopkAcc}

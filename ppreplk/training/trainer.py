@@ -19,19 +19,19 @@ from ..data import Loader, build_dataset, build_loader, prepare_dataset
 from ..models.arch import build_network
 from ..nn.merge import form_of
 from ..utils.atomic import make_folder
-from ..utils.curves import Curves
 from ..utils.device import set_up_device
 from ..utils.distributed import processes, rank, share_statistics
 from ..utils.errors import UserError
 from ..utils.log import log_to_file, progress
-from ..utils.meters import Averages, Stopwatch
 from ..utils.seeds import choose_seed, seed_step
 from . import checkpoint
 from .checkpoint import TrainState
+from .curves import Curves
 from .divergence import not_finite
 from .ema import ExponentialMovingAverage
 from .evaluate import evaluate
 from .losses import build_loss
+from .meters import Averages, Stopwatch
 from .metrics import build_metric
 from .notices import log_global_batch, log_start
 from .optimizers import build_optimizer

@@ -91,12 +91,11 @@ def _unchanged(names: Sequence[str]) -> Renamed:
 
 def _from_openmmlab(name: str, is_classifier: bool, last: int) -> str | None:
     if is_classifier and name.startswith("head.fc."):
-        return "head." + name[len("head.fc.") :]
+        return "head." + name.removeprefix("head.fc.")
     if not name.startswith(BACKBONE):
         return None if name.partition(".")[0] in DOWNSTREAM else name
-    name = name[len(BACKBONE) :]
-    norm = f"stages.{last}.norm."
-    return "norm." + name[len(norm) :] if is_classifier and name.startswith(norm) else name
+    name, norm = name.removeprefix(BACKBONE), f"stages.{last}.norm."
+    return "norm." + name.removeprefix(norm) if is_classifier and name.startswith(norm) else name
 
 
 def _from_paddlevit(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 
-from .distributed import sum_over_processes
+from ..utils.distributed import sum_over_processes
 
 
 class Averages:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .errors import UserError
-from .optional import import_problem
+from ..utils.errors import UserError
+from ..utils.optional import import_problem
 
 
 class Curves:
@@ -19,7 +19,7 @@ class Curves:
         problem = import_problem("visualdl")
         if problem is not None:
             message = f"curves need VisualDL ({problem}); run: pip install visualdl"
-            raise UserError(message, code="utils.no-visualdl", where="Global.use_visualdl")
+            raise UserError(message, code="training.no-visualdl", where="Global.use_visualdl")
         from visualdl import LogWriter
 
         self._writer = LogWriter(logdir=str(folder))
