@@ -155,7 +155,7 @@ def depthwise_conv2d(
     >>> import ppreplk
     >>> x, weight = paddle.ones([1, 2, 8, 8]), paddle.ones([2, 1, 31, 31])
     >>> y = ppreplk.depthwise_conv2d(x, weight)
-    >>> y.shape, round(float(y.max()))
+    >>> list(y.shape), round(float(y.max()))
     ([1, 2, 8, 8], 64)
     """
     impl = check_implementation(impl)
