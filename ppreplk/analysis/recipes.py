@@ -18,7 +18,7 @@ def recipe(row: Row) -> str:
     parts = MOBILENET_PARTS if row.model == MOBILENET else KERNEL_STUDY_PARTS
     arch = {"name": row.model, "class_num": 1000, **row.arguments}
     if row.model != MOBILENET:
-        arch["drop_path_rate"] = 0.3
+        arch.update(use_sync_bn=True, drop_path_rate=0.3)
     values = {
         "label": row.label,
         "table": row.table,
@@ -73,7 +73,8 @@ MOBILENET_PARTS = {
 # Hardware: {GPUS} GPUs (32 images each)
 # Batch:    256 = {GPUS} GPUs x 32 images; the learning rate is for this batch
 # Accuracy: $accuracy
-# Ours:     no label smoothing, bicubic resizing and a decay of every parameter; the paper does not say$same
+# Ours:     no label smoothing, bicubic resizing, a decay of every parameter, and batch normalization over each
+#           GPU's own images; the paper does not say$same
 #
 # Written by: python tools/study.py recipes configs""",
     "epochs": "100",

@@ -21,14 +21,17 @@ logger = logging.getLogger(__name__)
 def build_network(arch: ArchConfig) -> nn.Layer:
     """The network of the ``Arch`` section, with initial weights: ours, or a backbone of the installed paddleclas.
 
+    With ``use_sync_bn``, batch normalizations share the statistics of a batch between the GPUs of a training, as in the
+    official ImageNet runs. Names and shapes of the weights stay. In one process, or on a CPU, they are ordinary ones.
+
     Raises:
         UserError: unknown name (nearest names are listed), unknown or unfitting arguments.
     """
     model = _own_network(arch) if arch.name in list_models() else _paddleclas_network(arch)
-    if arch.use_sync_bn:
-        if processes() > 1 and paddle.get_device().startswith("gpu"):
+    if arch.use_sync_bn and processes() > 1:
+        if paddle.get_device().startswith("gpu"):
             return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        logger.info("Arch.use_sync_bn has no effect here: it synchronizes several GPUs")
+        logger.info("Arch.use_sync_bn has no effect on a CPU: each process normalizes by its own images")
     return model
 
 

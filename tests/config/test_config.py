@@ -1,7 +1,9 @@
 """Configurations: types, names, overrides, messages."""
 
 import copy
+import re
 
+import numpy as np
 import paddle
 import pytest
 import yaml
@@ -93,6 +95,55 @@ def test_recipes_are_the_published_ones(name):
     assert means == [half, half] if name == "replknetxl_320" else half not in means
     transforms = [(op.name, op.arguments) for op in config.DataLoader.Eval.dataset.transform_ops]
     assert [(op.name, op.arguments) for op in config.Infer.transforms] == [*transforms, ("ToCHWImage", {})]
+
+
+MULTI_GPU = [path for path in RECIPES if "paddle.distributed.launch" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", MULTI_GPU, ids=lambda path: path.name)
+def test_recipes_for_several_gpus_synchronize_batch_normalization(path):
+    """The official ImageNet runs did; for the MobileNetV2 studies it is unpublished, and their heads say so."""
+    config, header = load_config(path), path.read_text().split("\nGlobal:")[0]
+    is_replknet = config.Arch.name.startswith("RepLKNet")
+    assert config.Arch.use_sync_bn == is_replknet
+    assert is_replknet or ("# Ours:" in header and "batch normalization over each" in header)
+
+
+def test_a_recipe_for_one_gpu_or_a_cpu_has_nothing_to_synchronize():
+    assert len(MULTI_GPU) == len(RECIPES) - 2 == len(PUBLISHED_RECIPES) + 16
+    assert not any(load_config(path).Arch.use_sync_bn for path in set(RECIPES) - set(MULTI_GPU))
+
+
+# Images on each GPU: those of the official commands
+IMAGES_PER_GPU = {
+    "replknet31b": 64,
+    "replknet31b_384": 32,
+    "replknet31b_22k": 32,
+    "replknet31l_22k": 32,
+    "replknet31b_22kto1k": 32,
+    "replknet31b_22kto1k_384": 16,
+    "replknet31l_22kto1k_384": 16,
+    **{f"replknet{kernel}b_120e": 64 for kernel in (3, 7, 13, 25, 31)},
+}
+# GB of float32 activations that one image of 384x384 keeps for the backward pass; they grow with the pixels
+GB_PER_IMAGE = {"RepLKNet31B": 31 / 32, "RepLKNet31L": 46 / 32, "RepLKNetXL": 22 / 16 * (384 / 320) ** 2}
+
+
+@pytest.mark.parametrize("name", PUBLISHED_RECIPES)
+def test_recipes_fit_the_gpus_they_name(name):
+    """Activations, and float32 weights, gradients, two moments and the average."""
+    path = ROOT / "configs" / f"{name}.yaml"
+    config = load_config(path)
+    images = config.DataLoader.Train.sampler.batch_size
+    assert images == IMAGES_PER_GPU.get(name, images)
+    memory = float(re.search(r"# Hardware: .*GPUs of (\d+) GB or more", path.read_text())[1])
+    with paddle.LazyGuard():
+        model = build_network(config.Arch)
+    copies = 4 if config.EMA is None else 5
+    parameters = copies * 4e-9 * sum(np.prod(parameter.shape) for parameter in model.parameters())
+    activations = images * GB_PER_IMAGE.get(config.Arch.name, GB_PER_IMAGE["RepLKNet31B"])
+    activations *= (config.Global.image_shape[1] / 384) ** 2
+    assert config.Arch.arguments.get("use_checkpoint") or 1.1 * (activations + parameters) < memory
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "study").glob("*.yaml")), ids=lambda path: path.name)
