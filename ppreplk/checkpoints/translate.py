@@ -8,7 +8,7 @@ from typing import Optional
 
 import numpy as np
 
-from ..models.registry import Layout, find_layout
+from ..models.registry import architectures, find_layout
 from ..utils.errors import UserError
 from .unpickle import shown
 from .wrappers import common_prefix
@@ -50,7 +50,8 @@ def translate(state: Mapping[str, np.ndarray], source: str) -> Translated:
     renamed = {name: name for name in names} if layout is None else layout.rename(list(names.values()))
     translated: dict[str, np.ndarray] = {}
     left_out: dict[str, int] = {}
-    transposed = Layout.transposed if layout is None else layout.transposed
+    heads = [architecture.head[0] for architecture in architectures()]
+    transposed = heads if layout is None else layout.transposed
     is_foreign = any(name.rpartition(".")[2] in BUFFERS for name in names)
     for theirs, plain in names.items():
         ours = renamed[plain]
