@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import paddle
 from paddle import nn
@@ -50,6 +51,9 @@ def count_by_part(model: nn.Layer, input_shape: Sequence[int]) -> dict[str, Comp
     Returns:
         {part: parameters and multiply-adds}, in the order in which the parts are computed. Parts without multiply-adds
         come last. Parts without parameters and multiply-adds are left out.
+
+    >>> count_by_part(nn.Sequential(("stem", nn.Conv2D(3, 8, 1)), ("norm", nn.BatchNorm2D(8))), (1, 3, 10, 10))
+    {'stem': Complexity(params=32, macs=2400), 'norm': Complexity(params=16, macs=0)}
     """
     lists = {name for name, child in model.named_children() if isinstance(child, nn.LayerList)}
     macs: dict[str, int] = {}
@@ -65,13 +69,13 @@ def count_by_part(model: nn.Layer, input_shape: Sequence[int]) -> dict[str, Comp
     for name, layer in model.named_sublayers(include_self=True):
         if isinstance(layer, (nn.Conv2D, DepthwiseConv2D)):
 
-            def add_conv(layer, inputs, output, name=name):
+            def add_conv(layer: nn.Layer, inputs: Any, output: paddle.Tensor, name: str = name) -> None:
                 add(name, output.shape[0] * output.shape[2] * output.shape[3] * layer.weight.size)
 
             hooks.append(layer.register_forward_post_hook(add_conv))
         elif isinstance(layer, nn.Linear):
 
-            def add_linear(layer, inputs, output, name=name):
+            def add_linear(layer: nn.Layer, inputs: Any, output: Any, name: str = name) -> None:
                 add(name, inputs[0].size // inputs[0].shape[-1] * layer.weight.size)
 
             hooks.append(layer.register_forward_post_hook(add_linear))

@@ -48,6 +48,11 @@ def contribution_map(model: nn.Layer, images: paddle.Tensor, layer: str | None =
 
     Raises:
         UserError: there is no such feature map.
+
+    >>> import ppreplk
+    >>> model = ppreplk.build_model("RepLKNet13T")
+    >>> contribution_map(model, paddle.rand([2, 3, 64, 64])).shape
+    (64, 64)
     """
     images = images.detach()
     images.stop_gradient = False
@@ -100,10 +105,10 @@ def _features_in_passing(model: nn.Layer, images: paddle.Tensor, layer: str | No
     """The output of ``layer``, or without one the input of the last pooling; None if neither is computed."""
     found: list[Any] = [None]
 
-    def keep_output(part, inputs, output):
+    def keep_output(part: nn.Layer, inputs: Any, output: Any) -> None:
         found.append(output)
 
-    def keep_input(part, inputs, output):
+    def keep_input(part: nn.Layer, inputs: Any, output: Any) -> None:
         found.append(inputs[0])
 
     if layer is not None:
@@ -180,6 +185,10 @@ def scaled_scores(contributions: np.ndarray) -> np.ndarray:
 
     Raises:
         UserError: the map is not two-dimensional, has negative, infinite or NaN entries, or is all zero.
+
+    >>> scaled_scores(np.array([[0.0, 9.0], [0.0, 99.0]]))
+    array([[0. , 0.5],
+           [0. , 1. ]])
     """
     contributions = np.asarray(contributions, np.float64)
     if contributions.ndim != 2:

@@ -18,20 +18,24 @@ class DropPath(nn.Layer):
     """Stochastic depth. In training, zero whole samples with probability ``rate`` and rescale the others.
 
     (N, ...) -> (N, ...). Identity in eval mode.
+
+    >>> drop_path = DropPath(0.5)
+    >>> sorted(set(drop_path(paddle.ones([100, 1])).flatten().tolist()))
+    [0.0, 2.0]
     """
 
     def __init__(self, rate: float):
         super().__init__()
         self.rate = rate
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         if not self.training or self.rate == 0.0:
             return x
         keep = 1.0 - self.rate
         mask = (paddle.rand([x.shape[0]] + [1] * (len(x.shape) - 1)) < keep).astype(x.dtype)
         return x * (mask / keep)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"rate={self.rate}"
 
 
@@ -47,6 +51,10 @@ class ConvBN(nn.Layer):
     Args:
         conv: :class:`Conv2D` or :class:`DepthwiseConv2D` without bias.
         activation: ``"relu"``, ``"relu6"`` or None.
+
+    >>> layer = ConvBN(Conv2D(3, 8, kernel_size=3, stride=2), activation="relu")
+    >>> list(layer(paddle.ones([1, 3, 8, 8])).shape)
+    [1, 8, 4, 4]
     """
 
     def __init__(self, conv: nn.Layer, activation: str | None = None):
@@ -56,7 +64,7 @@ class ConvBN(nn.Layer):
         self.nonlinear = ACTIVATIONS[activation]()
         self.is_fused = False
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         x = self.conv(x)
         return self.nonlinear(x if self.is_fused else self.bn(x))
 
@@ -117,7 +125,7 @@ class PreNormBlock(nn.Layer):
     pre_bn_name: str
     pw1: ConvBN
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.is_fused = False
 
@@ -138,7 +146,7 @@ def checkpointed(layer: nn.Layer, x: paddle.Tensor) -> paddle.Tensor:
         return layer(x)
     passes = 0
 
-    def run(x):
+    def run(x: paddle.Tensor) -> paddle.Tensor:
         nonlocal passes
         passes += 1
         if passes == 1:

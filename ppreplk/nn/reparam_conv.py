@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import paddle
 from paddle import nn
 
 from ..utils.errors import UserError
@@ -30,6 +31,13 @@ class ReparamDepthwiseConv(nn.Layer):
     Raises:
         UserError: a small kernel that is larger than the large one, of even size, or beside a dilated kernel, whose
             taps it would not meet.
+
+    >>> layer = ReparamDepthwiseConv(4, kernel_size=31, small_kernel=5)
+    >>> list(layer(paddle.ones([1, 4, 8, 8])).shape)
+    [1, 4, 8, 8]
+    >>> layer.re_parameterize()
+    >>> layer.lkb_reparam.kernel_size
+    31
     """
 
     def __init__(
@@ -64,7 +72,7 @@ class ReparamDepthwiseConv(nn.Layer):
             if small_kernel is not None:
                 self.small_conv = depthwise_conv_bn(channels, small_kernel, stride, impl=impl)
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         if self.is_repped:
             return self.lkb_reparam(x)
         if self.small_kernel is None:
