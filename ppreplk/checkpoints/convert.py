@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..models.registry import Recognised, recognise
+from ..models.registry import Recognised, architectures, recognise
 from ..utils.atomic import replacing
 from ..utils.errors import UserError
 from .compare import compare
@@ -123,8 +123,11 @@ def convert(src: str | Path, dst: str | Path, ema: bool = False) -> Conversion:
     translated = translate(raw.state, str(src))
     if translated.layout is None:
         first = shown(next(iter(raw.state)))
+        known = ", ".join(each.name for each in architectures() if each.layouts and each.recognise)
         raise UserError(
-            f"of no layout known here, its names begin with {first}", code="checkpoints.unknown-layout", where=str(src)
+            f"of no layout known here, its names begin with {first}; files of {known} can be converted",
+            code="checkpoints.unknown-layout",
+            where=str(src),
         )
     state = translated.state
     network = recognise(state, str(src))

@@ -39,14 +39,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-UNPUBLISHED = ("RepLKNet13T",)
+# Weights of these exist, from the official repository.
+PUBLISHED = ("RepLKNet31B", "RepLKNet31L", "RepLKNetXL", "RepLKNet3B", "RepLKNet7B", "RepLKNet13B", "RepLKNet25B")
 HALVES = (0.5, 0.5, 0.5)
 XL_SIZE = 320  # pixels; all other weights are published for 224 or, by their names, for 384
 
 
 def preprocessing(variant: str, path: Path) -> Optional[Preprocessing]:
     """What the published weights of a variant expect. The file's name tells 384 from 224."""
-    if variant in UNPUBLISHED:
+    if variant not in PUBLISHED:
         return None
     is_xl = variant == "RepLKNetXL"
     named = re.search(r"[_-](224|320|384)(?:px)?(?![0-9])", path.stem)
