@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import paddle
 from paddle import nn
@@ -65,13 +66,13 @@ def count_by_part(model: nn.Layer, input_shape: Sequence[int]) -> dict[str, Comp
     for name, layer in model.named_sublayers(include_self=True):
         if isinstance(layer, (nn.Conv2D, DepthwiseConv2D)):
 
-            def add_conv(layer, inputs, output, name=name):
+            def add_conv(layer: nn.Layer, inputs: Any, output: paddle.Tensor, name: str = name) -> None:
                 add(name, output.shape[0] * output.shape[2] * output.shape[3] * layer.weight.size)
 
             hooks.append(layer.register_forward_post_hook(add_conv))
         elif isinstance(layer, nn.Linear):
 
-            def add_linear(layer, inputs, output, name=name):
+            def add_linear(layer: nn.Layer, inputs: Any, output: Any, name: str = name) -> None:
                 add(name, inputs[0].size // inputs[0].shape[-1] * layer.weight.size)
 
             hooks.append(layer.register_forward_post_hook(add_linear))

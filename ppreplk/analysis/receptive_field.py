@@ -100,10 +100,10 @@ def _features_in_passing(model: nn.Layer, images: paddle.Tensor, layer: str | No
     """The output of ``layer``, or without one the input of the last pooling; None if neither is computed."""
     found: list[Any] = [None]
 
-    def keep_output(part, inputs, output):
+    def keep_output(part: nn.Layer, inputs: Any, output: Any) -> None:
         found.append(output)
 
-    def keep_input(part, inputs, output):
+    def keep_input(part: nn.Layer, inputs: Any, output: Any) -> None:
         found.append(inputs[0])
 
     if layer is not None:

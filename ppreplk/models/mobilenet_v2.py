@@ -32,7 +32,7 @@ BAD_ARGUMENT = "models.bad-argument"
 class InvertedResidual(nn.Layer):
     """1x1, depthwise, 1x1, residual where the shape allows. (N, in, H, W) -> (N, out, H/stride, W/stride)."""
 
-    def __init__(self, in_channels, out_channels, expansion, shortcut, depthwise: dict):
+    def __init__(self, in_channels: int, out_channels: int, expansion: int, shortcut: bool, depthwise: dict[str, Any]):
         super().__init__()
         hidden = in_channels * expansion
         expands = expansion != 1
@@ -42,7 +42,7 @@ class InvertedResidual(nn.Layer):
         self.project = conv_bn(hidden, out_channels, 1)
         self.shortcut = shortcut and depthwise["stride"] == 1 and in_channels == out_channels
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         out = self.expand(x)
         out = self.nonlinear(self.depthwise(out))
         out = self.project(out)
@@ -124,7 +124,7 @@ class MobileNetV2(nn.Layer):
         initializer = paddle.ParamAttr(initializer=torch_uniform(features))
         self.head = nn.Linear(features, class_num, weight_attr=initializer, bias_attr=initializer)
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return self.head(self.avgpool(self.forward_features(x)).flatten(1))
 
     def forward_features(self, x: paddle.Tensor) -> paddle.Tensor:

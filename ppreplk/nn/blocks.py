@@ -24,14 +24,14 @@ class DropPath(nn.Layer):
         super().__init__()
         self.rate = rate
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         if not self.training or self.rate == 0.0:
             return x
         keep = 1.0 - self.rate
         mask = (paddle.rand([x.shape[0]] + [1] * (len(x.shape) - 1)) < keep).astype(x.dtype)
         return x * (mask / keep)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"rate={self.rate}"
 
 
@@ -56,7 +56,7 @@ class ConvBN(nn.Layer):
         self.nonlinear = ACTIVATIONS[activation]()
         self.is_fused = False
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         x = self.conv(x)
         return self.nonlinear(x if self.is_fused else self.bn(x))
 
@@ -117,7 +117,7 @@ class PreNormBlock(nn.Layer):
     pre_bn_name: str
     pw1: ConvBN
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.is_fused = False
 
@@ -138,7 +138,7 @@ def checkpointed(layer: nn.Layer, x: paddle.Tensor) -> paddle.Tensor:
         return layer(x)
     passes = 0
 
-    def run(x):
+    def run(x: paddle.Tensor) -> paddle.Tensor:
         nonlocal passes
         passes += 1
         if passes == 1:

@@ -39,7 +39,7 @@ class ConvNHWC(nn.Layer):
         self.activation = activation
         self.bfloat16 = bfloat16
 
-    def forward(self, x, residual=None):
+    def forward(self, x: paddle.Tensor, residual: Optional[paddle.Tensor] = None) -> paddle.Tensor:
         packed = onednn.pack(self.weight, x.shape[1], x.shape[2], self.stride, self.groups, self.bfloat16)
         return onednn.conv(x, packed, self.bias, residual, self.kernel_size, self.stride, self.groups, self.activation)
 
@@ -59,7 +59,7 @@ class DepthwiseNHWC(nn.Layer):
         self.weight, self.bias = conv.weight, conv.bias
         self.activation = activation
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         packed = cpu.pack(self.weight, *x.shape[1:3])
         y = cpu.packed_conv2d_nhwc(x, self.weight, packed, self.bias, relu=self.activation != "none")
         # Paddle has no relu6 of bfloat16 on CPUs
@@ -100,7 +100,7 @@ class ChannelsLastNetwork(nn.Layer):
         self.head = head
         self.eval()
 
-    def forward(self, images):
+    def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         values = {Graph.images: onednn.images(images, self.bfloat16)}
         for part, (result, x, residual) in zip(self.parts, self.steps):
             values[result] = part(values[x]) if residual is None else part(values[x], values[residual])

@@ -111,7 +111,7 @@ class DepthwiseConv2D(nn.Layer):
         self.weight = self.create_parameter([channels, 1, kernel_size, kernel_size], default_initializer=initializer)
         self.bias = self.create_parameter([channels], is_bias=True, default_initializer=initializer) if bias else None
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         if self.stride == 1 and self.dilation == 1:
             return depthwise_conv2d(x, self.weight, self.bias, self.impl, self.relu)
         if self._is_faster_at_stride_1(x):
@@ -142,7 +142,7 @@ class DepthwiseConv2D(nn.Layer):
         """A new convolution of the same size that has a bias."""
         return DepthwiseConv2D(self.channels, self.kernel_size, self.stride, self.dilation, True, self.impl)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         names = ("channels", "kernel_size", "stride", "dilation", "impl")
         return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 

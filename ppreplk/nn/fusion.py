@@ -8,9 +8,12 @@ map ``scale * x + shift`` per channel; the functions below move such maps into n
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def bn_scale_shift(gamma, beta, mean, variance, epsilon: float) -> tuple[np.ndarray, np.ndarray]:
+def bn_scale_shift(
+    gamma: ArrayLike, beta: ArrayLike, mean: ArrayLike, variance: ArrayLike, epsilon: float
+) -> tuple[np.ndarray, np.ndarray]:
     """The affine map of a batch normalization on its running statistics.
 
     Args:
@@ -25,7 +28,9 @@ def bn_scale_shift(gamma, beta, mean, variance, epsilon: float) -> tuple[np.ndar
     return scale, beta - mean * scale
 
 
-def scale_conv_output(weight, bias, scale, shift) -> tuple[np.ndarray, np.ndarray]:
+def scale_conv_output(
+    weight: ArrayLike, bias: ArrayLike | None, scale: np.ndarray, shift: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Fuse an affine map that *follows* a convolution into it (conv + BN).
 
     Args:
@@ -41,7 +46,9 @@ def scale_conv_output(weight, bias, scale, shift) -> tuple[np.ndarray, np.ndarra
     return weight * scale[:, None, None, None], bias * scale + shift
 
 
-def scale_conv_input(weight, bias, scale, shift) -> tuple[np.ndarray, np.ndarray]:
+def scale_conv_input(
+    weight: ArrayLike, bias: ArrayLike | None, scale: np.ndarray, shift: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Fuse an affine map that *precedes* a dense 1x1 convolution without padding into it (BN + conv).
 
     It is exact only there: with padding, the zeros at the border would have to be shifted too.
@@ -60,7 +67,9 @@ def scale_conv_input(weight, bias, scale, shift) -> tuple[np.ndarray, np.ndarray
     return weight * scale[None, :, None, None], bias + weight[:, :, 0, 0] @ shift
 
 
-def scale_linear_input(weight, bias, scale, shift) -> tuple[np.ndarray, np.ndarray]:
+def scale_linear_input(
+    weight: ArrayLike, bias: ArrayLike, scale: np.ndarray, shift: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Fuse an affine map that precedes a linear layer into it; an average pool between them commutes.
 
     Args:
@@ -75,7 +84,9 @@ def scale_linear_input(weight, bias, scale, shift) -> tuple[np.ndarray, np.ndarr
     return weight * scale[:, None], np.asarray(bias, np.float64) + shift @ weight
 
 
-def add_branches(weight, bias, small_weight, small_bias) -> tuple[np.ndarray, np.ndarray]:
+def add_branches(
+    weight: ArrayLike, bias: ArrayLike, small_weight: ArrayLike, small_bias: ArrayLike
+) -> tuple[np.ndarray, np.ndarray]:
     """Fuse two parallel convolutions into one: the small kernel is added to the centre of the large one (section 3.1).
 
     Args:
@@ -86,10 +97,12 @@ def add_branches(weight, bias, small_weight, small_bias) -> tuple[np.ndarray, np
         Fused weight and bias, float64.
     """
     weight = np.asarray(weight, np.float64)
-    return weight + pad_kernel(small_weight, weight.shape[-1]), np.asarray(bias, np.float64) + small_bias
+    return weight + pad_kernel(small_weight, weight.shape[-1]), np.asarray(bias, np.float64) + np.asarray(
+        small_bias, np.float64
+    )
 
 
-def pad_kernel(weight, size: int) -> np.ndarray:
+def pad_kernel(weight: ArrayLike, size: int) -> np.ndarray:
     """Embed (out, in/groups, k, k) kernels in the centre of zero kernels of side ``size``.
 
     ``k`` and ``size`` must both be odd or both even, else there is no centre; ``k <= size``.

@@ -59,7 +59,7 @@ class ChannelAffine(nn.Layer):
         for parameter, value in ((self.scale, scale), (self.shift, shift)):
             parameter.set_value(paddle.to_tensor(value.reshape(shape).astype(np.float64)).astype(dtype))
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return x * self.scale + self.shift
 
 

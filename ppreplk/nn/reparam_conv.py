@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import paddle
 from paddle import nn
 
 from ..utils.errors import UserError
@@ -64,7 +65,7 @@ class ReparamDepthwiseConv(nn.Layer):
             if small_kernel is not None:
                 self.small_conv = depthwise_conv_bn(channels, small_kernel, stride, impl=impl)
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         if self.is_repped:
             return self.lkb_reparam(x)
         if self.small_kernel is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import paddle
 from paddle import nn
@@ -176,7 +177,7 @@ def layer_report(model: nn.Layer, images: paddle.Tensor) -> list[LayerDifference
     for name, layer in model.named_sublayers():
         if isinstance(layer, ReparamDepthwiseConv) and not layer.is_repped:
 
-            def compare(layer, inputs, output, name=name):
+            def compare(layer: nn.Layer, inputs: Any, output: paddle.Tensor, name: str = name) -> None:
                 merged = reparameterize(layer)
                 difference = (merged.forward(*inputs) - output).abs().max()  # not a call: the copy has this hook
                 largest = float(output.abs().max())

@@ -46,11 +46,11 @@ class Implementation(NamedTuple):
     check_available: Callable[[], None]
 
 
-def _native(x, weight, bias):
+def _native(x: paddle.Tensor, weight: paddle.Tensor, bias: Optional[paddle.Tensor]) -> paddle.Tensor:
     return F.conv2d(x, weight, bias, stride=1, padding=weight.shape[-1] // 2, groups=weight.shape[0])
 
 
-def _fft(x, weight, bias):
+def _fft(x: paddle.Tensor, weight: paddle.Tensor, bias: Optional[paddle.Tensor]) -> paddle.Tensor:
     return (spectral_conv2d if weight.shape[-1] >= FFT_FROM["cpu"] else _native)(x, weight, bias)
 
 

@@ -7,8 +7,11 @@ in the other direction (``ihfftn``, ``hfftn``), which is free; an operator for t
 
 from __future__ import annotations
 
+from typing import Any, Optional
+
 import paddle
 import paddle.nn.functional as F
+from paddle import Tensor
 from paddle.autograd import PyLayer
 from paddle.fft import hfftn, ihfftn, irfftn, rfftn
 
@@ -33,27 +36,27 @@ def transform_size(minimum: int) -> int:
         size += 1
 
 
-def _sizes(x, weight) -> tuple[list[int], int]:
+def _sizes(x: Tensor, weight: Tensor) -> tuple[list[int], int]:
     """Transform sizes of rows and columns, and the padding, K // 2."""
     kernel = weight.shape[-1]
     pad = kernel // 2
     return [transform_size(max(side + pad, kernel)) for side in x.shape[2:]], pad
 
 
-def _shifted(x, sizes: list[int], pad: int):
+def _shifted(x: Tensor, sizes: list[int], pad: int) -> Tensor:
     """``x`` padded with zeros to the transform's size, ``pad`` of them at the top and on the left."""
     height, width = x.shape[2:]
     return F.pad(x, [0, 0, 0, 0, pad, sizes[0] - height - pad, pad, sizes[1] - width - pad])
 
 
-def _crop(maps, offset: int, like):
+def _crop(maps: Tensor, offset: int, like: Tensor) -> Tensor:
     """The part of ``maps`` that begins at (``offset``, ``offset``) and has the shape of ``like``."""
     # crop copies faster than a slice
     rank = len(like.shape)
     return paddle.crop(maps, list(like.shape), [0] * (rank - 2) + [offset, offset])
 
 
-def _convolve(x, weight):
+def _convolve(x: Tensor, weight: Tensor) -> Tensor:
     """y[i] = sum over k of weight[k] x[i + k - K // 2]. It is a correlation, so one spectrum is conjugated."""
     sizes, pad = _sizes(x, weight)
     spectrum = rfftn(_shifted(x, sizes, pad), axes=AXES)
@@ -68,12 +71,12 @@ class _SpectralConv2D(PyLayer):
     """
 
     @staticmethod
-    def forward(ctx, x, weight):
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         return _convolve(x, weight)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Optional[Tensor], Optional[Tensor]]:
         x, weight = ctx.saved_tensor()
         sizes, pad = _sizes(x, weight)
         spectrum = rfftn(gradient, s=sizes, axes=AXES)
@@ -89,7 +92,7 @@ class _SpectralConv2D(PyLayer):
         return x_gradient, weight_gradient
 
 
-def spectral_conv2d(x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor | None) -> paddle.Tensor:
+def spectral_conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
     """As :func:`ppreplk.depthwise_conv2d`. Half precision is computed in single precision."""
     dtype = x.dtype if x.dtype == paddle.float64 else paddle.float32
     convolve = _SpectralConv2D.apply if paddle.in_dynamic_mode() else _convolve

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import paddle
 from paddle import nn
 
@@ -34,8 +37,8 @@ def _first_layer(model: nn.Layer, images: paddle.Tensor) -> str | None:
     """Name of the first layer without sublayers whose output is not finite."""
     found: list[str] = []
 
-    def look_at(name: str):
-        def look(layer, inputs, output):
+    def look_at(name: str) -> Callable[..., None]:
+        def look(layer: nn.Layer, inputs: Any, output: Any) -> None:
             if not found and not _all_finite(output):
                 found.append(name)
 

@@ -7,7 +7,7 @@ section 4.1 and figure 2. Parameter names are those of the official PyTorch code
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, Optional
+from typing import Literal, Optional, Union
 
 import numpy as np
 import paddle
@@ -39,7 +39,16 @@ class RepLKBlock(PreNormBlock):
 
     pre_bn_name = "prelkb_bn"
 
-    def __init__(self, channels, dw_channels, kernel_size, small_kernel, drop_path, merged, depthwise_impl):
+    def __init__(
+        self,
+        channels: int,
+        dw_channels: int,
+        kernel_size: int,
+        small_kernel: Optional[int],
+        drop_path: float,
+        merged: bool,
+        depthwise_impl: str,
+    ):
         super().__init__()
         self.prelkb_bn = batch_norm(channels)
         self.pw1 = conv_bn(channels, dw_channels, 1, activation="relu")
@@ -50,7 +59,7 @@ class RepLKBlock(PreNormBlock):
         self.pw2 = conv_bn(dw_channels, channels, 1)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         out = self.prelkb_bn(x)
         out = self.pw1(out)
         out = self.lk_nonlinear(self.large_kernel(out))
@@ -69,7 +78,7 @@ class ConvFFN(PreNormBlock):
 
     pre_bn_name = "preffn_bn"
 
-    def __init__(self, channels, hidden_channels, drop_path):
+    def __init__(self, channels: int, hidden_channels: int, drop_path: float):
         super().__init__()
         self.preffn_bn = batch_norm(channels)
         self.pw1 = conv_bn(channels, hidden_channels, 1)
@@ -77,7 +86,7 @@ class ConvFFN(PreNormBlock):
         self.pw2 = conv_bn(hidden_channels, channels, 1)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         out = self.preffn_bn(x)
         out = self.nonlinear(self.pw1(out))
         out = self.pw2(out)
@@ -98,12 +107,12 @@ class RepLKNetStage(nn.Layer):
         self.is_fused = False
         self.use_checkpoint = use_checkpoint
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         for block in self.blocks:
             x = checkpointed(block, x) if self.use_checkpoint else block(x)
         return x
 
-    def fuse_bn(self):
+    def fuse_bn(self) -> None:
         """What follows ``norm`` is not ours to fold into: keep its affine map."""
         if self.has_norm and not self.is_fused:
             self.norm = ChannelAffine(*bn_scale_shift(self.norm), self.norm.weight.dtype)
@@ -240,7 +249,7 @@ class RepLKNet(nn.Layer):
         if layer_decay is not None:
             scale_learning_rates(self, layer_decay, layer_decay_by)
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> Union[paddle.Tensor, list[paddle.Tensor]]:
         if self.out_indices is not None:
             features = self.forward_stages(x)
             return [self.stages[index].norm(features[index]) for index in self.out_indices]
@@ -272,7 +281,7 @@ class RepLKNet(nn.Layer):
             if index < len(self.transitions):
                 yield from self.transitions[index]
 
-    def fuse_bn(self):
+    def fuse_bn(self) -> None:
         """Fold the last BN through the average pool into the head."""
         if self.out_indices is None and not self.is_fused:
             fuse_bn_linear(self.norm, self.head)
