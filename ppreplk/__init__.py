@@ -16,11 +16,13 @@ warnings.filterwarnings("ignore", message="No ccache found")  # about a compiler
 
 if TYPE_CHECKING:
     from . import complexity, erf, models, optim, weights
+    from .deploy.programs import Predictor
     from .models import build_model, list_models
     from .nn import fold, reparameterize
     from .ops import depthwise_conv2d, load_ops
 
 __all__ = [
+    "Predictor",
     "__version__",
     "build_model",
     "complexity",
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Predictor": "deploy.programs",
     "build_model": "models",
     "depthwise_conv2d": "ops",
     "fold": "nn",

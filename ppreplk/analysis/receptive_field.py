@@ -48,6 +48,11 @@ def contribution_map(model: nn.Layer, images: paddle.Tensor, layer: str | None =
 
     Raises:
         UserError: there is no such feature map.
+
+    >>> import ppreplk
+    >>> model = ppreplk.build_model("RepLKNet13T")
+    >>> contribution_map(model, paddle.rand([2, 3, 64, 64])).shape
+    (64, 64)
     """
     images = images.detach()
     images.stop_gradient = False
@@ -180,6 +185,10 @@ def scaled_scores(contributions: np.ndarray) -> np.ndarray:
 
     Raises:
         UserError: the map is not two-dimensional, has negative, infinite or NaN entries, or is all zero.
+
+    >>> scaled_scores(np.array([[0.0, 9.0], [0.0, 99.0]]))
+    array([[0. , 0.5],
+           [0. , 1. ]])
     """
     contributions = np.asarray(contributions, np.float64)
     if contributions.ndim != 2:

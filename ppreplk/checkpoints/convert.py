@@ -42,6 +42,13 @@ def load_checkpoint(path: str | Path, ema: bool = False) -> dict[str, np.ndarray
 
     Raises:
         UserError: no such file, a broken one, or one that holds anything but weights.
+
+    >>> import tempfile, paddle, ppreplk
+    >>> model = ppreplk.build_model("RepLKNet13T")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paddle.save(model.state_dict(), f"{folder}/model.pdparams")
+    ...     load_checkpoint(f"{folder}/model")["head.bias"].shape
+    (1000,)
     """
     path = find_checkpoint(path)
     raw = read_weights(path, ema)
@@ -95,6 +102,13 @@ def convert(src: str | Path, dst: str | Path, ema: bool = False) -> Conversion:
     Raises:
         UserError: as :func:`load_checkpoint`; or names are left over, missing or of wrong shape, the first of
             which is named; or ``dst`` cannot be written.
+
+    >>> import tempfile, paddle, ppreplk
+    >>> model = ppreplk.build_model("RepLKNet13T")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paddle.save(model.state_dict(), f"{folder}/model.pdparams")
+    ...     convert(f"{folder}/model", f"{folder}/model.safetensors").network.name
+    'RepLKNet13T'
     """
     src, dst = find_checkpoint(src), Path(dst)
     if dst.suffix not in WRITERS:

@@ -70,6 +70,10 @@ class MobileNetV2(nn.Layer):
 
     Raises:
         UserError: arguments that do not describe a network.
+
+    >>> model = MobileNetV2(kernel_size=13, small_kernel=3, width=0.25, class_num=10)
+    >>> list(model(paddle.ones([1, 3, 64, 64])).shape)
+    [1, 10]
     """
 
     def __init__(

@@ -143,6 +143,12 @@ def register(architecture: Architecture) -> Architecture:
 
     Raises:
         KeyError: a model of that name is registered already.
+
+    >>> import ppreplk
+    >>> tiny = register(Architecture("Tiny", nn.Linear, {"TinyLinear": {"in_features": 3, "out_features": 2}}))
+    >>> list(ppreplk.build_model("TinyLinear")(paddle.ones([1, 3])).shape)
+    [1, 2]
+    >>> unregister(tiny)
     """
     for name in architecture.variants:
         if name in _MODELS:
@@ -189,7 +195,12 @@ def build_model(name: str, **kwargs: Any) -> nn.Layer:
 
 
 def list_models() -> list[str]:
-    """The names :func:`build_model` knows, sorted."""
+    """The names :func:`build_model` knows, sorted.
+
+    >>> import ppreplk
+    >>> [name for name in ppreplk.list_models() if "31" in name]
+    ['RepLKNet31B', 'RepLKNet31L']
+    """
     return sorted(_MODELS)
 
 
@@ -250,6 +261,11 @@ def layer_ids(model: nn.Layer) -> dict[str, int]:
 
     Raises:
         UserError: the architecture defines no ids.
+
+    >>> import ppreplk
+    >>> ids = ppreplk.optim.layer_ids(ppreplk.build_model("RepLKNet13T"))
+    >>> ids["stem.0.conv.weight"], ids["stages.0.blocks.0.pw1.conv.weight"], ids["head.weight"]
+    (0, 1, 5)
     """
     architecture = architecture_of(model)
     if architecture is None or architecture.layer_ids is None:

@@ -18,6 +18,10 @@ class DropPath(nn.Layer):
     """Stochastic depth. In training, zero whole samples with probability ``rate`` and rescale the others.
 
     (N, ...) -> (N, ...). Identity in eval mode.
+
+    >>> drop_path = DropPath(0.5)
+    >>> sorted(set(drop_path(paddle.ones([100, 1])).flatten().tolist()))
+    [0.0, 2.0]
     """
 
     def __init__(self, rate: float):
@@ -47,6 +51,10 @@ class ConvBN(nn.Layer):
     Args:
         conv: :class:`Conv2D` or :class:`DepthwiseConv2D` without bias.
         activation: ``"relu"``, ``"relu6"`` or None.
+
+    >>> layer = ConvBN(Conv2D(3, 8, kernel_size=3, stride=2), activation="relu")
+    >>> list(layer(paddle.ones([1, 3, 8, 8])).shape)
+    [1, 8, 4, 4]
     """
 
     def __init__(self, conv: nn.Layer, activation: str | None = None):

@@ -24,6 +24,9 @@ class Conv2D(nn.Conv2D):
     Args:
         in_channels, out_channels, kernel_size, stride, groups: as in ``nn.Conv2D``; readable as attributes.
         bias: whether there is a (out,) bias.
+
+    >>> list(Conv2D(3, 8, kernel_size=3, stride=2)(paddle.ones([1, 3, 8, 8])).shape)
+    [1, 8, 4, 4]
     """
 
     dilation = 1
@@ -87,6 +90,9 @@ class DepthwiseConv2D(nn.Layer):
 
     Raises:
         UserError: even kernel size, unknown implementation.
+
+    >>> list(DepthwiseConv2D(4, kernel_size=31)(paddle.ones([1, 4, 8, 8])).shape)
+    [1, 4, 8, 8]
     """
 
     def __init__(

@@ -96,10 +96,8 @@ def add_branches(
     Returns:
         Fused weight and bias, float64.
     """
-    weight = np.asarray(weight, np.float64)
-    return weight + pad_kernel(small_weight, weight.shape[-1]), np.asarray(bias, np.float64) + np.asarray(
-        small_bias, np.float64
-    )
+    weight, bias, small_bias = (np.asarray(a, np.float64) for a in (weight, bias, small_bias))
+    return weight + pad_kernel(small_weight, weight.shape[-1]), bias + small_bias
 
 
 def pad_kernel(weight: ArrayLike, size: int) -> np.ndarray:

@@ -49,6 +49,10 @@ class ChannelAffine(nn.Layer):
     """``scale * x + shift`` per channel. (N, C, H, W) -> (N, C, H, W).
 
     Folding leaves it in the place of a batch normalization that no convolution can absorb.
+
+    >>> layer = ChannelAffine(scale=np.array([2.0, 3.0]), shift=np.array([0.0, 1.0]))
+    >>> layer(paddle.ones([1, 2, 1, 1])).flatten().tolist()
+    [2.0, 4.0]
     """
 
     def __init__(self, scale: np.ndarray, shift: np.ndarray, dtype: Any = "float32"):

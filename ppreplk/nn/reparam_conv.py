@@ -31,6 +31,13 @@ class ReparamDepthwiseConv(nn.Layer):
     Raises:
         UserError: a small kernel that is larger than the large one, of even size, or beside a dilated kernel, whose
             taps it would not meet.
+
+    >>> layer = ReparamDepthwiseConv(4, kernel_size=31, small_kernel=5)
+    >>> list(layer(paddle.ones([1, 4, 8, 8])).shape)
+    [1, 4, 8, 8]
+    >>> layer.re_parameterize()
+    >>> layer.lkb_reparam.kernel_size
+    31
     """
 
     def __init__(

@@ -40,6 +40,9 @@ def AdamW(
 
     Raises:
         UserError: a value out of range.
+
+    >>> AdamW(LambdaDecay(4e-3, lambda step: 1.0), nn.Linear(3, 2), weight_decay=0.05).get_lr()
+    0.004
     """
     for name, beta in {"beta1": beta1, "beta2": beta2}.items():
         if not 0.0 <= beta < 1.0:
@@ -93,6 +96,9 @@ def Momentum(
 
     Raises:
         UserError: a value out of range.
+
+    >>> Momentum(LambdaDecay(0.1, lambda step: 1.0), nn.Linear(3, 2), momentum=0.9).get_lr()
+    0.1
     """
     if regularizer is not None:
         weight_decay = regularizer.coeff

@@ -66,7 +66,12 @@ def Linear(
     power: float = 1.0,
     by_epoch: Literal[False] = False,
 ) -> Schedule:
-    """Linear warm-up, then a polynomial of degree ``power`` from ``learning_rate`` to ``end_lr``."""
+    """Linear warm-up, then a polynomial of degree ``power`` from ``learning_rate`` to ``end_lr``.
+
+    >>> rate = Linear(0.4, epochs=5, per_epoch=10, warmup_epoch=1)
+    >>> [round(rate(step), 6) for step in (0, 5, 10, 30, 50)]
+    [0.0, 0.2, 0.4, 0.2, 0.0]
+    """
     if power <= 0:
         raise UserError(f"power must be positive, got {power}", code="training.bad-value")
     warmup, decay = _warmup_and_decay_steps(epochs, per_epoch, warmup_epoch)
@@ -85,7 +90,12 @@ def ConstLR(
     warmup_start_lr: float = 0.0,
     by_epoch: Literal[False] = False,
 ) -> Schedule:
-    """Linear warm-up, then ``learning_rate`` to the end."""
+    """Linear warm-up, then ``learning_rate`` to the end.
+
+    >>> rate = ConstLR(0.4, epochs=5, per_epoch=10, warmup_epoch=1)
+    >>> [rate(step) for step in (0, 5, 10, 50)]
+    [0.0, 0.2, 0.4, 0.4]
+    """
     warmup, _ = _warmup_and_decay_steps(epochs, per_epoch, warmup_epoch)
     return _with_warmup(lambda step: learning_rate, learning_rate, warmup_start_lr, warmup)
 
@@ -103,6 +113,10 @@ def MultiStepDecay(
     """Linear warm-up, then ``learning_rate`` times ``gamma`` for each milestone passed.
 
     Milestones are epochs after the warm-up, as in PaddleClas.
+
+    >>> rate = MultiStepDecay(0.4, epochs=5, per_epoch=10, milestones=[2, 4])
+    >>> [round(rate(step), 6) for step in (0, 20, 40)]
+    [0.4, 0.04, 0.004]
     """
     if list(milestones) != sorted(set(milestones)):
         raise UserError(f"milestones must rise, got {list(milestones)}", code="training.bad-value")
