@@ -50,8 +50,7 @@ def translate(state: Mapping[str, np.ndarray], source: str) -> Translated:
     renamed = {name: name for name in names} if layout is None else layout.rename(list(names.values()))
     translated: dict[str, np.ndarray] = {}
     left_out: dict[str, int] = {}
-    heads = [architecture.head[0] for architecture in architectures()]
-    transposed = heads if layout is None else layout.transposed
+    heads = {architecture.head[0] for architecture in architectures()}  # (out, in) in PyTorch and MegEngine
     is_foreign = any(name.rpartition(".")[2] in BUFFERS for name in names)
     for theirs, plain in names.items():
         ours = renamed[plain]
@@ -68,6 +67,6 @@ def translate(state: Mapping[str, np.ndarray], source: str) -> Translated:
                 where=source,
             )
         array = state[theirs] if layout is None else layout.convert(ours, state[theirs])
-        translated[ours] = array.T if is_foreign and ours in transposed and array.ndim == 2 else array
+        translated[ours] = array.T if is_foreign and ours in heads and array.ndim == 2 else array
     wrapper = {"": "", PARALLEL: ", DataParallel"}.get(prefix, f", all names after {shown(prefix)}")
     return Translated(translated, None if layout is None else f"{layout.name}{wrapper}", left_out)

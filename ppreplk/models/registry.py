@@ -31,14 +31,12 @@ class Layout:
         matches: whether a file's names are of this layout.
         rename: {their name: our name, or None for what is no part of the network}.
         convert: an array of theirs, by our name, as an array of ours.
-        transposed: our names of weights that PyTorch and MegEngine store as (out, in), and Paddle as (in, out).
     """
 
     name: str
     matches: Callable[[Sequence[str]], bool]
     rename: Callable[[Sequence[str]], dict[str, Optional[str]]]
     convert: Callable[[str, np.ndarray], np.ndarray] = lambda name, array: array
-    transposed: Sequence[str] = ("head.weight",)
 
 
 @dataclass(frozen=True)
