@@ -26,8 +26,8 @@ GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_CASES = ("tiny_reparam5", "tiny_kernel_exceeds_map", "tiny_xl_backbone")
 
 
-def require_compiled_operator() -> None:
-    """Build and load it; skip the test where there is no compiler."""
+def require_depthwise_operators() -> None:
+    """Build and load the C++ convolution. Skip the test where there is no compiler."""
     try:
         ppreplk.load_ops()
     except UserError as error:
@@ -36,9 +36,9 @@ def require_compiled_operator() -> None:
         raise
 
 
-def require_fast_operators() -> None:
+def require_channels_last_operators() -> None:
     """The same for the channels-last operators. Skip where oneDNN's headers are out of reach, too."""
-    require_compiled_operator()
+    require_depthwise_operators()
     try:
         ppreplk.load_ops("channels_last")
     except UserError as error:

@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from helpers import require_compiled_operator, run_tool
+from helpers import require_depthwise_operators, run_tool
 from PIL import Image
 
 FRAMEWORKS = ("torch", "ONNX Runtime", "OpenVINO")
@@ -23,7 +23,7 @@ LAYER = ["conv", "--kernel", "5", "--channels", "3", "--side", "6"]
     ],
 )
 def test_ours_are_among_the_contestants(tmp_path, arguments, contestants):
-    require_compiled_operator()
+    require_depthwise_operators()
     process = run_tool("benchmark", *arguments, "--rounds", "1", "--output", "t.csv", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     rows = list(csv.DictReader((tmp_path / "t.csv").open()))

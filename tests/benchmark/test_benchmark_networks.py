@@ -8,7 +8,7 @@ import sys
 
 import paddle
 import pytest
-from helpers import refused, require_fast_operators, run_python, small_network
+from helpers import refused, require_channels_last_operators, run_python, small_network
 from paddle.base import core
 
 from ppreplk.benchmark import networks, peers
@@ -39,7 +39,7 @@ def measure():
 
 def test_a_network_with_paddle_alone(measure, tmp_path, monkeypatch, caplog):
     """Missing frameworks are left out; the others are right, and what has files is loaded in processes of its own."""
-    require_fast_operators()
+    require_channels_last_operators()
     caplog.set_level("INFO")
     for module in ("torch", "onnx"):
         monkeypatch.setitem(sys.modules, module, None)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers import ROOT, assert_one_line_and_exit_2, require_fast_operators, run_tool
+from helpers import ROOT, assert_one_line_and_exit_2, require_channels_last_operators, run_tool
 
 DIGITS = ["-c", ROOT / "configs" / "digits.yaml"]
 
@@ -107,14 +107,14 @@ def test_the_digits_run(tmp_path):
     by_program = run_tool("infer", *DIGITS, *held_out, "--model-dir", "inference/digits", cwd=tmp_path)
     assert len(predictions(by_weights.stdout)) == 360
     assert predictions(by_weights.stdout) == predictions(by_program.stdout)
-    require_fast_operators()
-    fast = ["-o", "Global.export_runtime=channels_last", "--precision", "bf16"]
-    exported = run_tool("export", *DIGITS, *weights, *fast, cwd=tmp_path)
+    require_channels_last_operators()
+    channels_last = ["-o", "Global.export_runtime=channels_last", "--precision", "bf16"]
+    exported = run_tool("export", *DIGITS, *weights, *channels_last, cwd=tmp_path)
     assert exported.returncode == 0, exported.stderr
     same = [int(count) for count in re.findall(r"the same class comes first for (\d+) of 360", exported.stderr)]
     assert same[0] == 360 and same[1] >= 0.99 * 360  # float32, bfloat16
-    fast_program = run_tool("infer", *DIGITS, *held_out, "--model-dir", "inference/digits", cwd=tmp_path)
-    assert len(predictions(fast_program.stdout)) == 360, fast_program.stderr
+    channels_last_program = run_tool("infer", *DIGITS, *held_out, "--model-dir", "inference/digits", cwd=tmp_path)
+    assert len(predictions(channels_last_program.stdout)) == 360, channels_last_program.stderr
 
 
 NAMES_PULLED_IN = """

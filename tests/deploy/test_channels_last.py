@@ -14,7 +14,7 @@ from helpers import (
     randomise_batch_norms,
     refused,
     relative_difference,
-    require_fast_operators,
+    require_channels_last_operators,
     run_tool,
 )
 
@@ -27,7 +27,7 @@ from ppreplk.nn.channels_last import DepthwiseNHWC
 
 @pytest.mark.parametrize("size", [32, 47])
 def test_both_precisions(project, size):
-    require_fast_operators()
+    require_channels_last_operators()
     changes = [f"Global.image_shape=[3, {size}, {size}]", f"Infer.transforms.1.ResizeImage.size={size}"]
     folder = export(config(CHANNELS_LAST, LOGITS, *changes), "bf16")
     assert file_names(folder) == ["inference.json", "inference.pdiparams", "inference.yml", "inference_bf16.json"]
@@ -71,7 +71,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("name, arguments", OTHERS.values(), ids=OTHERS)
 def test_other_networks(tmp_path, name, arguments):
-    require_fast_operators()
+    require_channels_last_operators()
     paddle.seed(0)
     model = build_model(name, **arguments)
     randomise_batch_norms(model)
@@ -97,7 +97,7 @@ def test_other_networks(tmp_path, name, arguments):
     ],
 )
 def test_large_kernels_go_to_the_depthwise_operator(name, kernel_size, count):
-    require_fast_operators()
+    require_channels_last_operators()
     if name == "MobileNetV2LK":
         model = build_model(name, kernel_size=kernel_size, **SMALL_MOBILENET)
     else:
@@ -114,7 +114,7 @@ def at_once(*calls):
 
 def test_two_predictors_in_two_threads(project):
     """Paddle's Python interface lets one run at a time; for overlapping ones see the test of networks below."""
-    require_fast_operators()
+    require_channels_last_operators()
     folder = export(config(CHANNELS_LAST, LOGITS), "bf16")
     images = np.random.default_rng(0).standard_normal((3, 3, 32, 32)).astype("float32")
 
@@ -132,7 +132,7 @@ def test_two_predictors_in_two_threads(project):
 
 
 def test_clones_of_a_predictor_in_two_threads(project):
-    require_fast_operators()
+    require_channels_last_operators()
     folder = export(config(CHANNELS_LAST, LOGITS))
     images = random_images(3, 3, 32, 32)
     settings = paddle.inference.Config(str(folder / "inference.json"), str(folder / "inference.pdiparams"))
@@ -150,7 +150,7 @@ def test_clones_of_a_predictor_in_two_threads(project):
 
 def test_networks_in_threads_that_overlap(project):
     """In eager mode several threads are inside the same operators at once, with maps of several sizes."""
-    require_fast_operators()
+    require_channels_last_operators()
     forms = lower(network(), "channels_last", list(BOUNDS))
     generator = np.random.default_rng(0)
     cases = [
@@ -170,7 +170,7 @@ def test_networks_in_threads_that_overlap(project):
 
 
 def test_what_verification_says_of_both_precisions(project, caplog):
-    require_fast_operators()
+    require_channels_last_operators()
     caplog.set_level("INFO", "ppreplk")
     export(config(CHANNELS_LAST), "bf16")
     assert "largest difference of the logits, fp32 program" in caplog.text
@@ -181,7 +181,7 @@ def test_what_verification_says_of_both_precisions(project, caplog):
 
 
 def test_a_later_export_leaves_no_program_of_an_earlier_one(project):
-    require_fast_operators()
+    require_channels_last_operators()
     export(config(CHANNELS_LAST), "bf16")
     assert file_names(export(config())) == ["inference.json", "inference.pdiparams", "inference.yml"]
 
@@ -199,7 +199,7 @@ def test_programs_of_no_known_kind(project):
 
 
 def test_networks_that_cannot_be_channels_last(monkeypatch):
-    require_fast_operators()
+    require_channels_last_operators()
     with refused("nn.not-channels-last", "dilation", "Global.export_runtime=native"):
         lower(build_model("MobileNetV2LK", dilation=2, **SMALL_MOBILENET), "channels_last")
     with refused("models.no-graph", "backbone", "Global.export_runtime=native"):
@@ -212,7 +212,7 @@ def test_networks_that_cannot_be_channels_last(monkeypatch):
 
 
 def test_through_the_tools(project):
-    require_fast_operators()
+    require_channels_last_operators()
     base = ["-c", "config.yaml", "-o", "Global.pretrained_model=weights"]
     exported = run_tool("export", *base, "-o", CHANNELS_LAST, "--precision", "bf16", cwd=project)
     assert exported.returncode == 0, exported.stderr
@@ -230,7 +230,7 @@ def test_through_the_tools(project):
 )
 def test_the_full_network(tmp_path, size, arguments):
     """python -m pytest -m slow tests/deploy/test_channels_last.py (about five minutes)"""
-    require_fast_operators()
+    require_channels_last_operators()
     paddle.seed(0)
     model = build_model("RepLKNet31B", class_num=10)
     randomise_batch_norms(model)

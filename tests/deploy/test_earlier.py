@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers import ROOT, colour_config, require_compiled_operator, require_fast_operators, write_config
+from helpers import ROOT, colour_config, require_channels_last_operators, require_depthwise_operators, write_config
 
 from ppreplk.config import load_config
 from ppreplk.deploy.predict import infer
@@ -48,12 +48,12 @@ def test_program(project):
     assert_as_then(infer(load_config("config.yaml"), str(EARLIER / "program")))
 
 
-def test_program_with_the_compiled_operator(project):
-    require_compiled_operator()
+def test_program_with_the_cpu_operator(project):
+    require_depthwise_operators()
     assert_as_then(infer(load_config("config.yaml"), str(EARLIER / "program_compiled")))
 
 
 @pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-4), ("bf16", 2e-2)])
 def test_channels_last_program(project, precision, tolerance):
-    require_fast_operators()
+    require_channels_last_operators()
     assert_as_then(infer(load_config("config.yaml"), str(EARLIER / "program_fast"), precision), tolerance)

@@ -10,7 +10,7 @@ import paddle
 import pytest
 import yaml
 from exports import LOGITS, config, file_names, network, operators
-from helpers import randomise_batch_norms, refused, require_compiled_operator
+from helpers import randomise_batch_norms, refused, require_depthwise_operators
 
 from ppreplk.deploy import lowering
 from ppreplk.deploy.export import export
@@ -125,9 +125,9 @@ def test_a_paddleclas_network_is_merged_and_exported(project):
         build_network(config("Arch={name: RepVGG_A0, class_num: 3, drop_path_rat: 0.1}").Arch)
 
 
-def test_a_baseline_has_no_layer_for_the_compiled_operator(project):
+def test_a_baseline_has_no_layer_for_the_cpu_operator(project):
     pytest.importorskip("paddleclas")
-    require_compiled_operator()
+    require_depthwise_operators()
     changes = ["Arch={name: ResNet18, class_num: 3}", "Global.export_depthwise=cpu"]
     paddle.save(build_network(config(*changes).Arch).state_dict(), "weights.pdparams")
     with refused("deploy.no-depthwise", "Global.export_depthwise", "ResNet"):

@@ -11,8 +11,8 @@ from helpers import (
     assert_one_line_and_exit_2,
     refused,
     relative_difference,
-    require_compiled_operator,
-    require_fast_operators,
+    require_channels_last_operators,
+    require_depthwise_operators,
     run_tool,
 )
 
@@ -49,8 +49,8 @@ def test_a_broken_inference_yml_is_refused(project, content, code):
 
 
 @pytest.mark.parametrize("size", [32, 47])
-def test_a_program_with_the_compiled_operator(project, size):
-    require_compiled_operator()
+def test_a_program_with_the_cpu_operator(project, size):
+    require_depthwise_operators()
     changes = ["Global.export_depthwise=cpu", LOGITS]
     changes += [f"Global.image_shape=[3, {size}, {size}]", f"Infer.transforms.1.ResizeImage.size={size}"]
     folder = export(config(*changes))
@@ -62,8 +62,8 @@ def test_a_program_with_the_compiled_operator(project, size):
             assert relative_difference(received, expected) < BOUNDS["fp32"]
 
 
-def test_a_program_with_the_compiled_operator_loads_it_by_itself(project):
-    require_compiled_operator()
+def test_a_program_with_the_cpu_operator_loads_it_by_itself(project):
+    require_depthwise_operators()
     folder = export(config("Global.export_depthwise=cpu"))
     arguments = ["-c", "config.yaml", "--model-dir", folder, "-o", "Infer.infer_imgs=data/images"]
     process = run_tool("infer", *arguments, cwd=project)
@@ -104,7 +104,7 @@ def test_the_precision_of_a_program_that_is_not_for_this_place(project, monkeypa
 
 
 def test_the_precision_of_predictions(project, monkeypatch, caplog):
-    require_fast_operators()
+    require_channels_last_operators()
     caplog.set_level("INFO", "ppreplk")
     export(config(CHANNELS_LAST), "bf16")
     by_network = [prediction.class_ids[0] for prediction in infer(config())]
@@ -141,7 +141,7 @@ def test_precisions_that_are_not_there(project):
 
 
 def test_a_bf16_program_where_nothing_multiplies_bfloat16(project, monkeypatch, caplog):
-    require_fast_operators()
+    require_channels_last_operators()
     caplog.set_level("INFO", "ppreplk")
     export(config(CHANNELS_LAST), "bf16")
     monkeypatch.setattr("ppreplk.ops.onednn.has_bfloat16", lambda: False)
@@ -153,7 +153,7 @@ def test_a_bf16_program_where_nothing_multiplies_bfloat16(project, monkeypatch, 
 
 
 def test_a_program_of_channels_last_operators_needs_a_cpu(project):
-    require_fast_operators()
+    require_channels_last_operators()
     folder = export(config(CHANNELS_LAST))
     with refused("deploy.device", "inference.json", "gpu"):
         Predictor(folder, device="gpu")

@@ -3,7 +3,7 @@
 import numpy as np
 import paddle
 import pytest
-from helpers import random_images, randomise_batch_norms, refused, relative_difference, require_compiled_operator
+from helpers import random_images, randomise_batch_norms, refused, relative_difference, require_depthwise_operators
 
 import ppreplk
 from ppreplk.checkpoints import load_weights
@@ -121,7 +121,7 @@ def gradients(layer, x):
 @pytest.mark.parametrize("size", [(14, 14), (15, 12), (40, 30)])
 @pytest.mark.parametrize("kernel, stride, dilation", [(3, 1, 1), (3, 2, 1), (13, 2, 1), (3, 1, 4), (3, 2, 6)])
 def test_every_layer_computes_the_same_through_the_cpp_operator(kernel, stride, dilation, size):
-    require_compiled_operator()
+    require_depthwise_operators()
     paddle.seed(0)
     layer = DepthwiseConv2D(6, kernel, stride, dilation, bias=True)
     x = random_images(2, 6, *size)

@@ -11,7 +11,7 @@ from helpers import (
     randomise_batch_norms,
     refused,
     relative_difference,
-    require_fast_operators,
+    require_channels_last_operators,
     run_python,
     small_network,
     write_config,
@@ -81,7 +81,7 @@ def test_it_trains_exports_and_predicts(plain):
 
 
 def test_its_program_may_be_channels_last(plain):
-    require_fast_operators()
+    require_channels_last_operators()
     train(load_config("config.yaml", ["Global.epochs=1"]))
     overrides = ["Global.pretrained_model=output/best_model", "Global.export_runtime=channels_last"]
     export(load_config("config.yaml", overrides))

@@ -2,7 +2,7 @@
 
 import paddle
 import pytest
-from helpers import random_images, refused, relative_difference, require_fast_operators
+from helpers import random_images, refused, relative_difference, require_channels_last_operators
 from paddle import nn
 
 from ppreplk.nn import Conv2D, ConvBN, DepthwiseConv2D, DropPath, batch_norm
@@ -79,7 +79,7 @@ def test_what_the_channels_last_operators_do_not_compute_is_refused(graph, part)
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("activation", [nn.Identity, nn.ReLU, nn.ReLU6, nn.GELU])
 def test_residuals_of_either_side(first, activation):
-    require_fast_operators()
+    require_channels_last_operators()
     paddle.seed(0)
     stem, block, head = conv(3), conv(), nn.Linear(4, 3)
     graph = Graph()

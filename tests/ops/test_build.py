@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, assert_one_line_and_exit_2, refused, require_compiled_operator, run_tool
+from helpers import ROOT, assert_one_line_and_exit_2, refused, require_depthwise_operators, run_tool
 
 from ppreplk.ops import build, loading
 from ppreplk.ops import onednn_headers as headers
@@ -71,7 +71,7 @@ def build_ahead(*names):
 
 
 def test_building_ahead_ends_with_usable_operators():
-    require_compiled_operator()
+    require_depthwise_operators()
     for names in ((), ("depthwise",), ("depthwise", "depthwise")):
         process = build_ahead(*names)
         assert process.returncode == 0 and process.stdout == f"{build.find_library()}\n", process.stderr

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 from depthwise_cases import SHAPES, check_output_and_gradients, operands, reference, sampled_shapes, with_gradients
-from helpers import randomise_batch_norms, refused, require_compiled_operator
+from helpers import randomise_batch_norms, refused, require_depthwise_operators
 
 import ppreplk
 from ppreplk.nn import ReparamDepthwiseConv
@@ -19,7 +19,7 @@ IMPLEMENTATIONS = ["fft", "cpu"]
 @pytest.fixture(scope="module", params=IMPLEMENTATIONS)
 def impl(request):
     if request.param == "cpu":
-        require_compiled_operator()
+        require_depthwise_operators()
     return request.param
 
 
@@ -139,8 +139,8 @@ def test_the_rule_of_auto(monkeypatch):
         assert choose(paddle.float32, 31, "xpu:0") == "native"
 
 
-def test_what_the_compiled_operator_does_not_take():
-    require_compiled_operator()
+def test_what_the_cpu_operator_does_not_take():
+    require_depthwise_operators()
     for dtype, kernel in (("float64", 3), ("float32", 129)):
         x, weight = paddle.rand([1, 2, 5, 5]).astype(dtype), paddle.rand([2, 1, kernel, kernel]).astype(dtype)
         with refused("ops.not-served", f"got {dtype} and {kernel}"):
@@ -163,7 +163,7 @@ def test_an_implementation_that_cannot_run_says_why(monkeypatch):
 
 
 def test_an_old_name_is_read_and_the_new_one_said_once(monkeypatch, caplog):
-    require_compiled_operator()
+    require_depthwise_operators()
     depthwise._announce_rename.cache_clear()
     caplog.set_level("INFO")
     x, weight, *_ = (paddle.to_tensor(value) for value in operands(1, 2, 5, 5, 3))

@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 from depthwise_cases import CHANNELS, SHAPES, check_output_and_gradients, operands, reference, same_convolution
-from helpers import refused, require_compiled_operator
+from helpers import refused, require_depthwise_operators
 
 from ppreplk.ops import cpu
 from ppreplk.utils.errors import UserError
@@ -70,7 +70,7 @@ def check_packed(layout, algorithm, size, kernel, channels, dtype):
 @pytest.fixture(params=OTHER_SETS)
 def other_set(request):
     """An instruction set that is not this processor's best."""
-    require_compiled_operator()
+    require_depthwise_operators()
     best = cpu.instruction_set()
     try:
         cpu.use_instruction_set(request.param)
@@ -102,7 +102,7 @@ def test_weights_packed_for_another_instruction_set_are_not_used(other_set, layo
 
 
 def test_an_unknown_instruction_set():
-    require_compiled_operator()
+    require_depthwise_operators()
     with refused("ops.unknown-instruction-set", "cannot use 'sse9'"):
         cpu.use_instruction_set("sse9")
 
@@ -112,14 +112,14 @@ def test_an_unknown_instruction_set():
 @pytest.mark.parametrize("algorithm, size, kernel", PACKED)
 @pytest.mark.parametrize("layout", PACKED_LAYOUTS)
 def test_packed_weights(layout, algorithm, size, kernel, channels, dtype):
-    require_compiled_operator()
+    require_depthwise_operators()
     check_packed(layout, algorithm, size, kernel, channels, dtype)
 
 
 @pytest.mark.parametrize("layout", PACKED_LAYOUTS)
 def test_packed_weights_of_another_problem(layout):
     """Of another map, kernel or number of channels: the plain weights serve."""
-    require_compiled_operator()
+    require_depthwise_operators()
     x, weight, bias, _ = operands(2, 20, 17, 9, 13)
     weight, bias = paddle.to_tensor(weight), paddle.to_tensor(bias)
     expected = np.maximum(reference(x, weight.numpy(), bias.numpy(), x)[0], 0)
@@ -132,7 +132,7 @@ def test_packed_weights_of_another_problem(layout):
 
 @pytest.mark.parametrize("layout", PACKED_LAYOUTS)
 def test_packed_weights_and_a_map_that_is_a_view(layout):
-    require_compiled_operator()
+    require_depthwise_operators()
     x, weight, *_ = operands(2, 5, 12, 9, 7)
     weight, turned = paddle.to_tensor(weight), paddle.to_tensor(np.ascontiguousarray(x.transpose(0, 3, 2, 1)))
     view = turned.transpose([0, 3, 2, 1] if layout == "NCHW" else [0, 2, 1, 3])
@@ -153,7 +153,7 @@ def test_packed_weights_and_a_map_that_is_a_view(layout):
     ],
 )
 def test_weights_that_cannot_be_packed(weight, size, message):
-    require_compiled_operator()
+    require_depthwise_operators()
     with pytest.raises(ValueError, match=f"ppreplk: depthwise convolution:? {message}"):
         cpu.pack(paddle.zeros(weight), *size)
 
@@ -175,7 +175,7 @@ def test_weights_that_cannot_be_packed(weight, size, message):
     ],
 )
 def test_the_operators_check_shapes(x, weight, bias):
-    require_compiled_operator()
+    require_depthwise_operators()
     tensors = [None if shape is None else paddle.zeros(shape) for shape in (x, weight, bias)]
     packed = cpu.pack(paddle.zeros([4, 1, 3, 3]), 5, 4)
     for layout, run in (
@@ -192,7 +192,7 @@ def test_the_operators_check_shapes(x, weight, bias):
 
 @pytest.mark.parametrize("run", [cpu.packed_conv2d, cpu.packed_conv2d_nhwc])
 def test_the_packed_operators_check_sizes(run):
-    require_compiled_operator()
+    require_depthwise_operators()
     packed = cpu.pack(paddle.zeros([4, 1, 3, 3]), 5, 4)
     with pytest.raises(ValueError, match="ppreplk: depthwise convolution: kernel must be odd and at most 127, not 129"):
         run(paddle.zeros([1, 4, 4, 4]), paddle.zeros([4, 1, 129, 129]), packed, None, relu=False)
@@ -205,7 +205,7 @@ def test_the_packed_operators_check_sizes(run):
 
 def test_a_program_says_which_shapes_do_not_fit():
     """Weights that became other ones after the program was built: what an executor raises has the message too."""
-    require_compiled_operator()
+    require_depthwise_operators()
     paddle.enable_static()
     try:
         program = paddle.static.Program()

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import paddle
 import pytest
-from helpers import refused, relative_difference, require_fast_operators
+from helpers import refused, relative_difference, require_channels_last_operators
 
 from ppreplk.models.replknet import VARIANTS
 from ppreplk.ops import onednn
@@ -19,7 +19,7 @@ OPENMP = 2  # oneDNN's number of that threading runtime
 
 @pytest.fixture(autouse=True)
 def operators():
-    require_fast_operators()
+    require_channels_last_operators()
     yield
     onednn.choose_form("automatic")
     set_threads(available_cores())
