@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Optional
 
-from .utils.command import Parser, add_config_arguments, positive, run_command
+from .utils.command import Parser, add_config_arguments, path, positive, run_command
 from .utils.version import __version__
 
 if TYPE_CHECKING:
@@ -108,9 +108,13 @@ def export(parser: Parser) -> None:
 
 def infer(parser: Parser) -> None:
     add_config_arguments(parser)
-    parser.add_argument("--model-dir", help="folder with an exported program; otherwise Global.pretrained_model")
+    parser.add_argument(
+        "--model-dir", type=path, help="folder with an exported program; otherwise Global.pretrained_model"
+    )
     parser.add_argument("--precision", choices=PRECISIONS, help="of the program; default: what it was exported for")
-    parser.add_argument("--output", help="write predictions to this .json or .csv file instead of printing them")
+    parser.add_argument(
+        "--output", type=path, help="write predictions to this .json or .csv file instead of printing them"
+    )
 
     def run(arguments: argparse.Namespace) -> None:
         from .deploy.predict import infer, write_predictions
@@ -130,10 +134,12 @@ def infer(parser: Parser) -> None:
 
 
 def convert(parser: Parser) -> None:
-    parser.add_argument("source", help=".pth, .safetensors, .pdparams or .pkl file")
-    parser.add_argument("target", help=".pdparams or .safetensors file to write")
+    parser.add_argument("source", type=path, help=".pth, .safetensors, .pdparams or .pkl file")
+    parser.add_argument("target", type=path, help=".pdparams or .safetensors file to write")
     parser.add_argument("--ema", action="store_true", help="take the averaged weights of a PyTorch training")
-    parser.add_argument("--check", metavar="IMAGE", help="run the converted network on an image, print its top-5")
+    parser.add_argument(
+        "--check", type=path, metavar="IMAGE", help="run the converted network on an image, print its top-5"
+    )
     parser.add_argument(
         "--size", type=positive, help="side of the image for --check, in pixels (default: as published)"
     )
@@ -158,10 +164,10 @@ def erf(parser: Parser) -> None:
         metavar="NAME=WEIGHTS",
         help="network of ours or of paddleclas; without =WEIGHTS they are random; may be repeated",
     )
-    parser.add_argument("--images", required=True, help="folder of images")
+    parser.add_argument("--images", type=path, required=True, help="folder of images")
     parser.add_argument("--size", type=positive, default=1024, help="height and width they are resized to")
     parser.add_argument("--limit", type=positive, default=50, help="use so many images at most; default: 50")
-    parser.add_argument("--output", default="output/erf", help="folder of the results; default: output/erf")
+    parser.add_argument("--output", type=path, default="output/erf", help="folder of the results; default: output/erf")
     parser.add_argument("--layer", help="use the output of this layer instead of the last feature map")
     default = "default: ImageNet's; 0.5 0.5 0.5 for XL"
     parser.add_argument("--mean", type=float, nargs=3, help=f"of the channels; {default}")
@@ -214,7 +220,12 @@ def output_parser() -> Parser:
     """The argument of every subcommand that prints a table."""
     parser = Parser(add_help=False)
     parser.add_argument(
-        "--output", action="append", default=[], metavar="FILE", help="also write the table to this .md or .csv file"
+        "--output",
+        type=path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="also write the table to this .md or .csv file",
     )
     return parser
 
@@ -248,7 +259,9 @@ def study(parser: Parser) -> None:
     add_config_arguments(task)
     task.add_argument("--table", type=int, choices=TABLES, action="append", help="may be repeated; default: all")
     task.add_argument("--seeds", type=positive, default=3, help="trainings per network; default: 3")
-    task.add_argument("--output", default="output/study", help="folder; a study that was stopped goes on there")
+    task.add_argument(
+        "--output", type=path, default="output/study", help="folder; a study that was stopped goes on there"
+    )
     task.set_defaults(run=compare)
 
     def recipes(arguments: argparse.Namespace) -> None:
@@ -259,7 +272,7 @@ def study(parser: Parser) -> None:
         write_schema(arguments.folder)
 
     task = tasks.add_parser("recipes", help="write the ImageNet recipe of every row, and the schema that recipes name")
-    task.add_argument("folder", help="configs, in a clone")
+    task.add_argument("folder", type=path, help="configs, in a clone")
     task.set_defaults(run=recipes)
 
 
@@ -292,7 +305,9 @@ def benchmark_conv(parser: Parser) -> None:
     )
     parser.add_argument("--channels", type=positive, default=128, help="with --kernel")
     parser.add_argument("--side", type=positive, default=56, help="height and width of the map, with --kernel")
-    parser.add_argument("--figure", metavar="FILE", help="with --kernel: plot times to this .png or .svg file")
+    parser.add_argument(
+        "--figure", type=path, metavar="FILE", help="with --kernel: plot times to this .png or .svg file"
+    )
 
     def table(arguments: argparse.Namespace) -> Table:
         from .benchmark.kernel_sizes import plot_kernel_sizes

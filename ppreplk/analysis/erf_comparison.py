@@ -22,6 +22,7 @@ from ..utils import figures
 from ..utils.atomic import creating, replacing
 from ..utils.errors import UserError
 from ..utils.log import progress
+from ..utils.paths import user_path
 from ..utils.tables import Table, write_table
 from .receptive_field import SHARES, high_contribution_area, mean_contribution_map, scaled_scores
 
@@ -63,7 +64,7 @@ def read_subject(text: str) -> Subject:
     Subject(model='RepLKNet31B', weights='weights.pdparams')
     """
     model, equals, weights = text.partition("=")
-    return Subject(model, weights if equals else None)
+    return Subject(model, user_path(weights) if equals else None)
 
 
 def compare(subjects: Sequence[Subject], images: Images, output: str, layer: str | None = None) -> Table:

@@ -1,9 +1,10 @@
 """PaddleClas-schema YAML to a checked, typed configuration."""
 
-from .checking import Unserved, check_arguments, construct, parse_number, signature_of, typed
+from .checking import Unserved, argument, check_arguments, construct, signature_of, typed
 from .json_schema import json_schema, read_descriptions, write_json_schema
 from .operators import Op, Ops, find_op, read_ops
 from .reading import load_config, override, read_yaml
+from .scalars import parse_number
 from .sections import (
     AMPConfig,
     ArchConfig,
@@ -43,6 +44,7 @@ __all__ = [
     "ScheduleConfig",
     "SplitConfig",
     "Unserved",
+    "argument",
     "check_arguments",
     "construct",
     "find_op",

@@ -23,14 +23,17 @@ Type hints are evaluated at run time, so they keep to what Python 3.9 can evalua
 
 import inspect
 import logging
-import math
+import sys
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, Callable, Optional, Union
 
 from ..utils.errors import UserError, nearest
+from ..utils.paths import FilePath, user_path
 from .operators import Ops, read_ops
+from .scalars import parse_bool, parse_int, parse_number
+from .written import Overridden, Written, as_written
 
 logger = logging.getLogger(__name__)
 
@@ -106,17 +109,18 @@ def check_arguments(
     rest: Optional[str] = getattr(factory, "rest", None)
     arguments = {name: value for name, value in {"where": where, **(given or {})}.items() if name in signature}
     if rest is not None:
-        arguments[rest] = {}
+        arguments[rest] = Overridden() if isinstance(mapping, Overridden) else {}
     settable = set(signature) - set(arguments)
-    for name, value in mapping.items():
+    for name in mapping:
+        value = as_written(mapping, name)
         place = _join(where, name)
         if name in unserved:
-            unserved[name].check(value, place)
+            unserved[name].check(mapping[name], place)
         elif name in settable:
             value = _new_name(value, renamed.get(name, {}), place)
             arguments[name] = typed(value, hints.get(name, Any), place)
         elif rest is not None:
-            arguments[rest][name] = value
+            _put(arguments[rest], name, value)
         else:
             raise UserError(f"unknown key{nearest(name, settable)}", code="config.unknown-key", where=place)
     for name, default in signature.items():
@@ -125,16 +129,33 @@ def check_arguments(
     return arguments
 
 
+def argument(mapping: Mapping[str, Any], name: str, hint: Any, where: str) -> Any:
+    """One entry of a mapping as the declared type ``hint``; a missing one is None.
+
+    Raises:
+        UserError: it does not fit.
+    """
+    return typed(as_written(mapping, name), hint, _join(where, name))
+
+
+def _put(mapping: dict, name: Any, value: Any) -> None:
+    if isinstance(mapping, Overridden) and isinstance(value, Written):
+        mapping.write(name, value)
+    else:
+        mapping[name] = value
+
+
 def _join(where: str, name: Any) -> str:
     return f"{where}.{name}" if where else str(name)
 
 
 def _new_name(value: Any, renamed: Mapping[str, str], where: str) -> Any:
     """``value``, or what replaced it; a line in the log says so."""
-    if not isinstance(value, str) or value not in renamed:
+    old = value.text if isinstance(value, Written) else value
+    if not isinstance(old, str) or old not in renamed:
         return value
-    logger.warning("%s: %r is now called %r", where, value, renamed[value])
-    return renamed[value]
+    logger.warning("%s: %r is now called %r", where, old, renamed[old])
+    return renamed[old]
 
 
 def signature_of(factory: Callable) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -143,7 +164,7 @@ def signature_of(factory: Callable) -> tuple[dict[str, Any], dict[str, Any]]:
     The default of a dataclass's field with a ``default_factory`` is ``dataclasses.MISSING``.
     """
     if is_dataclass(factory):
-        hints = typing.get_type_hints(factory)
+        hints = typing.get_type_hints(factory, include_extras=True)
         defaults = {
             f.name: inspect.Parameter.empty if f.default is MISSING and f.default_factory is MISSING else f.default
             for f in fields(factory)
@@ -153,11 +174,13 @@ def signature_of(factory: Callable) -> tuple[dict[str, Any], dict[str, Any]]:
     parameters = inspect.signature(factory).parameters.values()
     function = factory.__init__ if inspect.isclass(factory) else factory
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    return {p.name: p.default for p in named}, typing.get_type_hints(function)
+    return {p.name: p.default for p in named}, typing.get_type_hints(function, include_extras=True)
 
 
 def typed(value: Any, hint: Any, where: str) -> Any:
     """``value`` as the declared type ``hint``.
+
+    A value given as text (:class:`~ppreplk.config.written.Written`) is read as that type.
 
     Raises:
         UserError: it does not fit; ``where`` names the place.
@@ -166,6 +189,10 @@ def typed(value: Any, hint: Any, where: str) -> Any:
     [0.5, 0.004, 1.0]
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(value, Written):
+        if origin is not Union and origin is not typing.Literal and hint not in _READ:
+            return typed(value.value, hint, where)
+        return _typed_text(value, hint, where)
     if hint is Any or hint is inspect.Parameter.empty:
         return value
     if origin is Union:
@@ -186,6 +213,9 @@ def typed(value: Any, hint: Any, where: str) -> Any:
     elif hint in (bool, str):
         if isinstance(value, hint):
             return value
+    elif hint == FilePath:
+        if isinstance(value, str):
+            return _typed_path(value, where)
     elif is_sequence(hint):
         if isinstance(value, (list, tuple)):
             entry = arguments[0] if arguments else Any
@@ -198,13 +228,42 @@ def typed(value: Any, hint: Any, where: str) -> Any:
     raise _wrong_type(value, hint, where)
 
 
+def _typed_text(written: Written, hint: Any, where: str) -> Any:
+    """The value that ``written`` has for a hint in ``_READ``, or for a ``Union`` or ``Literal``."""
+    if typing.get_origin(hint) is Union:
+        return _typed_union(written, hint, where)
+    if typing.get_origin(hint) is typing.Literal:
+        for choice in typing.get_args(hint):
+            try:
+                if _READ[type(choice)](written) == choice:
+                    return choice
+            except ValueError:
+                continue
+        raise _wrong_type(written, hint, where, "config.bad-value")
+    if written.is_null:
+        raise _wrong_type(None, hint, where)
+    try:
+        value = _READ[hint](written)
+    except ValueError:
+        raise _wrong_type(written, hint, where) from None
+    return typed(value, hint, where)
+
+
+def _typed_path(value: str, where: str) -> str:
+    try:
+        return user_path(value)
+    except UserError as error:
+        raise error.at(where) from error
+
+
 def _typed_union(value: Any, hint: Any, where: str) -> Any:
     choices = [choice for choice in typing.get_args(hint) if choice is not type(None)]
-    if value is None and len(choices) < len(typing.get_args(hint)):
+    nothing = value.is_null if isinstance(value, Written) else value is None
+    if nothing and len(choices) < len(typing.get_args(hint)):
         return None
     if len(choices) == 1:
         return typed(value, choices[0], where)  # its own message is the more precise one
-    for choice in choices:
+    for choice in sorted(choices, key=lambda choice: choice is str):  # any value given as text fits that
         try:
             return typed(value, choice, where)
         except UserError:
@@ -219,29 +278,27 @@ def _typed_float(value: Any, where: str) -> float:
             number = parse_number(value)
         except ValueError:
             raise _wrong_type(value, float, where) from None
-    if isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number):
+    if isinstance(number, (int, float)) and not isinstance(number, bool) and abs(number) <= sys.float_info.max:
         return float(number)
     raise _wrong_type(value, float, where)
 
 
-def parse_number(text: str) -> float:
-    """The float that ``text`` writes, as a number or as a fraction. PyYAML reads ``4e-3`` as text.
-
-    Raises:
-        ValueError: it is neither.
-
-    >>> parse_number("4e-3"), parse_number("1.0/4.0")
-    (0.004, 0.25)
-    """
-    numerator, slash, denominator = text.partition("/")
-    if not slash:
-        return float(text)
-    if float(denominator) == 0.0:
-        raise ValueError(text)
-    return float(numerator) / float(denominator)
-
-
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a mapping"}
+# how a value given as text is read
+_READ: dict[Any, Callable[[Written], Any]] = {
+    str: Written.unquoted,
+    FilePath: Written.unquoted,
+    bool: lambda written: parse_bool(written.text),
+    int: lambda written: parse_int(written.text),
+    float: lambda written: parse_number(written.text),
+}
+_WORDS = {
+    FilePath: "a path",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    dict: "a mapping",
+}
 
 
 def describe(hint: Any) -> str:
@@ -269,5 +326,13 @@ def is_sequence(hint: Any) -> bool:
 
 
 def _wrong_type(value: Any, hint: Any, where: str, code: str = "config.wrong-type") -> UserError:
-    received = "nothing" if value is None else f"{value!r} ({type(value).__name__})"
+    if value is None:
+        received = "nothing"
+    elif isinstance(value, Written):
+        received = repr(value.text)
+    else:
+        received = f"{value!r} ({type(value).__name__})"
+    accepted = typing.get_args(hint) if typing.get_origin(hint) is Union else (hint,)
+    if isinstance(value, (bool, int, float)) and (str in accepted or FilePath in accepted):
+        received += "; in quotes it is text"
     return UserError(f"expected {describe(hint)}, got {received}", code=code, where=where)

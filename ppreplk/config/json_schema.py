@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional, Union
 
 from ..utils.atomic import replacing
+from ..utils.paths import FilePath
 from . import sections
 from .checking import is_sequence, signature_of
 from .operators import Ops
@@ -191,6 +192,8 @@ class _Builder:
             return {}
         if hint is type(None):
             return {"type": "null"}
+        if hint == FilePath:
+            return {"type": "string"}
         if origin is Union:
             return {"anyOf": [self._value(argument, kind) for argument in arguments]}
         if origin is typing.Literal:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from ..utils.errors import UserError, nearest
+from .written import copied
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def read_ops(value: Any, where: str) -> Ops:
         ((name, arguments),) = entry.items()
         if not isinstance(arguments, (Mapping, type(None))):
             raise _not_ops(f"expected a mapping of arguments, got {arguments!r}", f"{place}.{name}")
-        ops.append(Op(str(name), dict(arguments or {}), f"{place}.{name}"))
+        ops.append(Op(str(name), copied(arguments or {}), f"{place}.{name}"))
     return ops
 
 

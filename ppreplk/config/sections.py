@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Optional
 
 from ..utils.errors import UserError
+from ..utils.paths import FilePath
 from .checking import Unserved
 from .operators import Ops
 
@@ -26,9 +27,9 @@ class GlobalConfig:
     """``Global``: the run as a whole. The keys from ``num_threads`` on are ours."""
 
     epochs: int = 300
-    checkpoints: Optional[str] = None
-    pretrained_model: Optional[str] = None
-    output_dir: str = "./output/"
+    checkpoints: Optional[FilePath] = None
+    pretrained_model: Optional[FilePath] = None
+    output_dir: FilePath = "./output/"
     device: Literal["cpu", "gpu", "xpu", "npu", "mlu"] = "gpu"
     save_interval: int = 1
     eval_during_train: bool = True
@@ -38,7 +39,7 @@ class GlobalConfig:
     use_visualdl: bool = False
     print_mem_info: bool = False
     image_shape: list[int] = field(default_factory=lambda: [3, 224, 224])
-    save_inference_dir: str = "./inference"
+    save_inference_dir: FilePath = "./inference"
     update_freq: int = 1
     seed: Optional[int] = None
     class_num: Optional[int] = None
@@ -212,7 +213,7 @@ class PostProcessConfig:
 
     name: Literal["Topk"] = "Topk"
     topk: int = 5
-    class_id_map_file: Optional[str] = None
+    class_id_map_file: Optional[FilePath] = None
     delimiter: Optional[str] = None
 
     def __post_init__(self) -> None:
@@ -224,8 +225,8 @@ class InferConfig:
     """``Infer``: prediction on images without labels."""
 
     transforms: Ops
-    infer_imgs: Optional[str] = None
-    infer_list: Optional[str] = None
+    infer_imgs: Optional[FilePath] = None
+    infer_list: Optional[FilePath] = None
     batch_size: int = 10
     PostProcess: PostProcessConfig = field(default_factory=PostProcessConfig)
 
@@ -241,6 +242,10 @@ class MetricConfig:
 
     Train: Ops = field(default_factory=Ops)
     Eval: Ops = field(default_factory=Ops)
+
+
+# Sections that are on where they are present, even with nothing below them.
+SWITCHES = frozenset(("EMA", "AMP"))
 
 
 @dataclass

@@ -10,6 +10,7 @@ from paddle.io import Dataset
 
 from ..config import DatasetConfig, Op, construct, find_op
 from ..utils.errors import UserError
+from ..utils.paths import FilePath
 from .images import NORMALIZED
 from .listing import Sample, read_folders, read_list
 from .transforms import Pipeline, build_transforms
@@ -72,8 +73,8 @@ class ImageNetDataset(ImageDataset):
 
     def __init__(
         self,
-        image_root: str,
-        cls_label_path: str,
+        image_root: FilePath,
+        cls_label_path: FilePath,
         transforms: Pipeline,
         class_num: int,
         seed: int = 0,
@@ -98,7 +99,7 @@ class ImageFolderDataset(ImageDataset):
         UserError: no such folder, another number of classes, or a class without images.
     """
 
-    def __init__(self, image_root: str, transforms: Pipeline, class_num: int, seed: int = 0):
+    def __init__(self, image_root: FilePath, transforms: Pipeline, class_num: int, seed: int = 0):
         super().__init__(read_folders(image_root, class_num), image_root, transforms, seed)
 
 

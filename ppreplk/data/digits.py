@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..config import Config, typed
+from ..config import Config, argument
 from ..utils.errors import UserError
+from ..utils.paths import FilePath
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def prepare_dataset(config: Config) -> None:
         if split is None:
             continue
         keys = ("image_root", "cls_label_path")
-        root, list_file = (typed(split.dataset.arguments.get(key), str, f"{split.dataset.where}.{key}") for key in keys)
+        root, list_file = (argument(split.dataset.arguments, key, FilePath, split.dataset.where) for key in keys)
         if Path(list_file).parent != Path(root) or Path(list_file).name not in LISTS:
             raise UserError(
                 f"Global.builtin_dataset writes {' and '.join(LISTS)} into image_root, {root}, "

@@ -156,7 +156,7 @@ def _write_inference_yaml(config: Config, path: Path, precision: str) -> None:
             "image_shape": config.Global.image_shape,
             "precision": precision,
         },
-        "PreProcess": {"transform_ops": [{op.name: op.arguments or None} for op in infer.transforms]},
+        "PreProcess": {"transform_ops": [{op.name: dict(op.arguments) or None} for op in infer.transforms]},
         "PostProcess": {
             "Topk": {
                 "topk": infer.PostProcess.topk,

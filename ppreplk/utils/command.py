@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from .errors import UserError, nearest
+from .paths import user_path
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
@@ -37,7 +38,7 @@ class Parser(argparse.ArgumentParser):
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser ``-c`` and ``-o``: the configuration file, and values that replace some of its own."""
-    parser.add_argument("-c", "--config", required=True, help="YAML file in PaddleClas's schema")
+    parser.add_argument("-c", "--config", type=path, required=True, help="YAML file in PaddleClas's schema")
     parser.add_argument(
         "-o",
         "--override",
@@ -57,6 +58,14 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
     return value
+
+
+def path(text: str) -> str:
+    """The type of an argument that names a file or a folder, see :func:`~ppreplk.utils.paths.user_path`."""
+    try:
+        return user_path(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def run_command(
