@@ -5,6 +5,7 @@ Type hints here are evaluated at run time, so they keep to what Python 3.9 can e
 
 import io
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -13,17 +14,33 @@ import numpy as np
 from PIL import Image
 
 from ..utils.errors import UserError
-from .images import ENCODED, IMAGE, Backend, ImageLike, as_array, crop, import_cv2
+from .images import ENCODED, IMAGE, Backend, ImageLike, as_array, as_pillow, crop, import_cv2
+from .pixels import SIDEWAYS, orientation, to_8_bits, to_rgb, upright
 from .resizing import RandomCrop
 
 REDUCING_GAP = 2.0  # at twice the size that is needed, Pillow's documentation calls the difference hardly visible
+JPEGS = ("JPEG", "MPO")  # Pillow's names of the formats; an MPO is several JPEGs
+START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 
 
 @contextmanager
 def _decoding() -> Iterator[None]:
-    """Turn whatever a decoder raises for a broken image into a :class:`UserError`."""
+    """Turn whatever a decoder raises for a broken image into a :class:`UserError`, and keep its warnings quiet.
+
+    A loader process would print them anew in each epoch.
+    """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except UserError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UserError(
+            f"has more pixels than Pillow decodes ({error}); if it is no attack, make it smaller with another program, "
+            "or leave it out",
+            code="data.too-many-pixels",
+        ) from error
     except Image.UnidentifiedImageError as error:  # its own text names a buffer in memory
         raise UserError("cannot be decoded: not an image in a known format", code="data.unreadable-image") from error
     except Exception as error:  # decoders raise many kinds for broken data
@@ -32,6 +49,9 @@ def _decoding() -> Iterator[None]:
 
 class DecodeImage:
     """Encoded bytes to an image: RGB with ``to_rgb``, BGR without.
+
+    The image is upright, on white and 8 bits deep, whatever the file holds: see :mod:`ppreplk.data.pixels`. The
+    backends agree. OpenCV decodes 8-bit JPEGs, and what Pillow does not know; Pillow decodes the rest.
 
     PaddleClas's ``to_np: False`` makes Pillow images. They are always RGB and need ``backend: pil``.
     """
@@ -57,10 +77,24 @@ class DecodeImage:
         return image if self.to_rgb else as_array(image)[:, :, ::-1]
 
     def _opencv(self, data: bytes) -> ImageLike:
-        image = self.cv2.imdecode(np.frombuffer(data, np.uint8), self.cv2.IMREAD_COLOR)
+        try:
+            header = self.header(data)
+        except Image.UnidentifiedImageError:
+            return self._unknown_to_pillow(data)
+        if header.format not in JPEGS or header.mode not in ("RGB", "L") or not _is_complete_jpeg(data):
+            return self.pixels(header)
+        flags = self.cv2.IMREAD_COLOR | self.cv2.IMREAD_IGNORE_ORIENTATION
+        image = self.cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         if image is None:
             raise OSError("OpenCV cannot decode it")
-        return image[:, :, ::-1]
+        image, turned = image[:, :, ::-1], orientation(header)
+        return image if turned == 1 else as_array(upright(as_pillow(image), turned))
+
+    def _unknown_to_pillow(self, data: bytes) -> ImageLike:
+        image = self.cv2.imdecode(np.frombuffer(data, np.uint8), self.cv2.IMREAD_COLOR | self.cv2.IMREAD_ANYDEPTH)
+        if image is None:
+            raise OSError("neither Pillow nor OpenCV knows its format")
+        return to_8_bits(image[:, :, ::-1])
 
     @staticmethod
     def header(data: bytes) -> Image.Image:
@@ -69,9 +103,14 @@ class DecodeImage:
 
     @staticmethod
     def pixels(image: Image.Image) -> Image.Image:
-        """Decode the pixels, to RGB."""
+        """Decode the pixels, to upright RGB."""
         image.load()
-        return image if image.mode == "RGB" else image.convert("RGB")
+        return upright(to_rgb(image), orientation(image))
+
+
+def _is_complete_jpeg(data: bytes) -> bool:
+    """Whether the end of the image follows its last scan. OpenCV fills what is missing with grey, without a word."""
+    return data.rfind(END_OF_IMAGE) > data.rfind(START_OF_SCAN) > 0
 
 
 class DecodeRandomCrop:
@@ -100,13 +139,18 @@ class DecodeRandomCrop:
     def __call__(self, data: bytes, rng: np.random.Generator) -> ImageLike:
         with _decoding():
             image = self.decode.header(data)
-        width, height = image.size
+            can_shrink = image.format in JPEGS
+            if not can_shrink:
+                image = self.decode.pixels(image)
+            sideways = can_shrink and orientation(image) in SIDEWAYS
+        width, height = image.size[::-1] if sideways else image.size
         left, top, w, h = self.random_crop.box(width, height, rng)
         result = self.random_crop.size
-        needed = (_reduced(width, w, result[0]), _reduced(height, h, result[1]))
-        with _decoding():
-            image.draft(image.mode, needed)
-            image = self.decode.pixels(image)
+        if can_shrink:
+            needed = (_reduced(width, w, result[0]), _reduced(height, h, result[1]))
+            with _decoding():
+                image.draft(image.mode, needed[::-1] if sideways else needed)
+                image = self.decode.pixels(image)
         if image.size == (width, height):
             return self.random_crop.resize(crop(image, left, top, w, h), *result)
         x, y = image.size[0] / width, image.size[1] / height

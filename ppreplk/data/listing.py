@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 from ..utils.errors import UserError
+from .scan import IMAGE_SUFFIXES, Scan, counted, entries, is_junk, named, scan
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+logger = logging.getLogger(__name__)
+
 BUILTIN_HINT = "or run configs/digits.yaml, which brings its own images"
 
 
@@ -24,10 +27,44 @@ class Sample(NamedTuple):
 def read_folders(image_root: str, class_num: int) -> list[Sample]:
     """The images of one folder per class, ``image_root/CLASS/...``, in the order of their paths.
 
-    Classes are numbered in the order of their names.
+    Classes are numbered in the order of their names. A log line counts images, classes and what is left out.
 
     Raises:
         UserError: no such folder, another number of classes than ``class_num``, or a class without images.
+    """
+    classes = class_folders(image_root)
+    total, samples, empty = Scan(), [], []
+    for label, name in enumerate(classes):
+        folder = os.path.join(image_root, name)
+        found = scan(folder)
+        samples += [Sample(path, label, folder) for path in found.images]
+        empty += [] if found.images else [name]
+        total += found
+    if len(classes) != class_num:
+        raise UserError(
+            f"holds {counted(len(classes), 'class folder')}, but Arch.class_num is {class_num}; they are "
+            f"{named([repr(name) for name in classes])}" + (f"; no image is in {named(empty)}" if empty else ""),
+            code="data.class-count",
+            where=image_root,
+        )
+    if empty:
+        raise UserError(
+            f"the folder of class {empty[0]!r} holds no image ({', '.join(IMAGE_SUFFIXES)}){total.left_out()}",
+            code="data.no-images",
+            where=os.path.join(image_root, empty[0]),
+        )
+    beside = [entry.name for entry in entries(image_root) if not entry.is_dir() and not is_junk(entry.name)]
+    stray = f"; beside the class folders: {named(beside)}" if beside else ""
+    numbers = f"{counted(len(samples), 'image')}, {counted(len(classes), 'class', 'classes')}"
+    logger.info("%s: %s%s%s", image_root, numbers, total.left_out(), stray)
+    return samples
+
+
+def class_folders(image_root: str) -> list[str]:
+    """Names of the class folders, in order.
+
+    Raises:
+        UserError: no such folder.
     """
     if not os.path.isdir(image_root):
         raise UserError(
@@ -35,35 +72,7 @@ def read_folders(image_root: str, class_num: int) -> list[Sample]:
             f"per class, named after it, with its images inside; {BUILTIN_HINT}",
             code="data.missing-dataset",
         )
-    classes = sorted(entry.name for entry in os.scandir(image_root) if entry.is_dir() and entry.name[0] != ".")
-    if len(classes) != class_num:
-        raise UserError(
-            f"holds {len(classes)} class folders, but Arch.class_num is {class_num}",
-            code="data.class-count",
-            where=image_root,
-        )
-    samples = []
-    for label, name in enumerate(classes):
-        folder = os.path.join(image_root, name)
-        paths = images_below(folder)
-        if not paths:
-            raise UserError(
-                f"the folder of class {name!r} holds no image ({', '.join(IMAGE_SUFFIXES)})",
-                code="data.no-images",
-                where=folder,
-            )
-        samples += [Sample(path, label, folder) for path in paths]
-    return samples
-
-
-def images_below(folder: str) -> list[str]:
-    """The image files in ``folder`` and its subfolders, in order."""
-    return [
-        os.path.join(parent, name)
-        for parent, _, names in sorted(os.walk(folder))
-        for name in sorted(names)
-        if name.lower().endswith(IMAGE_SUFFIXES)
-    ]
+    return [entry.name for entry in entries(image_root) if entry.is_dir() and not is_junk(entry.name)]
 
 
 def read_list(
@@ -104,6 +113,8 @@ def read_list(
         if not _exists(path, listings):
             raise UserError(f"there is no image {path}", code="data.missing-image", where=where)
         samples.append(Sample(path, label, where))
+    classes = len({sample.label for sample in samples})
+    logger.info("%s: %s, %s", list_file, counted(len(samples), "image"), counted(classes, "class", "classes"))
     return samples
 
 
@@ -176,14 +187,15 @@ def find_images(place: str | None, list_file: str | None = None) -> list[str]:
         raise UserError(
             f"there is no image, folder or list {place}", code="data.missing-image", where="Infer.infer_imgs"
         )
-    found = images_below(place)
-    if not found:
+    found = scan(place)
+    if not found.images:
         raise UserError(
-            f"the folder {place} holds no image ({', '.join(IMAGE_SUFFIXES)})",
+            f"the folder {place} holds no image ({', '.join(IMAGE_SUFFIXES)}){found.left_out()}",
             code="data.no-images",
             where="Infer.infer_imgs",
         )
-    return found
+    logger.info("%s: %s%s", place, counted(len(found.images), "image"), found.left_out())
+    return found.images
 
 
 def _listed_images(root: str, list_file: str) -> list[str]:

@@ -31,6 +31,7 @@ CV2_FILTERS = {
     "lanczos": "INTER_LANCZOS4",
 }
 CROP_ATTEMPTS = 10
+MAX_ENLARGED_PIXELS = 2**25  # a strip of 1 x 4000 pixels would become 256 x 1,024,000
 
 
 def log_uniform(rng: np.random.Generator, interval: tuple[float, float]) -> float:
@@ -62,7 +63,11 @@ def make_resizer(interpolation: Optional[str], backend: str) -> Callable[..., Im
 
 
 class ResizeImage:
-    """Resize to ``size`` (a number or [width, height]), or the shorter side to ``resize_short``."""
+    """Resize to ``size`` (a number or [width, height]), or the shorter side to ``resize_short``.
+
+    Raises:
+        UserError: at a call, ``resize_short`` makes more than :data:`MAX_ENLARGED_PIXELS` of a smaller image.
+    """
 
     kinds = {IMAGE: IMAGE}
 
@@ -85,7 +90,14 @@ class ResizeImage:
         width, height = size_of(image)
         if self.resize_short is not None:
             scale = self.resize_short / min(width, height)
-            return self.resize(image, max(1, round(width * scale)), max(1, round(height * scale)))
+            new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
+            if new_width * new_height > max(width * height, MAX_ENLARGED_PIXELS):
+                raise UserError(
+                    f"a strip of {width}x{height} pixels would become one of {new_width}x{new_height} with "
+                    f"resize_short {self.resize_short}; cut it into pieces, or leave it out",
+                    code="data.thin-image",
+                )
+            return self.resize(image, new_width, new_height)
         assert self.size is not None
         return self.resize(image, *self.size)
 

@@ -16,11 +16,13 @@ from ..config import Config, construct, read_ops, read_yaml
 from ..data import NORMALIZED_CHW, Pipeline, build_transforms, find_images, load_image, prepare_dataset
 from ..utils.atomic import replacing
 from ..utils.device import set_up_device
-from ..utils.errors import UserError
+from ..utils.errors import Incomplete, UserError
 from ..utils.log import progress
 from .programs import FP32, INFERENCE_YAML, Predictor, choose_precision, program_files
 
 logger = logging.getLogger(__name__)
+
+MAX_NAMED = 20  # unreadable images, in the last line
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,11 @@ def infer(config: Config, model_dir: str | None = None, precision: str | None = 
         model_dir: a folder with an exported program; without it, ``Global.pretrained_model`` is used.
         precision: of the program, see :func:`program_classifier`.
 
+    An image that cannot be read is named in a warning, and left out.
+
     Raises:
-        UserError: no images, an unreadable one, no weights or program.
+        Incomplete: after all predictions, if images were left out.
+        UserError: no images, no readable one, no weights or program.
     """
     if precision is not None and model_dir is None:
         raise UserError(
@@ -84,8 +89,33 @@ def infer(config: Config, model_dir: str | None = None, precision: str | None = 
         classifier = network_classifier(config)
     logger.info("%s, images: %d", device, len(images))
     with progress(_batches(images, section.batch_size), -(-len(images) // section.batch_size), "infer") as batches:
+        failures: list[UserError] = []
         for paths in batches:
-            yield from predict(classifier, paths)
+            yield from _predict_readable(classifier, paths, failures)
+    if len(failures) == len(images):
+        raise failures[0]
+    if failures:
+        more = f"; and {len(failures) - MAX_NAMED} more, see above" if len(failures) > MAX_NAMED else ""
+        raise Incomplete(
+            f"{len(failures)} of {len(images)} images could not be read, the others are predicted: "
+            + "; ".join(map(str, failures[:MAX_NAMED]))
+            + more,
+            code="deploy.unreadable-images",
+        )
+
+
+def _predict_readable(classifier: Classifier, paths: Sequence[str], failures: list[UserError]) -> list[Prediction]:
+    """Predictions for the images of a batch that can be read; the errors of the others go to ``failures``."""
+    rng = np.random.default_rng(0)
+    readable, images = [], []
+    for path in paths:
+        try:
+            images.append(load_image(path, classifier.transforms, rng))
+            readable.append(path)
+        except UserError as error:
+            failures.append(error)
+            logger.warning("left out: %s", error)
+    return classify(classifier, readable, images) if images else []
 
 
 @dataclass
@@ -137,7 +167,15 @@ def predict(classifier: Classifier, paths: Sequence[str]) -> list[Prediction]:
         UserError: an image cannot be read, or they differ in shape after the transforms.
     """
     rng = np.random.default_rng(0)
-    images = [load_image(path, classifier.transforms, rng) for path in paths]
+    return classify(classifier, paths, [load_image(path, classifier.transforms, rng) for path in paths])
+
+
+def classify(classifier: Classifier, paths: Sequence[str], images: Sequence[np.ndarray]) -> list[Prediction]:
+    """Predictions for images after their transforms, each (3, H, W), as one batch. ``paths`` are their names.
+
+    Raises:
+        UserError: the images differ in shape.
+    """
     for path, image in zip(paths, images):
         if image.shape != images[0].shape:
             raise UserError(
@@ -177,6 +215,7 @@ def write_predictions(predictions: Iterable[Prediction], output: str) -> None:
     """Write predictions to a ``.json`` or ``.csv`` file, which appears when all are there.
 
     Raises:
+        Incomplete: from ``predictions``, after those that there are have been written.
         UserError: another suffix, or the file cannot be written.
     """
     path = Path(output)
@@ -188,13 +227,21 @@ def write_predictions(predictions: Iterable[Prediction], output: str) -> None:
         raise UserError(
             f"{output} is a folder, or the folder it is in does not exist", code="deploy.bad-output", where="--output"
         )
-    predictions = list(predictions)
+    received: list[Prediction] = []
+    incomplete = None
+    try:
+        for prediction in predictions:
+            received.append(prediction)
+    except Incomplete as error:
+        incomplete = error
     with replacing(path) as (partial,), open(partial, "w", encoding="utf-8", newline="") as file:
         if path.suffix == ".json":
-            json.dump([asdict(prediction) for prediction in predictions], file, ensure_ascii=False, indent=1)
+            json.dump([asdict(prediction) for prediction in received], file, ensure_ascii=False, indent=1)
         else:
-            _write_csv(predictions, file)
-    logger.info("wrote %d predictions to %s", len(predictions), path)
+            _write_csv(received, file)
+    logger.info("wrote %d predictions to %s", len(received), path)
+    if incomplete is not None:
+        raise incomplete
 
 
 def _write_csv(predictions: Sequence[Prediction], file: TextIO) -> None:

@@ -98,7 +98,18 @@ def real_images(config: Config) -> np.ndarray:
     rng = np.random.default_rng(0)
     ops = config.require("Infer").transforms
     transforms = build_transforms(ops, NORMALIZED_CHW)
-    images = [load_image(path, transforms, rng) for path in _evaluation_images(config)]
+    images, failures = [], []
+    for path in _evaluation_images(config):
+        try:
+            images.append(load_image(path, transforms, rng))
+        except UserError as error:
+            failures.append(error)
+    if failures:
+        logger.warning(
+            "evaluation images that cannot be read, and are left out of the verification: %d, %s",
+            len(failures),
+            failures[0],
+        )
     if not images:
         logger.info("verifying on two photographs of scikit-learn")
         without_decoding = Ops(op for op in ops if op.name != "DecodeImage")

@@ -81,7 +81,8 @@ def run_command(
         argv: the arguments; those of this process unless given.
 
     Returns:
-        The exit code: 0, 2 after bad input (``error: MESSAGE [CODE]`` on standard error), 130 after Ctrl-C.
+        The exit code: 0, 2 after bad input (``error: MESSAGE [CODE]`` on standard error), 1 where only a part of the
+        input is bad and the rest is done, 130 after Ctrl-C.
         Arguments that do not parse end the process, with exit code 2.
 
     Any other exception is a defect of the program and keeps its traceback, unless it comes from importing another
@@ -123,7 +124,7 @@ def _prepare_process() -> None:
 
 def _refuse(error: UserError) -> int:
     print(f"error: {' '.join(str(error).split())} [{error.code}]", file=sys.stderr)
-    return BAD_INPUT
+    return error.exit_code
 
 
 def _interrupted(error: BaseException | None) -> bool:

@@ -23,6 +23,8 @@ class UserError(ValueError):
     ("Global.epochs: expected a number, got 'ten'", 'config.wrong-type')
     """
 
+    exit_code = 2
+
     def __init__(self, message: str, *, code: str, where: str | None = None):
         super().__init__(f"{where}: {message}" if where else message)
         self.code = code
@@ -30,7 +32,16 @@ class UserError(ValueError):
 
     def at(self, where: object) -> UserError:
         """The same error, with a place before its message."""
-        return UserError(str(self), code=self.code, where=str(where))
+        return type(self)(str(self), code=self.code, where=str(where))
+
+
+class Incomplete(UserError):
+    """The work is done and its results are kept, except for some of the input, which the message names.
+
+    Command-line tools print it and exit with code 1.
+    """
+
+    exit_code = 1
 
 
 def nearest(name: str, known: Iterable[str], listed: Iterable[str] | None = None) -> str:

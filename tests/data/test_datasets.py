@@ -14,6 +14,7 @@ from ppreplk.data import (
     find_images,
     prepare_dataset,
     prepare_digits,
+    read_folders,
     read_list,
 )
 
@@ -85,6 +86,57 @@ def test_a_folder_per_class(colour_project, monkeypatch):
         ImageFolderDataset("classes", Pipeline([]), class_num=4)
     with refused("data.missing-dataset", "no image folder absent", "one folder per class"):
         ImageFolderDataset("absent", Pipeline([]), class_num=3)
+
+
+def fill(folder, *names):
+    """Empty files. Nothing here reads them."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+JUNK = [".ipynb_checkpoints/0-checkpoint.png", "._0.png", "__MACOSX/._0.png", "@eaDir/0.png/thumb.jpg", ".hidden.jpg"]
+
+
+def test_junk_is_no_data_and_what_is_left_out_is_counted(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", "ppreplk")
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "train" / "ant", "0.png", "1.JPG", *JUNK, "a.heic", "b.heic", "c.jfif", "README", "Thumbs.db")
+    fill(tmp_path / "train", "bee/more/2.png", "lost.png", ".git/x.png", "__MACOSX/ant/._0.png")
+    assert [sample.path for sample in read_folders("train", 2)] == [
+        "train/ant/0.png",
+        "train/ant/1.JPG",
+        "train/bee/more/2.png",
+    ]
+    assert "train: 3 images, 2 classes; left out: 5 files with other suffixes (none 1, .db 1, .heic 2" in caplog.text
+    assert "5 hidden or of the system; beside the class folders: lost.png" in caplog.text
+    assert find_images("train/ant") == ["train/ant/0.png", "train/ant/1.JPG"]
+    assert "train/ant: 2 images; left out: 5 files with other suffixes" in caplog.text
+    fill(tmp_path / "photos", "a.heic", "._b.png")
+    with refused("data.no-images", "left out: 1 file with other suffixes (.heic 1), 1 hidden or of the system"):
+        find_images("photos")
+
+
+def test_linked_folders_are_followed_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path, "elsewhere/1.png", "elsewhere/deep/2.png", "data/ant/x.png", "data/ant/z/3.png", "data/bee/y.png")
+    links = {"ant/more": "elsewhere", "ant/again": "elsewhere", "ant/a": "data/ant/z", "ant/loop": "data/ant"}
+    for link, target in {**links, "cat": "elsewhere/deep"}.items():
+        (tmp_path / "data" / link).symlink_to(tmp_path / target)
+    found = ["data/ant/again/1.png", "data/ant/again/deep/2.png", "data/ant/x.png", "data/ant/z/3.png"]
+    assert sorted(find_images("data/ant")) == found
+    samples = read_folders("data", 3)
+    assert sorted(sample.path for sample in samples if sample.label == 0) == found
+    assert [sample.path for sample in samples if sample.label > 0] == ["data/bee/y.png", "data/cat/2.png"]
+
+
+def test_stray_class_folders_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "train", "ant/0.png", "bee/0.png", "logs/out.txt")
+    with refused(
+        "data.class-count", "3 class folders", "class_num is 2", "'ant', 'bee', 'logs'", "no image is in logs"
+    ):
+        read_folders("train", 2)
 
 
 @pytest.mark.parametrize(

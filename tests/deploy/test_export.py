@@ -73,6 +73,14 @@ def test_a_failed_export_keeps_the_program_that_was_there(project):
     assert contents(project / "inference") == before
 
 
+def test_an_unreadable_evaluation_image_is_left_out(project, caplog):
+    caplog.set_level("INFO", "ppreplk")
+    Path("data/images/18.png").write_bytes(Path("data/images/18.png").read_bytes()[:50])
+    export(config())
+    assert "left out of the verification: 1, data/images/18.png: cannot" in caplog.text
+    assert "for 5 of 5 real images" in caplog.text and "photographs" not in caplog.text
+
+
 def test_without_evaluation_data_photographs_are_used(project, caplog):
     caplog.set_level("INFO", "ppreplk")
     export(config("DataLoader.Eval.dataset.cls_label_path=absent.txt"))

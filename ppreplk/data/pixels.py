@@ -1,0 +1,110 @@
+"""Any decoded file as an upright 8-bit RGB image: orientation, transparency, deep greys, other colour spaces.
+
+Both backends show a file in this way:
+
+- It is turned as its EXIF orientation says.
+- Transparent parts lie on white.
+- Grey levels of 16 bits are divided by 257, so that the brightest possible one is 255. 32-bit whole numbers are taken
+  as 16-bit ones. Floating-point numbers go from 0 (black) to 1 (white). Values outside these ranges are refused, since
+  nothing in a file says which of them is white.
+- Palettes, CMYK, YCbCr, HSV and Lab become RGB. A colour profile has no effect.
+"""
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from ..utils.errors import UserError
+
+ORIENTATION = 0x0112  # the EXIF tag
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # {orientation: what turns the image upright}
+SIDEWAYS = (5, 6, 7, 8)
+WHITE = 255
+MAX_16_BITS = 65535
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, from 1 to 8; 1, which is upright, where there is none or it cannot be read."""
+    try:
+        value = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # broken EXIF raises many kinds, and says nothing about the pixels
+        return 1
+    return value if value in UPRIGHT else 1
+
+
+def upright(image: Image.Image, value: int) -> Image.Image:
+    """The image turned as an EXIF orientation says."""
+    return image.transpose(UPRIGHT[value]) if value in UPRIGHT else image
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A Pillow image of any mode, its pixels decoded, as an 8-bit RGB one.
+
+    Raises:
+        UserError: values without a known white.
+    """
+    transparency = image.info.get("transparency")
+    if image.mode.startswith(("I", "F")):
+        return _from_deep_grey(image, transparency)
+    if image.mode == "LAB":
+        return _from_lab(image)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or transparency is not None:
+        return _on_white(image.convert("LA" if image.mode == "La" else "RGBA"))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    image = image.convert("RGBA")
+    opaque = image.convert("RGB")
+    alpha = image.getchannel("A")
+    if alpha.getextrema() == (255, 255):
+        return opaque
+    canvas = Image.new("RGB", image.size, (WHITE, WHITE, WHITE))
+    canvas.paste(opaque, mask=alpha)
+    return canvas
+
+
+def _from_deep_grey(image: Image.Image, transparency: object) -> Image.Image:
+    levels = np.asarray(image)
+    grey = to_8_bits(levels)
+    if isinstance(transparency, int):
+        grey[levels == transparency] = WHITE
+    return Image.fromarray(grey).convert("RGB")
+
+
+def to_8_bits(levels: np.ndarray) -> np.ndarray:
+    """Levels of any type, scaled from the range of their type to 0 to 255, rounded. The result is a new array.
+
+    >>> to_8_bits(np.array([0, 257, 65535], np.uint16))
+    array([  0,   1, 255], dtype=uint8)
+    >>> to_8_bits(np.array([0.0, 0.5, 1.0], np.float32))
+    array([  0, 128, 255], dtype=uint8)
+
+    Raises:
+        UserError: 32-bit whole numbers outside 0 to 65535, or floating-point numbers outside 0 to 1.
+    """
+    if levels.dtype == np.uint8:
+        return levels.copy()
+    low, high = levels.min(), levels.max()
+    brightest, kind = (1, "floating-point") if levels.dtype.kind == "f" else (MAX_16_BITS, f"{levels.dtype}")
+    if not (0 <= low and high <= brightest):  # NaN is outside too
+        raise UserError(
+            f"holds {kind} values from {low:g} to {high:g}, and which of them is white is not known: they must lie "
+            f"between 0 (black) and {brightest} (white); convert the image to 8 bits",
+            code="data.unknown-range",
+        )
+    return (levels * (255 / brightest) + 0.5).astype(np.uint8)
+
+
+def _from_lab(image: Image.Image) -> Image.Image:
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+    assert converted is not None
+    return converted
