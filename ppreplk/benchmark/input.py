@@ -15,6 +15,7 @@ from PIL import Image
 from ..config import Config, SplitConfig
 from ..data import ImageDataset, build_dataset, prepare_dataset
 from ..utils.errors import UserError
+from ..utils.optional import import_optional
 from ..utils.tables import Table
 from .timing import take_turns
 
@@ -97,13 +98,18 @@ def _dataset(config: Config, split: SplitConfig, folder: Path) -> tuple[ImageDat
 
 def write_photographs(folder: Path) -> None:
     """Write :data:`PHOTOGRAPHS` JPEG files, crops of scikit-learn's two photographs, and ``list.txt``."""
-    from sklearn.datasets import load_sample_images
-
+    sklearn = import_optional(
+        "sklearn.datasets",
+        "without the images of the configuration, scikit-learn's two photographs are measured",
+        "pip install scikit-learn",
+        "benchmark.missing-package",
+    )
+    photographs = sklearn.load_sample_images().images
     rng = np.random.default_rng(0)
     width, height = SIDES
     names = []
     for number in range(PHOTOGRAPHS):
-        photograph = Image.fromarray(load_sample_images().images[number % 2])
+        photograph = Image.fromarray(photographs[number % 2])
         left = int(rng.integers(photograph.size[0] - width + 1))
         top = int(rng.integers(photograph.size[1] - height + 1))
         names.append(f"{number}.jpg")

@@ -17,6 +17,7 @@ from PIL import Image
 
 from ..config import Config, argument
 from ..utils.errors import UserError
+from ..utils.optional import import_optional
 from ..utils.paths import FilePath
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def prepare_digits(root: str | Path) -> None:
     ``labels.txt``. It appears complete or not at all.
 
     Raises:
-        UserError: scikit-learn is missing, or ``root`` cannot be written or holds something else.
+        UserError: scikit-learn is missing or broken, or ``root`` cannot be written or holds something else.
     """
     root = Path(root)
     if all((root / name).is_file() for name in (*LISTS, "labels.txt")):
@@ -45,20 +46,19 @@ def prepare_digits(root: str | Path) -> None:
             f"cannot put the digits in {root}: it is a file or a folder with other files; name another place",
             code="data.occupied-folder",
         )
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise UserError(
-            f"the digits come with scikit-learn, which is missing ({error}); pip install scikit-learn",
-            code="data.missing-package",
-        ) from error
+    sklearn = import_optional(
+        "sklearn.datasets",
+        "the digits come with scikit-learn, which is missing or broken",
+        "pip install scikit-learn",
+        "data.missing-package",
+    )
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     except OSError as error:
         raise _not_writable(root, error) from error
     try:
-        digits = load_digits()
+        digits = sklearn.load_digits()
         _write(staging, digits.images, digits.target)
         os.chmod(staging, 0o755)
         os.replace(staging, root)

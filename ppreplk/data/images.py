@@ -10,7 +10,7 @@ from typing import Literal, Union
 import numpy as np
 from PIL import Image
 
-from ..utils.errors import UserError
+from ..utils.optional import import_optional
 
 ENCODED = "an encoded image"  # bytes
 IMAGE = "an image"  # (H, W, 3) uint8, or a Pillow image in mode RGB
@@ -48,14 +48,9 @@ def import_cv2() -> ModuleType:
     """OpenCV. Only ``backend: cv2`` needs it.
 
     Raises:
-        UserError: it is not installed.
+        UserError: it is missing or broken.
     """
-    try:
-        import cv2
-    except ImportError as error:
-        raise UserError(
-            f"backend cv2 needs OpenCV ({error}); use backend: pil, or run: pip install opencv-python-headless",
-            code="data.missing-package",
-        ) from error
+    remedy = "use backend: pil, or run: pip install opencv-python-headless"
+    cv2 = import_optional("cv2", "backend cv2 needs OpenCV", remedy, "data.missing-package")
     cv2.setNumThreads(0)  # the loader's processes are the parallelism
     return cv2

@@ -14,6 +14,7 @@ from paddle import nn
 from ..config import Config, Ops
 from ..data import IMAGE, NORMALIZED_CHW, build_dataset, build_transforms, load_image, prepare_dataset
 from ..utils.errors import UserError
+from ..utils.optional import import_optional
 from .programs import FP32, Predictor
 
 logger = logging.getLogger(__name__)
@@ -142,6 +143,10 @@ def _evaluation_images(config: Config) -> list[str]:
 
 
 def _photographs() -> list[np.ndarray]:
-    from sklearn.datasets import load_sample_images
-
-    return list(load_sample_images().images)
+    sklearn = import_optional(
+        "sklearn.datasets",
+        "without evaluation images, the program is verified on scikit-learn's two photographs",
+        "pip install scikit-learn, or name images in DataLoader.Eval",
+        "deploy.missing-package",
+    )
+    return list(sklearn.load_sample_images().images)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import paddle
@@ -13,6 +13,7 @@ from ..config import ArchConfig, check_arguments
 from ..ops.depthwise import AUTO, prepare
 from ..utils.distributed import processes
 from ..utils.errors import UserError, nearest
+from ..utils.optional import import_problem
 from .registry import find_model, list_models
 
 logger = logging.getLogger(__name__)
@@ -46,9 +47,17 @@ def _own_network(arch: ArchConfig) -> nn.Layer:
             code="models.bad-argument",
             where="Arch.in_channels",
         )
-    model = find_model(arch.name)
-    given = {"class_num": arch.class_num}
-    arguments = check_arguments(model.architecture.network, arch.arguments, "Arch", given, complete=False)
+    return build_checked(arch.name, {"class_num": arch.class_num, **arch.arguments})
+
+
+def build_checked(name: str, arguments: Mapping[str, Any]) -> nn.Layer:
+    """A network of ours, its arguments as they stand in the section ``Arch``.
+
+    Raises:
+        UserError: unknown name, unknown or unfitting arguments.
+    """
+    model = find_model(name)
+    arguments = check_arguments(model.architecture.network, arguments, "Arch", complete=False)
     try:
         prepare(arguments.get("depthwise_impl", AUTO))
         return model.build(**arguments)
@@ -69,9 +78,10 @@ def _paddleclas_network(arch: ArchConfig) -> nn.Layer:
         )
     try:
         return backbones[arch.name](class_num=arch.class_num, **arch.arguments)
-    except TypeError as error:
+    except (TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(
-            f"paddleclas's {arch.name} does not take these arguments ({error})",
+            f"paddleclas's {arch.name} does not take these arguments ({reason})",
             code="models.bad-argument",
             where="Arch",
         ) from error
@@ -79,12 +89,13 @@ def _paddleclas_network(arch: ArchConfig) -> nn.Layer:
 
 def _paddleclas_backbones() -> tuple[dict[str, Any], str]:
     """{name: constructor} of the installed paddleclas, and why it has none where it is broken."""
-    if importlib.util.find_spec("paddleclas") is None:
+    problem = import_problem("paddleclas")
+    if problem == "No module named 'paddleclas'":
         return {}, ""
-    try:
-        from paddleclas.ppcls.arch import backbone
-    except Exception as error:  # an import can raise anything, and the name may be a slip of the pen
-        line = (str(error).strip().splitlines() or [""])[0]
-        return {}, f" (the backbones of paddleclas cannot be imported: {type(error).__name__}: {line})"
+    problem = problem or import_problem("paddleclas.ppcls.arch.backbone")
+    if problem is not None:  # the name may be a slip of the pen all the same
+        return {}, f" (the backbones of paddleclas cannot be imported: {problem})"
+    from paddleclas.ppcls.arch import backbone
+
     names = [name for name in dir(backbone) if name[0].isupper() and callable(getattr(backbone, name))]
     return {name: getattr(backbone, name) for name in names}, ""
