@@ -25,7 +25,8 @@ class UserError(ValueError):
 
     exit_code = 2
 
-    def __init__(self, message: str, *, code: str, where: str | None = None):
+    def __init__(self, message: str, *, code: str = "input", where: str | None = None):
+        # With a default for ``code``, pickle and paddle.jit can make the error again from its message alone.
         super().__init__(f"{where}: {message}" if where else message)
         self.code = code
         self.where = where

@@ -1,5 +1,7 @@
 """The error for bad input: message, code and place; the nearest known name."""
 
+import pickle
+
 import pytest
 
 from ppreplk.utils.errors import UserError, nearest
@@ -33,3 +35,12 @@ def test_the_nearest_known_name(name, expected):
 def test_names_where_none_is_near():
     assert nearest("zzz", ["epochs", "device"], listed=["device"]) == "; known: device"
     assert nearest("zzz", []) == "; there are none to choose from"
+
+
+def test_an_error_crosses_processes_whole():
+    error = pickle.loads(pickle.dumps(UserError("cannot be decoded", code="data.unreadable-image", where="a.png")))
+    assert (str(error), error.code, error.where) == ("a.png: cannot be decoded", "data.unreadable-image", "a.png")
+
+
+def test_an_error_can_be_made_again_from_its_message():
+    assert str(UserError("Arch: even kernel")) == "Arch: even kernel"  # as paddle.jit does it

@@ -4,7 +4,6 @@ import sys
 
 import pytest
 from helpers import refused
-from ppreplk.utils.curves import Curves
 
 from ppreplk.benchmark.input import write_photographs
 from ppreplk.config import ArchConfig
@@ -12,6 +11,7 @@ from ppreplk.data.digits import prepare_digits
 from ppreplk.data.images import import_cv2
 from ppreplk.deploy.verify import _photographs
 from ppreplk.models.arch import build_network
+from ppreplk.training.curves import Curves
 from ppreplk.utils.figures import check_matplotlib
 from ppreplk.utils.optional import import_optional, import_problem
 
@@ -29,7 +29,7 @@ PLACES = {
     "sklearn, export": (lambda folder: _photographs(), "deploy.missing-package", "name images in DataLoader.Eval"),
     "sklearn, benchmark": (write_photographs, "benchmark.missing-package", "pip install scikit-learn"),
     "matplotlib": (lambda folder: check_matplotlib(), "utils.no-matplotlib", "figures need matplotlib"),
-    "visualdl": (Curves, "utils.no-visualdl", "pip install visualdl"),
+    "visualdl": (Curves, "training.no-visualdl", "pip install visualdl"),
     "paddleclas": (
         lambda folder: build_network(ArchConfig(where="Arch", arguments={}, name="RepLKNet31")),
         "models.unknown-model",
