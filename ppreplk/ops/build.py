@@ -60,12 +60,23 @@ ONEDNN = "libdnnl.so.3"
 LIBRARY = "libppreplk_ops.so"
 STAGING = "building-"
 COMPILE = ["-std=c++17", "-O3", "-fPIC", "-fopenmp", "-DPADDLE_WITH_CUSTOM_KERNEL"]
+ELSEWHERE = "set XDG_CACHE_HOME to a folder on another one"  # another file system
 HOW_TO = "python -m ppreplk.ops builds it"
 
 
 def cache_folder() -> Path:
-    """Where libraries are kept: ``$XDG_CACHE_HOME/ppreplk``, by default ``~/.cache/ppreplk``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ppreplk"
+    """Where libraries are kept: ``$XDG_CACHE_HOME/ppreplk``, by default ``~/.cache/ppreplk``.
+
+    Raises:
+        UserError: there is no home folder: ``HOME`` is not set, and the system does not know the user.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ppreplk"
+    except RuntimeError as error:
+        raise UserError(
+            "this user has no home folder to keep compiled operators in; set XDG_CACHE_HOME to a writable folder",
+            code="ops.no-home",
+        ) from error
 
 
 def find_library(library: Library = DEPTHWISE) -> Path | None:
@@ -73,7 +84,10 @@ def find_library(library: Library = DEPTHWISE) -> Path | None:
 
     It is the one that the compiler at hand has built, or if no compiler runs here, any one.
     """
-    folder = cache_folder() / _source_key(library)
+    try:
+        folder = cache_folder() / _source_key(library)
+    except UserError:  # no home folder; build_library reports it
+        return None
     compiler = find_compiler()
     try:
         key = _compiler_key(compiler) if compiler else "*"
@@ -99,7 +113,8 @@ def build_library(library: Library = DEPTHWISE) -> Path:
     """Compile the operators, unless that has been done; returns the file.
 
     Raises:
-        UserError: no compiler, no place to write, no oneDNN where it is needed, or the compiler failed; says which.
+        UserError: no compiler, no place to write or to load from, no oneDNN where it is needed, or the compiler failed;
+            says which.
     """
     if not sys.platform.startswith("linux"):
         raise UserError(
@@ -113,6 +128,11 @@ def build_library(library: Library = DEPTHWISE) -> Path:
     target = cache_folder() / _source_key(library) / _compiler_key(compiler) / LIBRARY
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        if os.statvfs(target.parent).f_flag & os.ST_NOEXEC:
+            raise UserError(
+                f"{target.parent} is on a file system from which nothing can be loaded (mounted noexec); {ELSEWHERE}",
+                code="ops.noexec",
+            )
         with _lock(target.parent / "lock"):
             if not target.is_file():
                 logger.info("building %s in %s; this takes about a minute, once", library.contents, target.parent)

@@ -12,12 +12,14 @@ from paddle import _C_ops
 from paddle.base import core
 
 from ..utils.errors import UserError, nearest
-from .build import CHANNELS_LAST, DEPTHWISE, Library, build_library, find_library
+from .build import CHANNELS_LAST, DEPTHWISE, ELSEWHERE, Library, build_library, find_library
 
 logger = logging.getLogger(__name__)
 
 LIBRARIES = {library.name: library for library in (DEPTHWISE, CHANNELS_LAST)}
 DEFAULT = DEPTHWISE.name
+# What the system says of a file that may not be loaded where it is. Building it again there does not help.
+FORBIDDEN = ("failed to map segment", "Operation not permitted", "Permission denied")
 
 # What Paddle has registered in this process. It does that once, and nothing undoes it.
 _loaded: dict[Library, ctypes.CDLL] = {}
@@ -97,8 +99,10 @@ def _register(library: Library, path: Path) -> None:
         core.load_op_meta_info_and_register_op(str(path))
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0].removeprefix(f"{path}: ")
+        is_forbidden = any(text in reason for text in FORBIDDEN)
+        advice = f"its file system does not allow it; {ELSEWHERE}" if is_forbidden else "delete that file and try again"
         raise UserError(
-            f"{library.contents} in {path} cannot be loaded ({reason}); delete that file and try again",
+            f"{library.contents} in {path} cannot be loaded ({reason}); {advice}",
             code="ops.not-loadable",
         ) from error
     _loaded[library] = opened

@@ -8,12 +8,15 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import paddle
 import pytest
 from helpers import ROOT, assert_one_line_and_exit_2, refused, require_depthwise_operators, run_tool
 
 from ppreplk.ops import build, loading
 from ppreplk.ops import onednn_headers as headers
+from ppreplk.ops.depthwise import choose
 
 
 @pytest.fixture
@@ -164,6 +167,52 @@ def test_a_place_that_cannot_be_written(compiler, tmp_path, monkeypatch, name):
     assert build.find_library() is None
     monkeypatch.setattr(build, "find_compiler", lambda: None)
     assert build.find_library() is None
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """Neither HOME nor an entry in /etc/passwd."""
+
+    def unknown(uid):
+        raise KeyError(uid)
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+
+
+def test_a_user_without_a_home_folder(homeless, compiler, tmp_path, monkeypatch):
+    assert build.find_library() is None
+    with refused("ops.no-home", "set XDG_CACHE_HOME to a writable folder"):
+        build.build_library()
+    loading._load_built.cache_clear()
+    monkeypatch.setattr(loading, "_loaded", {})
+    assert not loading.available(build.DEPTHWISE)
+    assert choose(paddle.float32, 31, "cpu") == "fft", "the convolution goes on with another implementation"
+    loading._load_built.cache_clear()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert build.build_library().is_relative_to(tmp_path)
+
+
+def test_a_file_system_mounted_noexec(cache, compiler, monkeypatch, tmp_path):
+    statvfs = os.statvfs
+    flags = os.ST_NOEXEC | os.ST_NOSUID
+    monkeypatch.setattr(build.os, "statvfs", lambda path: SimpleNamespace(f_flag=statvfs(path).f_flag | flags))
+    with refused("ops.noexec", "mounted noexec", str(cache), "set XDG_CACHE_HOME to a folder on another one"):
+        build.build_library()
+    assert not (tmp_path / "links").exists(), "it is said before a minute of compiling"
+
+
+@pytest.mark.parametrize("reason", ["failed to map segment from shared object", "Permission denied"])
+def test_a_file_that_may_not_be_loaded_where_it_is(cache, compiler, monkeypatch, reason):
+    path = build.build_library()
+
+    def forbidden(name):
+        raise OSError(f"{name}: {reason}")
+
+    monkeypatch.setattr(loading.ctypes, "CDLL", forbidden)
+    with refused("ops.not-loadable", f"in {path} cannot be loaded ({reason})", "set XDG_CACHE_HOME to"):
+        loading._register(build.DEPTHWISE, path)
 
 
 def test_training_goes_on_without_a_compiler(colour_project, cache, tmp_path):
