@@ -73,7 +73,8 @@ def scan(folder: str) -> Scan:
     """
     result = Scan()
     names: list[tuple[str, list[str]]] = []
-    folders, links, seen = [folder], [], set()
+    folders, links = [folder], list[str]()
+    seen = set()
     while folders or links:
         parent = folders.pop() if folders else links.pop(0)  # links last, so that folders keep their own paths
         real = os.path.realpath(parent)
