@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import re
-from pathlib import Path
 from typing import NamedTuple
 
 from ..utils.errors import UserError
+from .lines import Files, Line, read_lines, split_last
 from .scan import IMAGE_SUFFIXES, Scan, counted, entries, is_junk, named, scan
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def read_list(
         image_root: folder that the paths are relative to.
         list_file: the list.
         class_num: labels must be in [0, class_num).
-        delimiter: between path and label; a space unless given.
+        delimiter: between path and label; spaces and tabs unless given.
         relabel: number the labels that occur from 0, in ascending order.
 
     Raises:
@@ -92,14 +92,14 @@ def read_list(
     """
     if not os.path.isfile(list_file) or not os.path.isdir(image_root):
         raise UserError(_missing_dataset(image_root, list_file), code="data.missing-dataset")
-    numbered = [(number, line) for number, line in enumerate(_read_lines(list_file), 1) if line.strip()]
-    entries = [_parse_line(line, number, list_file, delimiter or " ") for number, line in numbered]
+    lines = read_lines(list_file, "list file", names_files=True)
+    entries = [_parse_line(line, list_file, delimiter) for line in lines]
     if not entries:
         raise UserError("holds no images", code="data.no-images", where=f"list file {list_file}")
     if relabel:
         ranks = {label: rank for rank, label in enumerate(sorted({label for _, label, _ in entries}))}
         entries = [(name, ranks[label], number) for name, label, number in entries]
-    listings: dict[str, set[str]] = {}
+    files = Files(image_root)
     samples = []
     for name, label, number in entries:
         where = _line(list_file, number)
@@ -109,9 +109,9 @@ def read_list(
                 code="data.label-out-of-range",
                 where=where,
             )
-        path = os.path.join(image_root, name)
-        if not _exists(path, listings):
-            raise UserError(f"there is no image {path}", code="data.missing-image", where=where)
+        path = files.find(name)
+        if path is None:
+            raise _missing_image(os.path.join(image_root, name), where)
         samples.append(Sample(path, label, where))
     classes = len({sample.label for sample in samples})
     logger.info("%s: %s, %s", list_file, counted(len(samples), "image"), counted(classes, "class", "classes"))
@@ -122,13 +122,13 @@ def _line(list_file: str, number: int) -> str:
     return f"{list_file}, line {number}"
 
 
-def _read_lines(list_file: str) -> list[str]:
-    try:
-        return Path(list_file).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"cannot be read ({error})", code="data.unreadable-list", where=f"list file {list_file}"
-        ) from error
+def _missing_image(path: str, where: str) -> UserError:
+    advice = ""
+    if "\\" in path:
+        advice = "; on this system '/' separates folders, also where '\\' is replaced by it there is no such file"
+    elif not path.isprintable() and any("\udc80" <= character <= "\udcff" for character in path):
+        advice = "; the line is not UTF-8: save the list as UTF-8"
+    return UserError(f"there is no image {path}{advice}", code="data.missing-image", where=where)
 
 
 def _missing_dataset(image_root: str, list_file: str) -> str:
@@ -142,26 +142,16 @@ def _missing_dataset(image_root: str, list_file: str) -> str:
     )
 
 
-def _parse_line(line: str, number: int, list_file: str, delimiter: str) -> tuple[str, int, int]:
-    name, found, label = line.strip().rpartition(delimiter)
-    if not found or not name.strip() or not re.fullmatch("-?[0-9]+", label.strip()):
+def _parse_line(line: Line, list_file: str, delimiter: str | None) -> tuple[str, int, int]:
+    parts = split_last(line.text, delimiter)
+    if parts is None or not re.fullmatch("-?[0-9]+", parts[1]):
+        key = "the key delimiter of the data set says what stands between them, a blank unless given"
         raise UserError(
-            f"expected 'path{delimiter}label', got {line.strip()!r}",
+            f"expected 'path{delimiter or ' '}label', got {line.text!r}; {key}",
             code="data.bad-line",
-            where=_line(list_file, number),
+            where=_line(list_file, line.number),
         )
-    return name.strip(), int(label), number
-
-
-def _exists(path: str, listings: dict[str, set[str]]) -> bool:
-    """Whether a file exists. Each folder is listed once, since a list may name a million files in few folders."""
-    folder, name = os.path.split(path)
-    if folder not in listings:
-        try:
-            listings[folder] = set(os.listdir(folder))
-        except OSError:
-            listings[folder] = set()
-    return name in listings[folder]
+    return parts[0], int(parts[1]), line.number
 
 
 def find_images(place: str | None, list_file: str | None = None) -> list[str]:
@@ -170,12 +160,12 @@ def find_images(place: str | None, list_file: str | None = None) -> list[str]:
     Args:
         place: an image; a folder, searched with its subfolders; or a ``.txt`` list of paths relative to its own
             folder. With ``list_file``, the folder that the paths of the list are relative to.
-        list_file: one path per line; a space and a label behind the path are ignored.
+        list_file: one path per line. A label behind the path is ignored, after blanks or one of ``,;|``.
 
     Raises:
         UserError: nothing there, or no image in it.
     """
-    if list_file is None and place is not None and place.endswith(".txt"):
+    if list_file is None and place is not None and place.lower().endswith(".txt"):
         list_file, place = place, os.path.dirname(place) or "."
     if list_file is not None:
         return _listed_images(place or os.path.dirname(list_file) or ".", list_file)
@@ -199,19 +189,13 @@ def find_images(place: str | None, list_file: str | None = None) -> list[str]:
 
 
 def _listed_images(root: str, list_file: str) -> list[str]:
-    paths = []
-    for number, line in enumerate(_read_lines(list_file), 1):
-        if not line.strip():
-            continue
-        candidates = [line.strip(), line.strip().rpartition(" ")[0]]
-        found = [os.path.join(root, name) for name in candidates if name and os.path.isfile(os.path.join(root, name))]
-        if not found:
-            raise UserError(
-                f"there is no image {os.path.join(root, candidates[-1] or line.strip())}",
-                code="data.missing-image",
-                where=_line(list_file, number),
-            )
-        paths.append(found[0])
+    files, paths = Files(root), []
+    for number, text in read_lines(list_file, "list file", names_files=True):
+        names = [text, *(parts[0] for mark in (None, ",", ";", "|") if (parts := split_last(text, mark)))]
+        found = next(filter(None, map(files.find, names)), None)
+        if found is None:
+            raise _missing_image(os.path.join(root, names[min(1, len(names) - 1)]), _line(list_file, number))
+        paths.append(found)
     if not paths:
         raise UserError("holds no images", code="data.no-images", where=f"list file {list_file}")
     return paths

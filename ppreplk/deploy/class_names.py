@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from ..config import PostProcessConfig
+from ..data.lines import read_lines, split_first
 from ..utils.errors import UserError
 
 IMAGENET_NAMES = "ppcls/utils/imagenet1k_label_list.txt"
@@ -17,29 +18,21 @@ def read_class_names(config: PostProcessConfig) -> list[str] | None:
     ``ppcls/...`` names a file inside the installed paddleclas, as it does in a PaddleClas checkout.
 
     Raises:
-        UserError: the file is missing or does not read ``index name`` with indices 0, 1, ...
+        UserError: the file cannot be read, or its lines are not ``index name`` with indices 0, 1, ...
     """
     if config.class_id_map_file is None:
         return None
     path = class_file(config.class_id_map_file)
     names = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error})",
-            code="deploy.bad-class-names",
-            where="Infer.PostProcess.class_id_map_file",
-        ) from error
-    for number, line in enumerate(lines, 1):
-        index, _, name = line.partition(config.delimiter or " ")
-        if index.strip() != str(number - 1):
+    for number, text in read_lines(path, "Infer.PostProcess.class_id_map_file"):
+        parts = split_first(text, config.delimiter)
+        if parts is None or parts[0] != str(len(names)):
             raise UserError(
-                f"expected '{number - 1} NAME', got {line!r}",
+                f"expected '{len(names)}{config.delimiter or ' '}NAME', got {text!r}",
                 code="deploy.bad-class-names",
                 where=f"{path}, line {number}",
             )
-        names.append(name.strip())
+        names.append(parts[1])
     return names
 
 

@@ -22,7 +22,7 @@ from ..utils.device import set_up_device
 from ..utils.errors import UserError
 from .class_names import read_class_names
 from .lowering import check_lowering, lower
-from .programs import FP32, INFERENCE_YAML, PROGRAMS
+from .programs import FP32, INFERENCE_YAML, PROGRAMS, check_place
 from .verify import Verification, verify
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ def export(config: Config, precision: str = FP32) -> Path:
     logger.info("%s", set_up_device(config.Global.device, config.Global.num_threads))
     config.require("Infer")
     check_lowering(config.Global.export_runtime, precision, config.Global.export_depthwise)
+    check_place(config.Global.save_inference_dir, "Global.save_inference_dir")
     network = build_trained_network(config)
     precisions = [FP32] if precision == FP32 else [FP32, precision]
     target = Path(config.Global.save_inference_dir)

@@ -234,7 +234,8 @@ def write_predictions(predictions: Iterable[Prediction], output: str) -> None:
             received.append(prediction)
     except Incomplete as error:
         incomplete = error
-    with replacing(path) as (partial,), open(partial, "w", encoding="utf-8", newline="") as file:
+    # names of files may hold bytes that are no text; JSON reads such a "\udcXX" as the same name again
+    with replacing(path) as [partial], open(partial, "w", -1, "utf-8", "backslashreplace", newline="") as file:
         if path.suffix == ".json":
             json.dump([asdict(prediction) for prediction in received], file, ensure_ascii=False, indent=1)
         else:

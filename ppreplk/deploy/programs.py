@@ -48,6 +48,23 @@ def program_files(folder: str | Path, precision: str = FP32) -> tuple[Path, Path
     return program, weights
 
 
+def check_place(folder: str | Path, where: str | None = None) -> None:
+    """Check that Paddle can write and read programs in a folder.
+
+    Raises:
+        UserError: its path has bytes that are no text, which Paddle's C++ does not take.
+    """
+    path = str(Path(folder).absolute())
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{path} is not UTF-8, and Paddle keeps no program in such a folder; name another one",
+            code="deploy.bad-folder-name",
+            where=where,
+        ) from error
+
+
 def _load_operators(program: Path, device: str) -> bool:
     """Load the operators of this package that a program holds. Returns whether it is a channels-last one.
 
@@ -89,6 +106,7 @@ class Predictor:
 
     def __init__(self, folder: str | Path, device: str = "cpu", threads: int | None = None, precision: str = FP32):
         program, weights = program_files(folder, precision)
+        check_place(folder)
         is_channels_last = _load_operators(program, device)
         if precision == BF16 and is_channels_last and not onednn.has_bfloat16():
             _announce_emulation()

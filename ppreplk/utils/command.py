@@ -6,6 +6,7 @@ Nothing heavy is imported before the arguments are read, so that ``--help`` and 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import traceback
@@ -112,7 +113,12 @@ def run_command(
 
 
 def _prepare_process() -> None:
-    """Import Paddle quietly, let a signal end the process as usual, and send log messages to the terminal."""
+    """Import Paddle quietly, let a signal end the process as usual, and send log messages to the terminal.
+
+    Names that the terminal's encoding does not have are printed with backslashes.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
     import paddle
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
 
 class UserError(ValueError):
@@ -34,6 +36,10 @@ class UserError(ValueError):
     def at(self, where: object) -> UserError:
         """The same error, with a place before its message."""
         return type(self)(str(self), code=self.code, where=str(where))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How the error travels from a loader process."""
+        return partial(type(self), code=self.code), (str(self),), self.__dict__
 
 
 class Incomplete(UserError):

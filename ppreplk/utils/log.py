@@ -36,7 +36,7 @@ def log_to_file(path: Path) -> Iterator[None]:
         UserError: the file cannot be written.
     """
     try:
-        handler = _add_handler(logging.FileHandler(path, encoding="utf-8"))
+        handler = _add_handler(logging.FileHandler(path, encoding="utf-8", errors="backslashreplace"))
     except OSError as error:
         message = f"cannot write the log {path} ({error.strerror or error})"
         raise UserError(message, code="utils.cannot-write") from error

@@ -42,7 +42,7 @@ def test_bad_lines_are_named(colour_project, monkeypatch, line, code, parts):
 def test_unreadable_and_empty_lists(tmp_path):
     path = tmp_path / "list.txt"
     path.write_bytes(b"caf\xe9.png 0\n")
-    with refused("data.unreadable-list", f"list file {path}"):
+    with refused("data.missing-image", f"{path}, line 1: ", "save the list as UTF-8"):
         read_list(str(tmp_path), str(path), class_num=1)
     path.write_text("\n")
     with refused("data.no-images", f"list file {path}"):

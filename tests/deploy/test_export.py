@@ -107,6 +107,15 @@ def test_bad_settings(project, override, code, part):
     assert not (project / "inference").exists()
 
 
+def test_a_folder_whose_name_is_no_text(project):
+    with refused("deploy.bad-folder-name", "Global.save_inference_dir: ", "not UTF-8"):
+        export(config(f"Global.save_inference_dir=caf{chr(0xDCE9)}"))
+    Path(f"caf{chr(0xDCE9)}").mkdir()
+    export(config()).rename(f"caf{chr(0xDCE9)}/inference")
+    with refused("deploy.bad-folder-name", "not UTF-8"):
+        Predictor(f"caf{chr(0xDCE9)}/inference")
+
+
 def test_weights_that_are_not_finite_fail(project):
     state = paddle.load("weights.pdparams")
     state["head.bias"] = paddle.to_tensor([float("nan"), 0.0, 0.0])

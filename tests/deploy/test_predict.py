@@ -2,13 +2,14 @@
 
 import csv
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from exports import LOGITS, config
-from helpers import ROOT, refused, run_tool
+from helpers import ROOT, colour_config, refused, run_tool, write_config
 
 from ppreplk.config import load_config
 from ppreplk.deploy.class_names import read_class_names
@@ -72,7 +73,7 @@ def test_predictions_as_text(project):
     [
         ("Infer.infer_imgs=null", "data.missing-image", "Infer.infer_imgs"),
         ("Infer.infer_imgs=absent", "data.missing-image", "no image, folder or list absent"),
-        ("Infer.PostProcess.class_id_map_file=absent.txt", "deploy.bad-class-names", "absent.txt"),
+        ("Infer.PostProcess.class_id_map_file=absent.txt", "data.unreadable-text", "absent.txt"),
         ("Infer.PostProcess.class_id_map_file=data/val.txt", "deploy.bad-class-names", "val.txt, line 1: "),
         ("Infer.PostProcess.class_id_map_file=data/many.txt", "deploy.bad-class-names", "4 class names for 3 classes"),
         ("Infer.PostProcess.topk=0", "config.bad-value", "topk"),
@@ -91,6 +92,26 @@ def test_bad_output_files_are_refused_before_the_work(project, output):
     Path("folder.json").mkdir()
     with refused("deploy.bad-output", "--output", output):
         write_predictions(iter(lambda: pytest.fail("predicted"), None), output)
+
+
+def test_names_in_undecodable_bytes(project):
+    Path("data/images/0.png").rename(os.fsdecode(b"data/images/caf\xe9.png"))
+    Path(os.fsdecode(b"data/images/bad\xff.png")).touch()
+    Path("data/names.txt").write_text("0 rot\n1 gr\u00fcn\n2 \u84dd\n", encoding="utf-8")
+    write_config(Path("config.yaml"), colour_config())
+    common = ["-c", "config.yaml", "-o", "Global.pretrained_model=weights"]
+    env = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    for environment in (None, env):
+        process = run_tool("infer", *common, cwd=project, env=environment)
+        assert process.returncode == 1 and len(process.stdout.splitlines()) == 24, process.stderr
+        assert "Traceback" not in process.stderr and "bad\\udcff.png" in process.stderr
+        assert "data/images/caf\\udce9.png: " in process.stdout
+    for name in ("out.json", "out.csv"):
+        process = run_tool("infer", *common, "--output", name, cwd=project)
+        assert process.returncode == 1 and "Traceback" not in process.stderr
+    names = [prediction["file_name"] for prediction in json.loads(Path("out.json").read_text(encoding="utf-8"))]
+    assert os.fsdecode(b"data/images/caf\xe9.png") in names
+    assert "data/images/caf\\udce9.png,1," in Path("out.csv").read_text(encoding="utf-8")
 
 
 def test_images_of_different_shapes_need_batches_of_one(project):

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from ppreplk.utils.errors import UserError, nearest
+from ppreplk.utils.errors import Incomplete, UserError, nearest
 
 
 def test_an_error_has_a_code_and_a_place():
@@ -17,6 +17,15 @@ def test_a_place_in_front_keeps_the_code():
     outer = inner.at("Arch").at("config.yaml")
     assert (str(outer), outer.code) == ("config.yaml: Arch: must be odd, got 4", "nn.kernel-size")
     assert inner.where is None and str(inner) == "must be odd, got 4"
+
+
+@pytest.mark.parametrize("kind, exit_code", [(UserError, 2), (Incomplete, 1)])
+def test_an_error_travels_between_processes(kind, exit_code):
+    error = kind("cannot be read", code="data.unreadable-image", where="caf\udce9.png").at("list.txt, line 1")
+    received = pickle.loads(pickle.dumps(error))
+    assert type(received) is kind and received.exit_code == exit_code
+    assert str(received) == "list.txt, line 1: caf\udce9.png: cannot be read"
+    assert (received.code, received.where) == ("data.unreadable-image", "list.txt, line 1")
 
 
 @pytest.mark.parametrize(
