@@ -23,7 +23,7 @@ def read_class_names(config: PostProcessConfig) -> list[str] | None:
     if config.class_id_map_file is None:
         return None
     path = class_file(config.class_id_map_file)
-    names = []
+    names: list[str] = []
     for number, text in read_lines(path, "Infer.PostProcess.class_id_map_file"):
         parts = split_first(text, config.delimiter)
         if parts is None or parts[0] != str(len(names)):
