@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Optional
 
 import numpy as np
 import paddle
@@ -19,6 +22,7 @@ logger = logging.getLogger(__name__)
 FP32, BF16 = PRECISIONS = ("fp32", "bf16")
 PROGRAMS = {FP32: "inference", BF16: "inference_bf16"}  # files by precision: inference.json, ...
 INFERENCE_YAML = "inference.yml"
+PADDLE_ERRORS = (RuntimeError, ValueError, IndexError, MemoryError, OSError, SystemError)  # what its C++ code raises
 NO_BFLOAT16 = "this processor has no bfloat16 arithmetic (AVX-512 BF16 or AMX)"
 
 
@@ -84,14 +88,83 @@ def _load_operators(program: Path, device: str) -> bool:
     return is_channels_last
 
 
+def _reason(error: Exception) -> str:
+    """The line of an error from Paddle's C++ code that says what is wrong; the others are where."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if "Error: " in line[:60]]
+    return (named or lines or [type(error).__name__])[0]
+
+
 @functools.cache
 def _announce_emulation() -> None:
     """Say once per process that bfloat16 programs are no faster here."""
     logger.info("%s: the %s program runs with the same rounding in float32 arithmetic, no faster", NO_BFLOAT16, BF16)
 
 
+def input_shape(program: Path) -> Optional[list[int]]:
+    """The shape [N, C, H, W] of what a program reads, -1 where any number will do; None where the file does not say."""
+    try:
+        operators = json.loads(program.read_text(encoding="utf-8"))["program"]["regions"][0]["blocks"][0]["ops"]
+        (data,) = [operator for operator in operators if operator["#"] == "1.data"]
+        attributes = {attribute["N"]: attribute["AT"]["D"] for attribute in data["A"]}
+        return [int(side) for side in attributes["shape"]]
+    except (ValueError, TypeError, LookupError):  # of another version of Paddle
+        return None
+
+
+def as_images(images: Any, expected: Optional[Sequence[int]] = None) -> np.ndarray:
+    """Images (N, C, H, W) of any type of number, as float32 in one piece of memory. Values are not scaled.
+
+    Args:
+        images: an array, a tensor or nested lists.
+        expected: the shape that the program names, see :func:`input_shape`.
+
+    Raises:
+        UserError: no numbers, complex ones, another number of axes or channels, or no images at all.
+
+    >>> as_images([[[[0, 255]]]], [-1, 1, 8, 8])
+    array([[[[  0., 255.]]]], dtype=float32)
+    """
+    if isinstance(images, paddle.Tensor) and images.dtype == paddle.bfloat16:
+        images = images.astype("float32")  # NumPy has no such type and shows its bits
+    wanted = "(N, C, H, W)" if expected is None else f"(N, {', '.join(map(str, expected[1:]))})"
+    try:
+        array = np.asarray(images)
+    except ValueError as error:
+        raise _bad_images(f"expected one array of shape {wanted}, got images of several shapes ({error})") from error
+    if array.dtype.kind not in "buif":
+        raise _bad_images(f"expected numbers, best float32, of shape {wanted}, got {array.dtype}")
+    channels = -1 if expected is None else expected[1]
+    if array.ndim != 4 or channels not in (-1, array.shape[1]):
+        raise _bad_images(f"expected shape {wanted}, got {array.shape}{_shape_hint(array.shape, channels)}")
+    if 0 in array.shape:
+        raise _bad_images(f"expected at least one image of shape {wanted}, got {array.shape}, which is empty")
+    with np.errstate(over="ignore"):  # float64 beyond float32 is infinite, which is said of the images
+        return np.ascontiguousarray(array, np.float32)
+
+
+def _bad_images(message: str) -> UserError:
+    return UserError(message, code="deploy.bad-images", where="images")
+
+
+def _shape_hint(shape: tuple[int, ...], channels: int) -> str:
+    if len(shape) == 3:
+        return "; one image is images[None]" if channels in (-1, shape[0]) else ""
+    if len(shape) == 4 and shape[3] == channels:
+        return "; channels come first: images.transpose(0, 3, 1, 2)"
+    return ""
+
+
+def not_finite(images: np.ndarray) -> list[int]:
+    """Indices of the images that hold NaN or infinite values."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(images.sum()):  # as a rule; needs no memory
+            return []
+    return [index for index, image in enumerate(images) if not np.isfinite(image).all()]
+
+
 class Predictor:
-    """An exported program, run by Paddle Inference. (N, C, H, W) float32 -> (N, class_num) float32.
+    """An exported program, run by Paddle Inference. (N, C, H, W) -> (N, class_num) float32.
 
     Args:
         folder: what ``tools/export.py`` wrote.
@@ -125,10 +198,32 @@ class Predictor:
             raise UserError(
                 f"{program} or {weights} cannot be loaded ({reason}); export them again", code="deploy.bad-program"
             ) from error
+        self._program = program
+        self._input_shape = input_shape(program)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Outputs (N, class_num) for images (N, C, H, W), float32 both."""
-        (outputs,) = self._predictor.run([paddle.to_tensor(np.ascontiguousarray(images))])
+        """Outputs (N, class_num), float32, for images (N, C, H, W), which are float32 or become it.
+
+        Images that hold NaN or infinite values are named in a warning: their outputs may look like any others, since
+        a ReLU turns NaN into zero.
+
+        Raises:
+            UserError: images of another shape, or no numbers; or the program does not run on them.
+        """
+        batch = as_images(images, self._input_shape)
+        if found := not_finite(batch):
+            logger.warning(
+                "images with NaN or infinite values, whose outputs mean nothing: %s of %d", found, len(batch)
+            )
+        try:
+            (outputs,) = self._predictor.run([paddle.to_tensor(batch)])
+        except PADDLE_ERRORS as error:
+            shape = "" if self._input_shape is None else f", it was exported for {self._input_shape[1:]}"
+            raise UserError(
+                f"does not run on images of shape {list(batch.shape)}{shape} ({_reason(error)})",
+                code="deploy.bad-images",
+                where=str(self._program),
+            ) from error
         return outputs.numpy()
 
 

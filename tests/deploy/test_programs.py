@@ -18,7 +18,8 @@ from helpers import (
 
 from ppreplk.deploy.export import export
 from ppreplk.deploy.predict import infer
-from ppreplk.deploy.programs import Predictor, _announce_emulation, choose_precision
+from ppreplk.deploy.programs import Predictor, _announce_emulation, choose_precision, input_shape
+from ppreplk.utils.errors import UserError
 
 
 def test_a_broken_program_is_refused(project):
@@ -157,3 +158,97 @@ def test_a_program_of_channels_last_operators_needs_a_cpu(project):
     folder = export(config(CHANNELS_LAST))
     with refused("deploy.device", "inference.json", "gpu"):
         Predictor(folder, device="gpu")
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory):
+    """A program for images of 3x32x32, as 0.1.0 wrote it."""
+    return Predictor(Path(__file__).parent.parent / "earlier" / "program")
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda images: images.astype("uint8"),
+        lambda images: images.astype("int32"),
+        lambda images: images,
+        lambda images: images.astype("float64"),
+        lambda images: images.astype("float16"),
+        lambda images: images.astype(">f4"),
+        lambda images: images.tolist(),
+        lambda images: list(images.astype("float32")),
+        lambda images: images.astype("float32").transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2),
+        lambda images: paddle.to_tensor(images.astype("float32")),
+        lambda images: paddle.to_tensor(images.astype("float32")).astype("bfloat16"),
+    ],
+)
+def test_numbers_of_any_type_are_cast(predictor, convert):
+    np.testing.assert_array_equal(predictor(convert(IMAGES)), predictor(IMAGES.astype("float32")))
+
+
+def test_truth_values_are_numbers(predictor):
+    masks = IMAGES > 127
+    np.testing.assert_array_equal(predictor(masks), predictor(masks.astype("float32")))
+
+
+REFUSED_IMAGES = {
+    "one image": (IMAGES[0], "expected shape (N, 3, 32, 32), got (3, 32, 32); one image is images[None]"),
+    "channels last": (IMAGES.transpose(0, 2, 3, 1), "channels come first: images.transpose(0, 3, 1, 2)"),
+    "grey": (IMAGES[:, :1], "got (2, 1, 32, 32)"),
+    "grey, one image": (IMAGES[0, 0], "got (32, 32)"),
+    "a video": (IMAGES[None], "got (1, 2, 3, 32, 32)"),
+    "no image": (IMAGES[:0], "got (0, 3, 32, 32), which is empty"),
+    "no pixels": (IMAGES[:, :, :0], "which is empty"),
+    "a number": (1.0, "got ()"),
+    "nothing": (None, "expected numbers, best float32, of shape (N, 3, 32, 32), got object"),
+    "a path": ("image.png", "got <U9"),
+    "complex": (IMAGES.astype("complex64"), "got complex64"),
+    "objects": (IMAGES.astype(object), "got object"),
+    "several shapes": ([IMAGES[0], IMAGES[0, :, :20]], "got images of several shapes"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_IMAGES)
+def test_what_the_program_cannot_read_is_refused_in_one_line(predictor, case):
+    images, part = REFUSED_IMAGES[case]
+    with refused("deploy.bad-images", "images: ", part):
+        predictor(images)
+    predictor(IMAGES)  # it goes on
+
+
+def test_what_only_paddle_refuses_is_one_line_too(predictor, monkeypatch):
+    monkeypatch.setattr(predictor, "_input_shape", None)
+    with pytest.raises(UserError) as caught:
+        predictor(IMAGES[:, :1])
+    message = str(caught.value)
+    assert caught.value.code == "deploy.bad-images" and "\n" not in message and len(message) < 600
+    assert "does not run on images of shape [2, 1, 32, 32]" in message and "channels" in message
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+def test_images_with_nan_are_noticed(predictor, caplog, value):
+    images = IMAGES.repeat(2, axis=0).astype("float64")
+    predictor(images)
+    assert not caplog.records
+    images[1, 0, 3, 4] = images[3, 2, 0, 0] = value
+    outputs = predictor(images)
+    assert "images with NaN or infinite values, whose outputs mean nothing: [1, 3] of 4" in caplog.text
+    np.testing.assert_allclose(outputs[[0, 2]], predictor(IMAGES.repeat(2, axis=0))[[0, 2]], rtol=1e-5)
+
+
+def test_large_values_are_no_infinity(predictor, caplog):
+    predictor(np.full((2, 3, 32, 32), 3e38, "float32"))
+    assert not caplog.records
+
+
+def test_the_shape_a_program_names(project):
+    folder = Path(__file__).parent.parent / "earlier"
+    assert {tuple(input_shape(path)) for path in folder.glob("program*/inference*.json")} == {(-1, 3, 32, 32)}
+    program = export(config()) / "inference.json"
+    assert input_shape(program) == [-1, 3, 32, 32]
+    for text in ("{}", "[]", "", '{"program": {"regions": []}}', '{"program": 3}'):
+        program.write_text(text)
+        assert input_shape(program) is None
