@@ -16,6 +16,7 @@ from paddle import nn
 
 from ..nn import eval_mode
 from ..utils.errors import UserError, nearest
+from .running import not_for_size, running
 
 logger = logging.getLogger(__name__)
 
@@ -82,15 +83,13 @@ def last_features(model: nn.Layer, images: paddle.Tensor, layer: str | None = No
             network is made for images of another size.
     """
     network = type(model).__name__
-    try:
+    with running(model, network, images.shape):
         if layer is None and isinstance(model, HasFeatures):
             features = model.forward_features(images)
         else:
             features = _features_in_passing(model, images, layer)
-    except AssertionError as error:  # of a network that is made for one size
-        size = "x".join(map(str, images.shape[2:]))
-        message = f"{network} does not run on images of {size} ({error})"
-        raise UserError(message, code="analysis.image-size") from error
+    if isinstance(features, paddle.Tensor) and 0 in features.shape:
+        raise not_for_size(network, images.shape, f"its last feature map is empty, {list(features.shape)}")
     if not isinstance(features, paddle.Tensor) or len(features.shape) != 4:
         parts = ", ".join(name for name, _ in model.named_children())
         message = (

@@ -8,10 +8,10 @@ from ..config import ArchConfig, load_config
 from ..models import architecture_of, build_model
 from ..models.arch import build_network
 from ..nn import fold, reparameterize
-from ..utils.errors import UserError
 from ..utils.tables import Table
 from .counting import Complexity, count, count_by_part
 from .rows import ROWS
+from .running import running
 
 
 class Variant(NamedTuple):
@@ -56,11 +56,9 @@ def part_table(network: str, size: int) -> Table:
     forms = {"training": model, "merged": reparameterize(model)}
     if architecture_of(model) is not None:
         forms["exported"] = fold(model)
-    try:
-        counts = {form: count_by_part(layer, (1, 3, size, size)) for form, layer in forms.items()}
-    except AssertionError as error:  # of a network that is made for one size
-        message = f"{network} does not run on images of {size}x{size} ({error})"
-        raise UserError(message, code="analysis.image-size") from error
+    shape = (1, 3, size, size)
+    with running(model, network, shape):
+        counts = {form: count_by_part(layer, shape) for form, layer in forms.items()}
     lines = []
     for part in [*dict.fromkeys(part for form in counts.values() for part in form), "total"]:
         found = {form: _total(parts) if part == "total" else parts.get(part) for form, parts in counts.items()}

@@ -16,13 +16,13 @@ import paddle.inference
 from ..ops import cpu, load_ops, onednn
 from ..utils.cores import default_threads
 from ..utils.errors import UserError
+from ..utils.paddle_errors import PADDLE_ERRORS, paddle_reason
 
 logger = logging.getLogger(__name__)
 
 FP32, BF16 = PRECISIONS = ("fp32", "bf16")
 PROGRAMS = {FP32: "inference", BF16: "inference_bf16"}  # files by precision: inference.json, ...
 INFERENCE_YAML = "inference.yml"
-PADDLE_ERRORS = (RuntimeError, ValueError, IndexError, MemoryError, OSError, SystemError)  # what its C++ code raises
 NO_BFLOAT16 = "this processor has no bfloat16 arithmetic (AVX-512 BF16 or AMX)"
 
 
@@ -86,13 +86,6 @@ def _load_operators(program: Path, device: str) -> bool:
             )
         load_ops("depthwise", *(["channels_last"] if is_channels_last else []))
     return is_channels_last
-
-
-def _reason(error: Exception) -> str:
-    """The line of an error from Paddle's C++ code that says what is wrong; the others are where."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if "Error: " in line[:60]]
-    return (named or lines or [type(error).__name__])[0]
 
 
 @functools.cache
@@ -220,7 +213,7 @@ class Predictor:
         except PADDLE_ERRORS as error:
             shape = "" if self._input_shape is None else f", it was exported for {self._input_shape[1:]}"
             raise UserError(
-                f"does not run on images of shape {list(batch.shape)}{shape} ({_reason(error)})",
+                f"does not run on images of shape {list(batch.shape)}{shape} ({paddle_reason(error)})",
                 code="deploy.bad-images",
                 where=str(self._program),
             ) from error

@@ -8,6 +8,7 @@ from typing import Any
 
 import paddle
 from paddle import nn
+from paddle.utils import unique_name
 
 from ..config import ArchConfig, check_arguments
 from ..ops.depthwise import AUTO, prepare
@@ -77,7 +78,8 @@ def _paddleclas_network(arch: ArchConfig) -> nn.Layer:
             where="Arch.name",
         )
     try:
-        return backbones[arch.name](class_num=arch.class_num, **arch.arguments)
+        with unique_name.guard():  # some give their parameters fixed names, which Paddle takes once
+            return backbones[arch.name](class_num=arch.class_num, **arch.arguments)
     except (TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(

@@ -25,7 +25,7 @@ from paddle import nn
 
 from ..checkpoints import load_checkpoint, load_weights
 from ..config import read_yaml
-from ..data.datasets import DATASETS
+from ..data import DATASETS
 from ..models import list_models
 from ..models.arch import build_checked
 from ..utils.command import Parser, add_config_arguments, run_command

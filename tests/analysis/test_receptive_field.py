@@ -4,6 +4,7 @@ import numpy as np
 import paddle
 import pytest
 from helpers import random_images, refused, small_network
+from paddle import nn
 
 from ppreplk import fold
 from ppreplk.analysis.receptive_field import (
@@ -12,7 +13,10 @@ from ppreplk.analysis.receptive_field import (
     last_features,
     mean_contribution_map,
 )
+from ppreplk.config import ArchConfig
 from ppreplk.models import RepLKNet
+from ppreplk.models.arch import build_network
+from ppreplk.utils.errors import UserError
 
 
 def uniform_square(size: int, half: int) -> np.ndarray:
@@ -150,6 +154,61 @@ class OneSize(Pooled):
 def test_a_network_for_another_size_is_refused():
     with refused("analysis.image-size", "OneSize does not run on images of 5x5 (only 224)"):
         contribution_map(OneSize(), random_images(1, 3, 5, 5))
+
+
+class ForSomeSizes(nn.Layer):
+    """A network of somebody else's: a pooling without padding, and a linear layer over all pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Sequential(nn.Conv2D(3, 4, 3, stride=2), nn.ReLU())
+        self.pool = nn.AdaptiveAvgPool2D(2)
+        self.flat = nn.Linear(16, 2)
+
+    def forward(self, x):
+        features = self.conv(x)
+        return self.flat(self.pool(features + features[:, :, :3, :3]).flatten(1))
+
+
+@pytest.mark.parametrize("size", [9, 20])
+def test_what_a_foreign_network_raises_at_a_size_is_one_line(size):
+    model = ForSomeSizes()
+    assert contribution_map(model, random_images(1, 3, 7, 7)).shape == (7, 7)
+    with pytest.raises(UserError) as caught:
+        contribution_map(model, random_images(1, 3, size, size))
+    message = str(caught.value)
+    assert caught.value.code == "analysis.image-size" and "\n" not in message
+    assert f"ForSomeSizes does not run on images of {size}x{size} (" in message
+    assert "Broadcast dimension mismatch" in message
+
+
+def test_an_empty_feature_map_is_one_line():
+    class Shrinking(nn.Layer):
+        def forward_features(self, x):
+            return x[:, :, 8:, 8:]
+
+    with refused("analysis.image-size", "images of 8x8 (its last feature map is empty, [1, 3, 0, 0])"):
+        contribution_map(Shrinking(), random_images(1, 3, 8, 8))
+
+
+def test_a_defect_of_a_network_of_ours_keeps_its_traceback(monkeypatch):
+    def broken(x):
+        raise RuntimeError("a defect")
+
+    model = small_network()
+    monkeypatch.setattr(model, "forward_features", broken)
+    with pytest.raises(RuntimeError, match="a defect"):
+        contribution_map(model, random_images(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 32])
+@pytest.mark.parametrize("name", ["ResNet18", "MobileNetV3_small_x0_35", "DenseNet121"])
+def test_backbones_of_paddleclas_at_small_sizes(name, size):
+    pytest.importorskip("paddleclas")
+    model = build_network(ArchConfig(where="Arch", arguments={}, name=name))  # more than once in this process
+    contributions = contribution_map(model, random_images(1, 3, size, size))
+    assert contributions.shape == (size, size) and contributions.max() > 0
+    assert high_contribution_area(contributions, 0.99)[1] <= 1
 
 
 def area_at_random(width: int, size: int, kernels: tuple[int, ...]) -> float:
