@@ -21,6 +21,7 @@ was logged without its section, and the keys that are not served stood among the
 Type hints are evaluated at run time, so they keep to what Python 3.9 can evaluate.
 """
 
+import difflib
 import inspect
 import logging
 import sys
@@ -125,8 +126,16 @@ def check_arguments(
             raise UserError(f"unknown key{nearest(name, settable)}", code="config.unknown-key", where=place)
     for name, default in signature.items():
         if complete and default is inspect.Parameter.empty and name not in arguments:
-            raise UserError("missing; it has no default", code="config.missing-key", where=_join(where, name))
+            message = f"missing; it has no default{_similar(name, arguments.get(rest, {}))}"
+            raise UserError(message, code="config.missing-key", where=_join(where, name))
     return arguments
+
+
+def _similar(name: str, others: Mapping) -> str:
+    """The end of a message about a missing key: a key that nothing has checked yet and that may be it, misspelt."""
+    folded = {str(other).strip().lower(): other for other in others}
+    close = difflib.get_close_matches(name, folded, n=1)
+    return f"; is {folded[close[0]]!r} it?" if close else ""
 
 
 def argument(mapping: Mapping[str, Any], name: str, hint: Any, where: str) -> Any:
@@ -209,6 +218,8 @@ def typed(value: Any, hint: Any, where: str) -> Any:
         return _typed_float(value, where)
     if hint is int:
         if isinstance(value, int) and not isinstance(value, bool):
+            if abs(value) >= 2**63:  # nothing can be so many, and arithmetic elsewhere has 64 bits
+                raise UserError("the number is too large", code="config.bad-value", where=where)
             return value
     elif hint in (bool, str):
         if isinstance(value, hint):

@@ -64,7 +64,9 @@ def find_op(op: Op, table: Mapping[str, Callable], unserved: Mapping[str, str], 
     """
     if op.name in table:
         return table[op.name]
+    in_a_list = bool(op.name) and op.where.endswith(op.name)  # elsewhere a key of the section has the name
+    where = op.where if in_a_list else f"{op.where}.name"
     if op.name in unserved:
-        raise UserError(f"not served here: {unserved[op.name]}", code="config.not-served", where=op.where)
+        raise UserError(f"not served here: {unserved[op.name]}", code="config.not-served", where=where)
     message = f"unknown {kind} {op.name!r}{nearest(op.name, table)}"
-    raise UserError(message, code="config.unknown-name", where=op.where)
+    raise UserError(message, code="config.unknown-name", where=where)

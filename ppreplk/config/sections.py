@@ -11,6 +11,8 @@ from ..utils.paths import FilePath
 from .checking import Unserved
 from .operators import Ops
 
+MAX_WORKERS = 1024  # processes; more of them is a slip of the pen
+
 
 def _check_min(key: str, value: Optional[int], minimum: int) -> None:
     if value is not None and value < minimum:
@@ -129,6 +131,10 @@ class LossConfig:
     Train: Ops
     Eval: Ops = field(default_factory=Ops)
 
+    def __post_init__(self) -> None:
+        if not self.Train:
+            raise _bad_value("Train", "at least one criterion is needed, for example CELoss")
+
 
 @dataclass
 class ScheduleConfig:
@@ -175,6 +181,8 @@ class LoaderConfig:
 
     def __post_init__(self) -> None:
         _check_min("num_workers", self.num_workers, 0)
+        if self.num_workers > MAX_WORKERS:
+            raise _bad_value("num_workers", f"must be at most {MAX_WORKERS}, got {self.num_workers}")
 
 
 @dataclass

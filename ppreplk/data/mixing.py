@@ -188,7 +188,7 @@ class OpSampler:
         self.choices: list[BatchTransform] = []
         self.probabilities: list[float] = []
         for name, arguments in ops.items():
-            op = Op(name, dict(arguments or {}), name)
+            op = Op(name, typed(arguments or {}, dict, name), name)
             self.probabilities.append(typed(op.arguments.pop("prob", 0.0), float, f"{name}.prob"))
             factory = find_op(op, SAMPLED, UNSERVED_BATCH_TRANSFORMS, "batch transform")
             self.choices.append(construct(factory, op.arguments, name, class_num=class_num))

@@ -61,6 +61,9 @@ def build_checked(name: str, arguments: Mapping[str, Any]) -> nn.Layer:
     arguments = check_arguments(model.architecture.network, arguments, "Arch", complete=False)
     try:
         prepare(arguments.get("depthwise_impl", AUTO))
+    except UserError as error:
+        raise error.at("Arch.depthwise_impl") from error
+    try:
         return model.build(**arguments)
     except UserError as error:
         raise error.at("Arch") from error

@@ -9,6 +9,7 @@ from .errors import UserError
 
 # the type of a parameter or a key that names a file or a folder; what fills it in calls user_path
 FilePath = Annotated[str, "path"]
+MAX_NAME, MAX_PATH = 255, 4095  # bytes of one name, and of a whole path, on Linux
 
 
 def user_path(text: str) -> str:
@@ -25,11 +26,13 @@ def user_path(text: str) -> str:
     if not text.strip():
         raise UserError(f"expected a path, got {text!r}", code="input.bad-path")
     try:
-        impossible = b"\0" in os.fsencode(text)
+        names = os.fsencode(text).split(os.fsencode(os.sep))
     except UnicodeEncodeError:
-        impossible = True
-    if impossible:
+        names = [b"\0"]
+    if any(b"\0" in name for name in names):
         raise UserError(f"{text!r} has characters that no file name can have", code="input.bad-path")
+    if max(map(len, names)) > MAX_NAME or len(text) > MAX_PATH:
+        raise UserError(f"{text[:40]!r}... is longer than file systems allow", code="input.bad-path")
     if os.path.exists(text):  # ~ may begin the name of a file
         return text
     path = os.path.expanduser(text)

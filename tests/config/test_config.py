@@ -226,6 +226,9 @@ def test_overrides_are_never_evaluated(tmp_path, monkeypatch, code):
         ("Global.epochs=0", "bad-value", "Global.epochs: must be at least 1"),
         ("Global.num_threads=0", "bad-value", "Global.num_threads: must be at least 1"),
         ("Global.seed=-1", "bad-value", "Global.seed: must be at least 0, got -1"),
+        ("Global.seed=1000000000000000000000", "bad-value", "Global.seed: the number is too large"),
+        ("DataLoader.Train.loader.num_workers=5000", "bad-value", "num_workers: must be at most 1024, got 5000"),
+        ("Loss.Train=[]", "bad-value", "Loss.Train: at least one criterion is needed"),
         ("Global.device=tpu", "bad-value", "Global.device: expected one of 'cpu', 'gpu'"),
         ("Global.image_shape=[3, 32]", "bad-value", "Global.image_shape: expected [channels, height, width]"),
         ("AMP.level=O3", "bad-value", "AMP.level: expected one of 'O1', 'O2'"),
@@ -289,6 +292,8 @@ UNKNOWN_KEY, UNKNOWN_NAME, WRONG_TYPE = "config.unknown-key", "config.unknown-na
         ),
         ("Arch.out_indices=[1]", "network", "models.backbone", "Arch.out_indices: makes a backbone"),
         ("Arch.in_channels=1", "network", "models.bad-argument", "Arch.in_channels: the transforms make 3 channels"),
+        ("Arch.layers=[1, 99999999999]", "network", "models.bad-argument", "Arch: layers must add up to at most 10000"),
+        ("Arch.depthwise_impl=on", "network", "ops.unknown-implementation", "Arch.depthwise_impl: unknown depthwise"),
         ("Arch.dw_ratio=0", "network", "models.bad-argument", "Arch: dw_ratio 0.0 leaves no channels"),
         ("Arch.ffn_ratio=-1", "network", "models.bad-argument", "Arch: ffn_ratio -1.0 leaves no channels"),
         ("Optimizer.beta1=2", "optimizer", "training.bad-value", "Optimizer: beta1 must be at least 0 and below 1"),
@@ -308,7 +313,12 @@ UNKNOWN_KEY, UNKNOWN_NAME, WRONG_TYPE = "config.unknown-key", "config.unknown-na
             "unknown optimizer 'AdamWW'; did you mean AdamW",
         ),
         ("Optimizer.weight_decy=0", "optimizer", UNKNOWN_KEY, "weight_decy: unknown key; did you mean weight_decay"),
-        ("Optimizer.lr.name=Cosin", "schedule", UNKNOWN_NAME, "Optimizer.lr: unknown schedule 'Cosin'; did you mean"),
+        (
+            "Optimizer.lr.name=Cosin",
+            "schedule",
+            UNKNOWN_NAME,
+            "Optimizer.lr.name: unknown schedule 'Cosin'; did you mean",
+        ),
         ("Optimizer.lr.learning_rate=fast", "schedule", WRONG_TYPE, "learning_rate: expected a number, got 'fast'"),
         (
             "Optimizer.lr.warmup_epoch=9",
@@ -369,6 +379,8 @@ def test_an_error_of_what_is_configured_keeps_its_code_and_gets_the_place():
 
 
 def test_missing_section_and_missing_keys(tmp_path):
+    with refused("config.missing-key", "Optimizer.name: missing; it has no default; is 'nmae' it?"):
+        load(tmp_path, Optimizer={"nmae": "AdamW", "beta1": 0.9, "lr": {"learning_rate": 1}})
     with refused("config.missing-key", "config.yaml: the section Optimizer is missing"):
         load(tmp_path, Optimizer=None).require("Optimizer")
     with refused("config.missing-key", "Arch.name: missing"):

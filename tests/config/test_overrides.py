@@ -164,7 +164,7 @@ def test_paths_begin_at_the_home_folder(tmp_path, monkeypatch, key):
         load_config(DIGITS, [f"{key}=~nobody-here/x"])
     (tmp_path / "~backup").mkdir()
     assert value(load_config(DIGITS, [f"{key}=~backup"])) == "~backup"
-    for impossible in ('"a\\0b"', '"\\ud800"', "''", "' '"):
+    for impossible in ('"a\\0b"', '"\\ud800"', "''", "' '", "x" * 300):
         with refused("input.bad-path", key):
             load_config(DIGITS, [f"{key}={impossible}"])
 

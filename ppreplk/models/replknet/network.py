@@ -29,6 +29,8 @@ from ...nn import (
 from ...utils.errors import UserError
 from .layer_ids import layer_ids, scale_learning_rates
 
+MAX_LAYERS = 10_000  # more of them is a slip of the pen
+
 
 def _bad(message: str) -> UserError:
     return UserError(message, code="models.bad-argument")
@@ -182,6 +184,8 @@ class RepLKNet(nn.Layer):
             )
         if min(layers) < 1 or min(channels) < 1:
             raise _bad(f"layers and channels must be positive, got {list(layers)} and {list(channels)}")
+        if sum(layers) > MAX_LAYERS:
+            raise _bad(f"layers must add up to at most {MAX_LAYERS}, got {list(layers)}")
         if in_channels < 1:
             raise _bad(f"in_channels must be positive, got {in_channels}")
         for name, ratio in {"dw_ratio": dw_ratio, "ffn_ratio": ffn_ratio}.items():
