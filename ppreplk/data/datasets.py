@@ -12,7 +12,7 @@ from ..config import DatasetConfig, Op, construct, find_op
 from ..utils.errors import UserError
 from ..utils.paths import FilePath
 from .images import NORMALIZED
-from .listing import Sample, read_folders, read_list
+from .listing import Listing, Sample, read_folder_listing, read_listing
 from .transforms import Pipeline, build_transforms
 
 
@@ -20,15 +20,16 @@ class ImageDataset(Dataset):
     """Labelled image files through a pipeline of transforms.
 
     Args:
-        samples: the images.
+        listing: the images, and the names of their classes where they have some.
         source: the list file or folder that names them, for messages.
         transforms: from encoded bytes to (H, W, 3) float32.
         seed: of the random transforms. What is drawn for an image depends on the seed, the epoch and its index alone.
     """
 
-    def __init__(self, samples: list[Sample], source: str, transforms: Pipeline, seed: int):
+    def __init__(self, listing: Listing, source: str, transforms: Pipeline, seed: int):
         super().__init__()
-        self.samples = samples
+        self.samples: list[Sample] = listing.samples
+        self.classes: Optional[list[str]] = listing.classes
         self.source = source
         self.transforms = transforms
         self.seed = seed
@@ -65,7 +66,7 @@ class ImageNetDataset(ImageDataset):
         image_root: folder of the images.
         cls_label_path: the list file.
         transforms, seed: see :class:`ImageDataset`.
-        class_num, delimiter, relabel: see :func:`~ppreplk.data.listing.read_list`.
+        class_num, delimiter, relabel: see :func:`~ppreplk.data.listing.read_listing`.
 
     Raises:
         UserError: a missing file or folder, or a line that is wrong, by its number.
@@ -81,8 +82,8 @@ class ImageNetDataset(ImageDataset):
         delimiter: Optional[str] = None,
         relabel: bool = False,
     ):
-        samples = read_list(image_root, cls_label_path, class_num, delimiter, relabel)
-        super().__init__(samples, cls_label_path, transforms, seed)
+        listing = read_listing(image_root, cls_label_path, class_num, delimiter, relabel)
+        super().__init__(listing, cls_label_path, transforms, seed)
 
 
 class ImageFolderDataset(ImageDataset):
@@ -100,7 +101,7 @@ class ImageFolderDataset(ImageDataset):
     """
 
     def __init__(self, image_root: FilePath, transforms: Pipeline, class_num: int, seed: int = 0):
-        super().__init__(read_folders(image_root, class_num), image_root, transforms, seed)
+        super().__init__(read_folder_listing(image_root, class_num), image_root, transforms, seed)
 
 
 def load_image(path: str, transforms: Pipeline, rng: np.random.Generator) -> Any:

@@ -24,7 +24,19 @@ class Sample(NamedTuple):
     origin: str
 
 
+class Listing(NamedTuple):
+    """Labelled images, and the classes in the order of their numbers; None where a list has the numbers themselves."""
+
+    samples: list[Sample]
+    classes: list[str] | None
+
+
 def read_folders(image_root: str, class_num: int) -> list[Sample]:
+    """The images of :func:`read_folder_listing`, without the names of their classes."""
+    return read_folder_listing(image_root, class_num).samples
+
+
+def read_folder_listing(image_root: str, class_num: int) -> Listing:
     """The images of one folder per class, ``image_root/CLASS/...``, in the order of their paths.
 
     Classes are numbered in the order of their names. A log line counts images, classes and what is left out.
@@ -57,7 +69,7 @@ def read_folders(image_root: str, class_num: int) -> list[Sample]:
     stray = f"; beside the class folders: {named(beside)}" if beside else ""
     numbers = f"{counted(len(samples), 'image')}, {counted(len(classes), 'class', 'classes')}"
     logger.info("%s: %s%s%s", image_root, numbers, total.left_out(), stray)
-    return samples
+    return Listing(samples, classes)
 
 
 def class_folders(image_root: str) -> list[str]:
@@ -78,6 +90,13 @@ def class_folders(image_root: str) -> list[str]:
 def read_list(
     image_root: str, list_file: str, class_num: int, delimiter: str | None = None, relabel: bool = False
 ) -> list[Sample]:
+    """The images of :func:`read_listing`, without the names of their classes."""
+    return read_listing(image_root, list_file, class_num, delimiter, relabel).samples
+
+
+def read_listing(
+    image_root: str, list_file: str, class_num: int, delimiter: str | None = None, relabel: bool = False
+) -> Listing:
     """The images of a list file, one ``path label`` per line. Every line is checked; empty lines are skipped.
 
     Args:
@@ -96,9 +115,13 @@ def read_list(
     entries = [_parse_line(line, list_file, delimiter) for line in lines]
     if not entries:
         raise UserError("holds no images", code="data.no-images", where=f"list file {list_file}")
+    classes = None
     if relabel:
-        ranks = {label: rank for rank, label in enumerate(sorted({label for _, label, _ in entries}))}
+        labels = sorted({label for _, label, _ in entries})
+        ranks = {label: rank for rank, label in enumerate(labels)}
         entries = [(name, ranks[label], number) for name, label, number in entries]
+        if labels != list(range(len(labels))):
+            classes = [str(label) for label in labels]
     files = Files(image_root)
     samples = []
     for name, label, number in entries:
@@ -113,9 +136,9 @@ def read_list(
         if path is None:
             raise _missing_image(os.path.join(image_root, name), where)
         samples.append(Sample(path, label, where))
-    classes = len({sample.label for sample in samples})
-    logger.info("%s: %s, %s", list_file, counted(len(samples), "image"), counted(classes, "class", "classes"))
-    return samples
+    number_of_classes = counted(len({sample.label for sample in samples}), "class", "classes")
+    logger.info("%s: %s, %s", list_file, counted(len(samples), "image"), number_of_classes)
+    return Listing(samples, classes)
 
 
 def _line(list_file: str, number: int) -> str:

@@ -5,11 +5,29 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from ..config import PostProcessConfig
+from ..config import Config, PostProcessConfig
 from ..data.lines import read_lines, split_first
 from ..utils.errors import UserError
 
 IMAGENET_NAMES = "ppcls/utils/imagenet1k_label_list.txt"
+
+
+def names_of_file(config: Config) -> list[str] | None:
+    """The names in the file that the configuration names; None where it names none.
+
+    Raises:
+        UserError: the file cannot be read, or has not as many names as the network has classes.
+    """
+    post = config.require("Infer").PostProcess
+    names = read_class_names(post)
+    if names is not None and len(names) != config.Arch.class_num:
+        raise UserError(
+            f"{post.class_id_map_file} has {len(names)} class names for {config.Arch.class_num} classes "
+            "(Arch.class_num)",
+            code="deploy.bad-class-names",
+            where="Infer.PostProcess.class_id_map_file",
+        )
+    return names
 
 
 def read_class_names(config: PostProcessConfig) -> list[str] | None:

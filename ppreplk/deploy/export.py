@@ -20,8 +20,9 @@ from ..config import Config
 from ..utils.atomic import creating, replace_files
 from ..utils.device import set_up_device
 from ..utils.errors import UserError
-from .class_names import read_class_names
+from .class_names import names_of_file
 from .lowering import check_lowering, lower
+from .network_names import class_names
 from .programs import FP32, INFERENCE_YAML, PROGRAMS, check_place
 from .verify import Verification, verify
 
@@ -64,6 +65,7 @@ def export(config: Config, precision: str = FP32) -> Path:
     config.require("Infer")
     check_lowering(config.Global.export_runtime, precision, config.Global.export_depthwise)
     check_place(config.Global.save_inference_dir, "Global.save_inference_dir")
+    names_of_file(config)  # refused before the work, if they do not fit
     network = build_trained_network(config)
     precisions = [FP32] if precision == FP32 else [FP32, precision]
     target = Path(config.Global.save_inference_dir)
@@ -162,7 +164,7 @@ def _write_inference_yaml(config: Config, path: Path, precision: str) -> None:
             "Topk": {
                 "topk": infer.PostProcess.topk,
                 "add_softmax": not config.Arch.infer_add_softmax,
-                "label_list": read_class_names(infer.PostProcess),
+                "label_list": class_names(config),
             }
         },
     }

@@ -19,6 +19,7 @@ from ..models.preprocessing import Preprocessing
 from ..models.registry import recognise
 from ..utils.errors import UserError
 from .class_names import IMAGENET_NAMES, class_file, read_class_names
+from .network_names import class_names
 from .predict import Classifier, Prediction, predict
 
 logger = logging.getLogger(__name__)
@@ -31,8 +32,9 @@ def network_classifier(config: Config) -> Classifier:
     """Predict with the weights of ``Global.pretrained_model``, in eval mode."""
     infer = config.require("Infer")
     post = infer.PostProcess
-    transforms, names = build_transforms(infer.transforms, NORMALIZED_CHW), read_class_names(post)
-    return Classifier(_runner(build_trained_network(config)), transforms, post.topk, names, add_softmax=True)
+    transforms = build_transforms(infer.transforms, NORMALIZED_CHW)
+    network = build_trained_network(config)
+    return Classifier(_runner(network), transforms, post.topk, class_names(config), add_softmax=True)
 
 
 def predict_with_weights(

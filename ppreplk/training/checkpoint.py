@@ -18,14 +18,13 @@ Reading runs no code of the files.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import paddle
@@ -33,6 +32,7 @@ from paddle import nn
 
 from ..checkpoints import load_checkpoint, load_weights
 from ..checkpoints.files import load_arrays
+from ..checkpoints.trained_classes import digest as _digest
 from ..utils.errors import UserError
 from .ema import ExponentialMovingAverage
 
@@ -55,6 +55,7 @@ class TrainState:
         step: updates of the weights so far.
         best_metric, best_epoch: of the best model so far.
         loss_scale: see :meth:`ppreplk.training.precision.Precision.loss_scale`.
+        classes: names in the order of their numbers, where the training images have names for them.
     """
 
     seed: int
@@ -64,6 +65,7 @@ class TrainState:
     best_metric: float = -1.0
     best_epoch: int = 0
     loss_scale: dict[str, float] = field(default_factory=dict)
+    classes: Optional[list[str]] = None
 
 
 @dataclass(frozen=True)
@@ -152,14 +154,6 @@ def _place(prefix: str | Path, suffix: str) -> Path:
 
 def _aside(prefix: str | Path, suffix: str) -> Path:
     return Path(f"{prefix}{suffix}{ASIDE}")
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 # --------------------------------------------------------------------------------------------------------

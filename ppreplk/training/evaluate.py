@@ -10,8 +10,10 @@ import paddle
 from paddle import nn
 
 from ..checkpoints.pretrained import build_trained_network
+from ..checkpoints.trained_classes import trained_classes
 from ..config import Config
 from ..data import Loader, build_dataset, build_loader, prepare_dataset
+from ..data.classes import check_same_classes
 from ..nn import eval_mode
 from ..utils.device import set_up_device
 from ..utils.errors import UserError
@@ -84,6 +86,9 @@ def evaluate_config(config: Config) -> dict[str, float]:
     logger.info("%s", set_up_device(config.Global.device, config.Global.num_threads))
     loader = build_loader(split, dataset, config.Arch.class_num)
     model = build_trained_network(config)
+    weights = config.require("Global.pretrained_model")
+    if (trained := trained_classes(weights)) is not None:
+        check_same_classes(dataset.classes, dataset.source, trained, f"the training of {weights}")
     precision = Precision(config.AMP, config.Global.device)
     every = config.Global.print_batch_step
     return evaluate(model, loader, metric, criterion, every, precision=precision.evaluation)

@@ -16,6 +16,7 @@ from paddle import nn
 from ..checkpoints.pretrained import load_pretrained
 from ..config import Config
 from ..data import Loader, build_dataset, build_loader, prepare_dataset
+from ..data.classes import check_same_classes
 from ..models.arch import build_network
 from ..nn.merge import form_of
 from ..utils.atomic import make_folder
@@ -273,6 +274,14 @@ class Trainer:
         names = ["DataLoader.Train", *(["DataLoader.Eval"] if settings.eval_during_train else [])]
         splits = [config.require(name) for name in names]
         datasets = [build_dataset(split.dataset, class_num, seed) for split in splits]
+        classes = datasets[0].classes
+        for images in datasets[1:]:
+            check_same_classes(images.classes, images.source, classes, datasets[0].source)
+        if self.resumed is not None and self.state.classes is not None:
+            check_same_classes(
+                classes, datasets[0].source, self.state.classes, f"the training of {settings.checkpoints}"
+            )
+        self.state.classes = None if classes is None else list(classes)
         device = set_up_device(settings.device, settings.num_threads)
         loader, *held_out = [build_loader(split, images, class_num) for split, images in zip(splits, datasets)]
         return device, loader, held_out[0] if held_out else None
