@@ -117,7 +117,8 @@ def infer(parser: Parser) -> None:
     )
 
     def run(arguments: argparse.Namespace) -> None:
-        from .deploy.predict import infer, write_predictions
+        from .deploy.infer import infer
+        from .deploy.predict import write_predictions
 
         predictions = infer(configuration(arguments), arguments.model_dir, arguments.precision)
         if arguments.output:

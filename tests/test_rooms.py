@@ -39,7 +39,7 @@ FORMATS = [
     "wrong_files",
     "files",
 ]
-NO_NETWORKS = ["deploy.programs", "deploy.predict", "deploy.class_names"]
+NO_NETWORKS = ["deploy.programs", "deploy.predict", "deploy.infer", "deploy.class_names"]
 MAX_LINES = 400
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -7,7 +7,7 @@ import pytest
 from helpers import ROOT, colour_config, require_channels_last_operators, require_depthwise_operators, write_config
 
 from ppreplk.config import load_config
-from ppreplk.deploy.predict import infer
+from ppreplk.deploy.infer import infer
 from ppreplk.training import Trainer
 
 EARLIER = ROOT / "tests" / "earlier"

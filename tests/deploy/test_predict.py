@@ -14,7 +14,8 @@ from helpers import ROOT, colour_config, refused, run_tool, write_config
 from ppreplk.config import load_config
 from ppreplk.deploy.class_names import read_class_names
 from ppreplk.deploy.export import export
-from ppreplk.deploy.predict import infer, write_predictions
+from ppreplk.deploy.infer import infer
+from ppreplk.deploy.predict import write_predictions
 
 
 def test_network_and_program_predict_the_same(project):

@@ -17,7 +17,7 @@ from helpers import (
 )
 
 from ppreplk.deploy.export import export
-from ppreplk.deploy.predict import infer
+from ppreplk.deploy.infer import infer
 from ppreplk.deploy.programs import Predictor, _announce_emulation, choose_precision, input_shape
 from ppreplk.utils.errors import UserError
 

@@ -22,7 +22,7 @@ import ppreplk
 from ppreplk.checkpoints.translate import translate
 from ppreplk.config import load_config
 from ppreplk.deploy.export import export
-from ppreplk.deploy.predict import infer
+from ppreplk.deploy.infer import infer
 from ppreplk.models import registry
 from ppreplk.nn import ReparamDepthwiseConv, batch_norm, conv_bn, fold, fuse_bn_linear
 from ppreplk.nn.graph import Graph

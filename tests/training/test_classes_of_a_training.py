@@ -11,7 +11,7 @@ from helpers import colour_config, refused, write_config
 from ppreplk.checkpoints.trained_classes import trained_classes
 from ppreplk.config import load_config
 from ppreplk.deploy.export import export
-from ppreplk.deploy.predict import infer
+from ppreplk.deploy.infer import infer
 from ppreplk.training import evaluate_config, train
 
 NAMES = ["blue", "green", "red"]  # in the order of the folders
