@@ -44,7 +44,7 @@ class Overridden(dict):
         super().__init__(mapping)
         self.texts: dict[Any, Written] = dict(mapping.texts) if isinstance(mapping, Overridden) else {}
 
-    def __or__(self, other: Mapping) -> "Overridden":  # type: ignore[override]  # dict's would forget the text
+    def __or__(self, other: Mapping) -> "Overridden":  # dict's would forget the text
         whole = Overridden(self)
         whole.update(other)
         return whole
