@@ -126,7 +126,7 @@ def check_arguments(
             raise UserError(f"unknown key{nearest(name, settable)}", code="config.unknown-key", where=place)
     for name, default in signature.items():
         if complete and default is inspect.Parameter.empty and name not in arguments:
-            message = f"missing; it has no default{_similar(name, arguments.get(rest, {}))}"
+            message = f"missing; it has no default{_similar(name, arguments[rest] if rest else {})}"
             raise UserError(message, code="config.missing-key", where=_join(where, name))
     return arguments
 

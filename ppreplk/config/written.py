@@ -44,6 +44,11 @@ class Overridden(dict):
         super().__init__(mapping)
         self.texts: dict[Any, Written] = dict(mapping.texts) if isinstance(mapping, Overridden) else {}
 
+    def __or__(self, other: Mapping) -> "Overridden":  # dict's would forget the text
+        whole = Overridden(self)
+        whole.update(other)
+        return whole
+
     def write(self, key: Any, written: Written) -> None:
         self[key] = written.value
         self.texts[key] = written

@@ -48,7 +48,7 @@ def _own_network(arch: ArchConfig) -> nn.Layer:
             code="models.bad-argument",
             where="Arch.in_channels",
         )
-    return build_checked(arch.name, {"class_num": arch.class_num, **arch.arguments})
+    return build_checked(arch.name, arch.arguments | {"class_num": arch.class_num})
 
 
 def build_checked(name: str, arguments: Mapping[str, Any]) -> nn.Layer:

@@ -104,6 +104,8 @@ def test_arguments_of_operators_are_read_by_the_types_of_their_constructors(tmp_
     op = read_ops(raw["ops"], "ops")[0]
     assert construct(operator, op.arguments, op.where)[2] == [10, 16]
     assert yaml.safe_load(yaml.safe_dump(dict(op.arguments))) == op.arguments
+    whole = op.arguments | {"choice": "hwc"}
+    assert construct(operator, whole, op.where) == ("010", "hwc", [10, 16], False)
 
 
 def test_the_last_override_of_a_value_counts():
