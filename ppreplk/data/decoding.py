@@ -99,6 +99,8 @@ class DecodeImage:
     @staticmethod
     def header(data: bytes) -> Image.Image:
         """An image whose size and mode are known and whose pixels are not decoded yet."""
+        if not data:
+            raise UserError("cannot be decoded: the file is empty", code="data.unreadable-image")
         return Image.open(io.BytesIO(data))
 
     @staticmethod

@@ -168,4 +168,14 @@ def _write_inference_yaml(config: Config, path: Path, precision: str) -> None:
             }
         },
     }
-    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    path.write_text(yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts so that they are read as they were: PyYAML leaves U+0085 as it is, and reads it as a line end."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\x85" in text else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)

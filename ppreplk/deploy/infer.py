@@ -54,11 +54,12 @@ def infer(config: Config, model_dir: str | None = None, precision: str | None = 
         for paths in batches:
             yield from _predict_readable(classifier, paths, failures)
     if len(failures) == len(images):
-        raise failures[0]
+        first = failures[0]
+        raise first if len(images) == 1 else first.at(f"none of {len(images)} images can be used, the first")
     if failures:
         more = f"; and {len(failures) - MAX_NAMED} more, see above" if len(failures) > MAX_NAMED else ""
         raise Incomplete(
-            f"{len(failures)} of {len(images)} images could not be read, the others are predicted: "
+            f"{len(failures)} of {len(images)} images could not be used, the others are predicted: "
             + "; ".join(map(str, failures[:MAX_NAMED]))
             + more,
             code="deploy.unreadable-images",

@@ -158,6 +158,17 @@ def test_inference_yml_holds_what_a_user_of_the_program_needs(project):
     assert [next(iter(op)) for op in content["PreProcess"]["transform_ops"]][-1] == "ToCHWImage"
 
 
+def test_any_class_name_is_read_back_from_inference_yml(project):
+    names = ["next\x85line \u2028 caf\u00e9", "on", "- 'a': #1"]
+    Path("data/names.txt").write_text(
+        "".join(f"{index} {name}\n" for index, name in enumerate(names)), encoding="utf-8"
+    )
+    export(config())
+    content = yaml.safe_load(Path("inference/inference.yml").read_text(encoding="utf-8"))
+    assert content["PostProcess"]["Topk"]["label_list"] == names
+    assert "caf\u00e9" in Path("inference/inference.yml").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", ["inference.yml", "inference_bf16.json"])
 def test_a_folder_in_the_place_of_a_file(project, name):
     folder = export(config())

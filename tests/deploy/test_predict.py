@@ -60,6 +60,10 @@ def test_unreadable_images_are_left_out_and_named_at_the_end(project, caplog):
     assert process.stderr.splitlines()[-1].endswith("[deploy.unreadable-images]")
     with refused("data.unreadable-image", "data/images/2b.png: "):
         list(infer(config("Infer.infer_imgs=data/images/2b.png")))
+    Path("two.txt").write_text("data/images/2b.png\ndata/images/5.png\n")
+    with refused("data.unreadable-image", "none of 2 images can be used, the first: ./data/images/2b.png: "):
+        write_predictions(infer(config("Infer.infer_imgs=two.txt")), "none.json")
+    assert not Path("none.json").exists()
 
 
 def test_predictions_as_text(project):
