@@ -33,7 +33,9 @@ def alive(pid: int) -> bool:
         status = Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
         return False
-    return not re.search(r"^State:\s+[ZX]", status, re.MULTILINE)
+    threads = re.search(r"^Threads:\s+(\d+)", status, re.MULTILINE)
+    others = threads is not None and int(threads[1]) > 1  # threads that still end: the process cannot be waited for yet
+    return others or not re.search(r"^State:\s+[ZX]", status, re.MULTILINE)
 
 
 def wait_for_the_end(pids, seconds=10.0) -> None:
