@@ -1,5 +1,7 @@
 """Fixtures. Helpers that tests import are in helpers.py."""
 
+import signal
+
 import numpy as np
 import pytest
 from helpers import COLOURS, GOLDEN_CASES, GoldenCase, colour_config, write_config
@@ -7,6 +9,9 @@ from PIL import Image
 
 from ppreplk.utils.device import use_vector_units
 
+# A suite in the background starts with these ignored, and the tools that tests interrupt would be deaf to them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 use_vector_units()  # before the math library is used: every process of a test then rounds alike
 
 
