@@ -121,7 +121,7 @@ def test_another_batch_than_the_recipes_is_remarked_and_nothing_rescaled(project
         ("Global.output_dir=config.yaml", "utils.cannot-write", ["Global.output_dir", "config.yaml"]),
         ("Global.device=gpu", "utils.no-device", ["Global.device", "'gpu'"]),
         ("Global.update_freq=4", "training.too-few-batches", ["Global.update_freq", "4 batches", "an epoch has 3"]),
-        ("Loss.Train=[]", "training.needs-loss", ["Loss"]),
+        ("Loss.Train=[]", "config.bad-value", ["Loss.Train"]),
         ("Loss.Train=[{CELoss: {}}, {CELoss: {}}]", "training.too-many", ["Loss.Train[1]", "CELoss"]),
         ("Metric.Eval=[]", "training.needs-metric", ["Metric.Eval"]),
         ("Metric.Eval=[{TopkAcc: {}}, {TopkAcc: {}}]", "training.too-many", ["Metric.Eval[1]", "2"]),
