@@ -105,8 +105,8 @@ class DepthwiseConv2D(nn.Layer):
         impl: str = AUTO,
     ):
         super().__init__()
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise UserError(f"depthwise kernels must have an odd size, got {kernel_size}", code="nn.bad-kernel-size")
+        if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
+            raise UserError(f"a depthwise kernel has one odd size, got {kernel_size}", code="nn.bad-kernel-size")
         self.channels = self.in_channels = self.out_channels = self.groups = channels
         self.kernel_size = kernel_size
         self.stride = stride

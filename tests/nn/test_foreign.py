@@ -8,7 +8,7 @@ from helpers import random_images, randomise_batch_norms, refused, relative_diff
 from paddle import nn
 
 import ppreplk
-from ppreplk.nn import Conv2D, ConvBN
+from ppreplk.nn import Conv2D, ConvBN, DepthwiseConv2D
 
 FORMS = [ppreplk.reparameterize, ppreplk.fold]
 
@@ -131,3 +131,9 @@ def test_another_normalization_is_refused():
     layer.bn = nn.GroupNorm(2, 4)
     with refused("nn.not-a-batch-norm", "GroupNorm"):
         ppreplk.fold(layer)
+
+
+@pytest.mark.parametrize("size", [4, 0, (7, 7), 7.0])
+def test_kernel_sizes_that_are_none(size):
+    with refused("nn.bad-kernel-size", str(size)):
+        DepthwiseConv2D(4, size)
