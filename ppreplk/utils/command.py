@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -69,6 +70,18 @@ def path(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP has come. What Ctrl-C would stop in order, it stops in order too."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.signal = signal.Signals(number)
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated(number)
+
+
 def run_command(
     command: Callable[[argparse.Namespace], object],
     parser: argparse.ArgumentParser,
@@ -83,7 +96,7 @@ def run_command(
 
     Returns:
         The exit code: 0, 2 after bad input (``error: MESSAGE [CODE]`` on standard error), 1 where only a part of the
-        input is bad and the rest is done, 130 after Ctrl-C.
+        input is bad and the rest is done, 130 after Ctrl-C, 128 and the signal's number after SIGTERM or SIGHUP.
         Arguments that do not parse end the process, with exit code 2.
 
     Any other exception is a defect of the program and keeps its traceback, unless it comes from importing another
@@ -96,6 +109,9 @@ def run_command(
         sys.stdout.flush()
     except UserError as error:
         return _refuse(error)
+    except Terminated as error:
+        print(f"ended by {error.signal.name}", file=sys.stderr)
+        return 128 + error.signal
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return INTERRUPTED
@@ -125,6 +141,10 @@ def _prepare_process() -> None:
     from .log import log_to_terminal
 
     paddle.disable_signal_handler()  # it would print a stack of C++ frames
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(number, _terminate)
     log_to_terminal()
 
 

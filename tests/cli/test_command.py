@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 
@@ -184,3 +185,18 @@ def test_a_program_is_run_without_network_code(colour_project, monkeypatch):
     monkeypatch.chdir(colour_project)
     printed = run_python(PREDICTING, ROOT / "tests" / "earlier" / "program").splitlines()
     assert len(printed) == 25 and printed[-1] == "0 False"
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_training_that_is_told_to_end_says_so(colour_project, name):
+    number = getattr(signal, name)
+    command = [sys.executable, str(ROOT / "tools" / "train.py"), "-c", "config.yaml", "-o", "Global.epochs=10000"]
+    with subprocess.Popen(command, cwd=colour_project, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if "saved output/latest" in line:
+                process.send_signal(number)
+                break
+        rest = process.stderr.read()
+        assert process.wait(timeout=60) == 128 + number
+    assert rest.splitlines()[-1] == f"ended by {name}"
+    assert "go on with -o Global.checkpoints=output/latest" in rest and "Traceback" not in rest
