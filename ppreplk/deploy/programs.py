@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 FP32, BF16 = PRECISIONS = ("fp32", "bf16")
 PROGRAMS = {FP32: "inference", BF16: "inference_bf16"}  # files by precision: inference.json, ...
 INFERENCE_YAML = "inference.yml"
+DEVICES = ("cpu", "gpu")
 NO_BFLOAT16 = "this processor has no bfloat16 arithmetic (AVX-512 BF16 or AMX)"
 
 
@@ -176,6 +177,11 @@ class Predictor:
         is_channels_last = _load_operators(program, device)
         if precision == BF16 and is_channels_last and not onednn.has_bfloat16():
             _announce_emulation()
+        if device not in DEVICES:
+            raise UserError(
+                f"programs run on {' or '.join(DEVICES)} here, the device is {device!r}: -o Global.device=cpu",
+                code="deploy.device",
+            )
         config = paddle.inference.Config(str(program), str(weights))
         config.disable_glog_info()
         if device == "gpu":

@@ -252,3 +252,9 @@ def test_the_shape_a_program_names(project):
     for text in ("{}", "[]", "", '{"program": {"regions": []}}', '{"program": 3}'):
         program.write_text(text)
         assert input_shape(program) is None
+
+
+def test_devices_that_programs_do_not_run_on(project):
+    export(config())
+    with refused("deploy.device", "cpu or gpu", "'xpu'"):
+        Predictor("inference", device="xpu")
