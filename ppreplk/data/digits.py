@@ -10,6 +10,8 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -39,49 +41,84 @@ def prepare_digits(root: str | Path) -> None:
         UserError: scikit-learn is missing or broken, or ``root`` cannot be written or holds something else.
     """
     root = Path(root)
-    if all((root / name).is_file() for name in (*LISTS, "labels.txt")):
+
+    def complete() -> bool:
+        return all((root / name).is_file() for name in (*LISTS, "labels.txt"))
+
+    if complete():
         return
-    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
-        raise UserError(
-            f"cannot put the digits in {root}: it is a file or a folder with other files; name another place",
-            code="data.occupied-folder",
-        )
+    with new_folder(root, "the digits", complete) as staging:
+        images, labels = read_digits()
+        _write(staging, images, labels)
+    logger.info("wrote the %d handwritten digits of scikit-learn to %s", len(labels), root)
+
+
+def read_digits() -> tuple[np.ndarray, np.ndarray]:
+    """The digits as they come: images (1797, 8, 8) from 0 to 16, and classes (1797,).
+
+    Raises:
+        UserError: scikit-learn is missing or broken.
+    """
     sklearn = import_optional(
         "sklearn.datasets",
         "the digits come with scikit-learn, which is missing or broken",
         "pip install scikit-learn",
         "data.missing-package",
     )
+    digits = sklearn.load_digits()
+    return digits.images, digits.target
+
+
+def is_held_out(count: int) -> np.ndarray:
+    """(count,) bool: which of the digits, in scikit-learn's order, are for evaluation."""
+    return np.arange(count) % HELD_OUT_EVERY == 0
+
+
+@contextmanager
+def new_folder(root: Path, what: str, complete: Callable[[], bool]) -> Iterator[Path]:
+    """Give a folder to fill, which appears at ``root`` when the block succeeds. Otherwise it is removed.
+
+    Args:
+        root: must not exist, or be an empty folder.
+        what: it holds, for messages.
+        complete: tells whether ``root`` holds all of it; another process may have been first.
+
+    Raises:
+        UserError: ``root`` cannot be written or holds something.
+    """
+    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+        raise UserError(
+            f"cannot put {what} in {root}: it is a file or a folder with other files; name another place",
+            code="data.occupied-folder",
+        )
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+        staging = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.absolute().parent))
     except OSError as error:
-        raise _not_writable(root, error) from error
+        raise _not_writable(root, what, error) from error
     try:
-        digits = sklearn.load_digits()
-        _write(staging, digits.images, digits.target)
+        yield staging
         os.chmod(staging, 0o755)
         os.replace(staging, root)
     except OSError as error:
-        if not (root / TRAIN_LIST).is_file():  # another process may have been first
-            raise _not_writable(root, error) from error
+        if not complete():
+            raise _not_writable(root, what, error) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    logger.info("wrote the %d handwritten digits of scikit-learn to %s", len(digits.target), root)
 
 
-def _not_writable(root: Path, error: OSError) -> UserError:
-    return UserError(f"cannot write the digits to {root} ({error.strerror or error})", code="data.not-writable")
+def _not_writable(root: Path, what: str, error: OSError) -> UserError:
+    return UserError(f"cannot write {what} to {root} ({error.strerror or error})", code="data.not-writable")
 
 
 def _write(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
     (folder / "images").mkdir()
     lists: dict[str, list[str]] = {TRAIN_LIST: [], EVAL_LIST: []}
-    for index, (image, label) in enumerate(zip(images, labels)):
+    for index, (image, label, held_out) in enumerate(zip(images, labels, is_held_out(len(images)))):
         name = f"images/{index:04d}.png"
         grey = np.round(image * (255 / GREY_LEVELS)).astype(np.uint8)
         Image.fromarray(grey).save(folder / name)
-        lists[EVAL_LIST if index % HELD_OUT_EVERY == 0 else TRAIN_LIST].append(f"{name} {label}")
+        lists[EVAL_LIST if held_out else TRAIN_LIST].append(f"{name} {label}")
     for name, lines in lists.items():
         (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     labels_text = "".join(f"{index} {name}\n" for index, name in enumerate(NAMES))
