@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "deploy": ["utils", "config", "ops", "data", "nn", "models", "checkpoints"],
     "analysis": ["utils", "config", "data", "nn", "models", "checkpoints", "training"],
     "benchmark": ["utils", "config", "ops", "data", "nn", "models", "deploy"],
-    "plugins": ["utils", "config", "data", "models", "checkpoints", "deploy"],
+    "plugins": ["utils", "config", "data", "nn", "models", "checkpoints", "deploy"],
 }
 SHARED_OF_MODELS = ["registry", "preprocessing", "arch"]  # the others are architectures
 FACADES = ["weights", "erf", "complexity", "optim"]  # public names, kept where they always were

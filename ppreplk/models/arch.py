@@ -15,7 +15,7 @@ from ..ops.depthwise import AUTO, prepare
 from ..utils.distributed import processes
 from ..utils.errors import UserError, nearest
 from ..utils.optional import import_problem
-from .registry import find_model, list_models
+from .registry import Model, architectures, find_model, list_models
 
 logger = logging.getLogger(__name__)
 
@@ -51,22 +51,28 @@ def _own_network(arch: ArchConfig) -> nn.Layer:
     return build_checked(arch.name, arch.arguments | {"class_num": arch.class_num})
 
 
-def build_checked(name: str, arguments: Mapping[str, Any]) -> nn.Layer:
-    """A network of ours, its arguments as they stand in the section ``Arch``.
+def build_checked(name: str, arguments: Mapping[str, Any], where: str = "Arch") -> nn.Layer:
+    """A network of ours, its arguments as they stand in a section of a configuration.
+
+    Args:
+        name: of a model; or of an architecture, whose network then needs all arguments that have no default.
+        arguments: of the network, beside those of the variant.
+        where: the section, for messages.
 
     Raises:
         UserError: unknown name, unknown or unfitting arguments.
     """
-    model = find_model(name)
-    arguments = check_arguments(model.architecture.network, arguments, "Arch", complete=False)
+    by_name = {architecture.name: architecture for architecture in architectures()}
+    model = Model(by_name[name], {}) if name in by_name else find_model(name)
+    arguments = check_arguments(model.architecture.network, arguments, where, complete=not model.arguments)
     try:
         prepare(arguments.get("depthwise_impl", AUTO))
     except UserError as error:
-        raise error.at("Arch.depthwise_impl") from error
+        raise error.at(f"{where}.depthwise_impl") from error
     try:
         return model.build(**arguments)
     except UserError as error:
-        raise error.at("Arch") from error
+        raise error.at(where) from error
 
 
 def _paddleclas_network(arch: ArchConfig) -> nn.Layer:

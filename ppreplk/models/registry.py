@@ -56,6 +56,10 @@ class Architecture:
             where nothing is published.
         layer_ids: {parameter name: id} for layer-wise learning-rate decay.
         head: weight and bias of the linear layer behind the pooling, replaced in fine-tuning.
+        is_backbone: the network takes ``out_indices`` and then returns feature maps, whose widths are its
+            ``feat_channels``; ``layers`` has one entry for each stage.
+        classifier_only: patterns, as of file names, of the parameters that a backbone lacks.
+        backbone_only: patterns of the parameters that a classifier lacks.
     """
 
     name: str
@@ -67,6 +71,9 @@ class Architecture:
     preprocessing: Optional[Callable[[str, Path], Optional[Preprocessing]]] = None
     layer_ids: Optional[Callable[[Any], dict[str, int]]] = None
     head: tuple[str, str] = ("head.weight", "head.bias")
+    is_backbone: bool = False
+    classifier_only: Sequence[str] = ("head.*",)
+    backbone_only: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -200,6 +207,15 @@ def list_models() -> list[str]:
     ['RepLKNet31B', 'RepLKNet31L']
     """
     return sorted(_MODELS)
+
+
+def list_backbones() -> list[str]:
+    """The models whose networks can be backbones, sorted.
+
+    >>> [name for name in list_backbones() if "31" in name]
+    ['RepLKNet31B', 'RepLKNet31L']
+    """
+    return sorted(name for name, model in _MODELS.items() if model.architecture.is_backbone)
 
 
 def architectures() -> list[Architecture]:

@@ -174,6 +174,17 @@ def test_backbones_leave_the_downstream_heads(tmp_path, caplog):
         assert (received == expected).all()
 
 
+def test_networks_of_paddles_suites_leave_their_heads(tmp_path):
+    model = network(class_num=None, out_indices=[0, 1, 2])
+    theirs = {f"backbone.{name}": value for name, value in model.state_dict().items()}
+    heads = {"head.conv_seg.weight": paddle.zeros([5, 8, 1, 1]), "head.conv_seg.bias": paddle.zeros([5])}
+    paddle.save({**theirs, **heads}, str(tmp_path / "model.pdparams"))
+    report = convert(tmp_path / "model.pdparams", tmp_path / "backbone.safetensors")
+    assert (report.layout, report.left_out) == ("PaddleSeg/PaddleDetection", {"head": 2})
+    received = load_checkpoint(tmp_path / "backbone.safetensors")
+    assert set(received) == set(arrays(model))
+
+
 def test_averaged_weights_are_chosen_by_a_flag(tmp_path):
     last, averaged = network(), network()
     averaged.head.bias.set_value(averaged.head.bias + 1)

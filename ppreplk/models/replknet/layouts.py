@@ -14,8 +14,9 @@
 | ``norm``, ``head`` | same | same |
 
 mmpretrain puts ``backbone.`` before the official names and calls ``norm`` ``backbone.stages.LAST.norm`` and
-``head`` ``head.fc``; mmseg and mmdet have ``backbone.`` and their own heads. PyTorch and MegEngine call the
-statistics of a batch normalization ``running_mean`` and ``running_var`` and store the head as (out, in).
+``head`` ``head.fc``; mmseg, mmdet, PaddleSeg and PaddleDetection have ``backbone.`` and their own
+heads. PyTorch and MegEngine call the statistics of a batch normalization ``running_mean`` and ``running_var`` and store
+the head as (out, in).
 """
 
 from __future__ import annotations
@@ -66,6 +67,10 @@ def _is_mmpretrain(names: Sequence[str]) -> bool:
     return _is_openmmlab(names) and "head.fc.weight" in names
 
 
+def _is_paddle_suite(names: Sequence[str]) -> bool:
+    return _is_openmmlab(names) and _has("_mean", below="backbone")(names)
+
+
 def _is_ours(names: Sequence[str]) -> bool:
     return _has("prelkb_bn")(names) and _has("_mean")(names)
 
@@ -78,6 +83,10 @@ def _from_mmpretrain(names: Sequence[str]) -> Renamed:
 
 def _from_mmseg(names: Sequence[str]) -> Renamed:
     return {name: _from_openmmlab(name, False, 0) for name in names}
+
+
+def _from_paddle_suite(names: Sequence[str]) -> Renamed:
+    return {name: name.removeprefix(BACKBONE) if name.startswith(BACKBONE) else None for name in names}
 
 
 def _from_megengine(names: Sequence[str]) -> Renamed:
@@ -151,6 +160,7 @@ def _megengine_array(name: str, array: np.ndarray) -> np.ndarray:
 
 
 LAYOUTS = (
+    Layout("PaddleSeg/PaddleDetection", _is_paddle_suite, _from_paddle_suite),
     Layout("mmpretrain", _is_mmpretrain, _from_mmpretrain),
     Layout("mmseg/mmdet", _is_openmmlab, _from_mmseg),
     Layout("MegEngine", _has("premlp_bn", below="blocks"), _from_megengine, _megengine_array),

@@ -77,6 +77,9 @@ REPLKNET = register(
         recognise=recognise,
         preprocessing=preprocessing,
         layer_ids=layer_ids,
+        is_backbone=True,
+        classifier_only=("norm.*", "head.*"),
+        backbone_only=("stages.*.norm.*",),
     )
 )
 
