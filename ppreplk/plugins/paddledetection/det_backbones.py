@@ -6,7 +6,7 @@ Importing this module registers them, so :func:`.register` alone imports it: Pad
 from __future__ import annotations
 
 import inspect
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 import paddle
 from paddle import nn
@@ -45,9 +45,9 @@ def _backbone_class(name: str) -> type:
     architecture, variant = (whole[name], {}) if name in whole else find_model(name)
 
     def __init__(self: Any, pretrained: Optional[str] = None, **arguments: Any) -> None:
-        network = build_backbone(name, arguments, pretrained, where=name)
+        built = build_backbone(name, arguments, pretrained, where=name)
         nn.Layer.__init__(self)
-        self.__dict__.update(network.__dict__)  # this is that network, which has been checked and has its weights
+        self.__dict__.update(built.__dict__)  # this is that network, which has been checked and has its weights
 
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [
@@ -62,9 +62,8 @@ def _backbone_class(name: str) -> type:
     parameters.append(inspect.Parameter("unknown", inspect.Parameter.VAR_KEYWORD))  # refused in one line, by name
     __init__.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     text = f"{name}: ``pretrained`` names a file with weights, the rest are arguments of the network."
-    return type(
-        name, (_ReadsInputs, architecture.network), {"__init__": __init__, "__doc__": text, "__module__": __name__}
-    )
+    bases = (_ReadsInputs, cast(type, architecture.network))
+    return type(name, bases, {"__init__": __init__, "__doc__": text, "__module__": __name__})
 
 
 for _name in backbone_names():
