@@ -269,19 +269,19 @@ def test_images_of_cascades_are_scaled_and_cropped_as_detr_does(name):
 @pytest.mark.parametrize("name", CASCADES)
 def test_heads_and_losses_of_cascades(name):
     recipe = read("detection", name)
-    head = recipe["CascadeHead"]
+    head, masks = recipe["CascadeBoxHead"], recipe["CascadeMaskHead"]
+    assert recipe["CascadeRCNN"]["bbox_head"] == "CascadeBoxHead"
+    assert recipe["CascadeRCNN"]["mask_head"] == "CascadeMaskHead"
     assert head["head"] == "CascadeXConvNormHead" and recipe["CascadeXConvNormHead"]["num_convs"] == 4
     deviations = [(0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067)]
     assert [tuple(1 / each for each in weights) for weights in head["bbox_weight"]] == [
         pytest.approx(stage) for stage in deviations
     ]
     assert recipe["BBoxPostProcess"]["decode"]["prior_box_var"] == head["bbox_weight"][-1]
-    assert head["stage_loss_weights"] == [1, 0.5, 0.25]
-    assert head["add_gt_as_proposals"] == [True, True, True]
-    assert head["reg_class_agnostic"] is False and head["loss_normalize_pos"] is True
+    assert head["stage_loss_weights"] == masks["stage_loss_weights"] == [1, 0.5, 0.25]
     assert head["bbox_loss"] == "GIoULoss" and recipe["GIoULoss"]["loss_weight"] == 10
     assert recipe["BBoxAssigner"]["cascade_iou"] == [0.5, 0.6, 0.7]
-    assert head["roi_extractor"]["aligned"] is recipe["MaskHead"]["roi_extractor"]["aligned"] is True
+    assert head["roi_extractor"]["aligned"] is masks["roi_extractor"]["aligned"] is True
     rpn = recipe["RPNHead"]
     assert rpn["loss_rpn_bbox"] == "SmoothL1Loss" and recipe["SmoothL1Loss"]["beta"] == pytest.approx(1 / 9)
     proposals = [
@@ -296,7 +296,7 @@ def test_head_and_losses_of_fcos():
     recipe = read("detection", FCOS)
     head = recipe["FCOSHead"]
     loss = head["fcos_loss"]
-    assert (loss["loss_alpha"], loss["loss_gamma"], loss["iou_loss_type"], loss["reg_weights"]) == (0.25, 2, "iou", 1)
+    assert loss == {"name": "FCOSIoULoss", "loss_alpha": 0.25, "loss_gamma": 2.0, "reg_weights": 1.0}
     assert head["norm_reg_targets"] is head["centerness_on_reg"] is False
     targets = operations(recipe["TrainReader"], "batch_transforms")["Gt2FCOSTarget"]
     assert targets["norm_reg_targets"] is False and targets["center_sampling_radius"] == 0
