@@ -192,3 +192,28 @@ def broken_import(error: Exception) -> UserError | None:
 
 def _package(module_globals: dict[str, Any]) -> str:
     return str(module_globals.get("__name__", "")).partition(".")[0]
+
+
+def output_parser() -> Parser:
+    """The argument of every subcommand that prints a table."""
+    parser = Parser(add_help=False)
+    parser.add_argument(
+        "--output",
+        type=path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="also write the table to this .md or .csv file",
+    )
+    return parser
+
+
+def print_table(arguments: argparse.Namespace) -> None:
+    """Print the table that ``arguments.table`` makes, and write it to the files of ``--output``."""
+    from .tables import check_destination, write_table
+
+    destinations = [check_destination(path) for path in arguments.output]
+    table = arguments.table(arguments)
+    print(table.markdown())
+    for destination in destinations:
+        write_table(table, destination)

@@ -1,6 +1,7 @@
 """The ``ppreplk`` command: ``ppreplk train|eval|export|infer|convert|erf|complexity|study|benchmark``.
 
-Each subcommand is one function here. It adds its arguments to a parser, and imports what it runs when it runs.
+Each subcommand is one function here, ``benchmark`` in ``speed_commands.py``. It adds its arguments to a parser, and
+imports what it runs when it runs.
 The scripts in ``tools/`` are the same commands under the names that PaddleClas's users know.
 """
 
@@ -10,18 +11,28 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Optional
 
-from .utils.command import Parser, add_config_arguments, path, positive, run_command
-from .utils.version import __version__
+from ..utils.command import (
+    Parser,
+    add_config_arguments,
+    output_parser,
+    path,
+    positive,
+    print_table,
+    run_command,
+)
+from ..utils.version import __version__
+from .speed_commands import benchmark
 
 if TYPE_CHECKING:
-    from .config import Config
-    from .utils.tables import Table
+    from ..config import Config
+    from ..utils.tables import Table
 
 EPILOG = (
     "Keys of the configuration are listed in docs/config.md; README.md has examples. Paths are relative to the current "
     "folder."
 )
 PRECISIONS = ("fp32", "bf16")  # of exported programs, as in deploy
+SUITES = ("paddleseg", "paddledetection")  # into which whole checkpoints are converted
 TABLES = (2, 3, 4, 5, 11)  # of the paper, as in analysis.rows
 
 
@@ -53,15 +64,15 @@ def command_parser(prog: str | None = None) -> Parser:
 
 def configuration(arguments: argparse.Namespace) -> Config:
     """The configuration that ``-c`` and ``-o`` name."""
-    from .config import load_config
+    from ..config import load_config
 
     return load_config(arguments.config, arguments.override)
 
 
 def use_threads(threads: int | None) -> None:
     """Compute with this number of math threads; None is ``OMP_NUM_THREADS``, or all cores."""
-    from .utils.cores import default_threads
-    from .utils.device import set_threads, use_vector_units
+    from ..utils.cores import default_threads
+    from ..utils.device import set_threads, use_vector_units
 
     use_vector_units()
     set_threads(threads or default_threads())
@@ -75,7 +86,7 @@ def train(parser: Parser) -> None:
     add_config_arguments(parser)
 
     def run(arguments: argparse.Namespace) -> None:
-        from .training import train
+        from ..training import train
 
         train(configuration(arguments))
 
@@ -86,7 +97,7 @@ def evaluate(parser: Parser) -> None:
     add_config_arguments(parser)
 
     def run(arguments: argparse.Namespace) -> None:
-        from .training import evaluate_config
+        from ..training import evaluate_config
 
         evaluate_config(configuration(arguments))
 
@@ -99,7 +110,7 @@ def export(parser: Parser) -> None:
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help=text)
 
     def run(arguments: argparse.Namespace) -> None:
-        from .deploy.export import export
+        from ..deploy.export import export
 
         export(configuration(arguments), arguments.precision)
 
@@ -117,8 +128,8 @@ def infer(parser: Parser) -> None:
     )
 
     def run(arguments: argparse.Namespace) -> None:
-        from .deploy.infer import infer
-        from .deploy.predict import write_predictions
+        from ..deploy.infer import infer
+        from ..deploy.predict import write_predictions
 
         predictions = infer(configuration(arguments), arguments.model_dir, arguments.precision)
         if arguments.output:
@@ -144,17 +155,37 @@ def convert(parser: Parser) -> None:
     parser.add_argument(
         "--size", type=positive, help="side of the image for --check, in pixels (default: as published)"
     )
+    text = "the whole model, backbone and heads, as weights of this suite; without it, the backbone or classifier alone"
+    parser.add_argument("--for", dest="suite", choices=SUITES, help=text)
 
     def run(arguments: argparse.Namespace) -> None:
-        from .checkpoints import convert
+        if arguments.suite:
+            print(convert_for(arguments))
+            return
+        from ..checkpoints import convert
 
         print(convert(arguments.source, arguments.target, arguments.ema))
         if arguments.check:
-            from .deploy.from_weights import predict_with_weights
+            from ..deploy.from_weights import predict_with_weights
 
             print(predict_with_weights(arguments.target, arguments.check, arguments.size, arguments.source))
 
     parser.set_defaults(run=run)
+
+
+def convert_for(arguments: argparse.Namespace) -> object:
+    """Convert a whole segmentation or detection model for the suite that ``--for`` names; the report."""
+    from ..plugins.whole_checkpoints import convert_whole
+    from ..utils.errors import UserError
+
+    if arguments.check or arguments.size:
+        text = "--check and --size are for classifiers; a model of a suite is tried with the suite's own tools"
+        raise UserError(text, code="command.arguments")
+    if arguments.suite == "paddleseg":
+        from ..plugins.paddleseg.seg_names import PADDLESEG as suite
+    else:
+        from ..plugins.paddledetection.det_names import PADDLEDETECTION as suite
+    return convert_whole(arguments.source, arguments.target, suite, arguments.ema)
 
 
 def erf(parser: Parser) -> None:
@@ -176,8 +207,8 @@ def erf(parser: Parser) -> None:
     parser.add_argument("--threads", type=positive, help="math threads; default: all")
 
     def run(arguments: argparse.Namespace) -> None:
-        from .analysis.erf_comparison import Images, compare, read_subject
-        from .models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+        from ..analysis.erf_comparison import Images, compare, read_subject
+        from ..models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
         use_threads(arguments.threads)
         subjects = [read_subject(text) for text in arguments.model]
@@ -193,7 +224,7 @@ def complexity(parser: Parser) -> None:
     subjects = parser.add_subparsers(required=True, metavar="SUBJECT")
 
     def parts(arguments: argparse.Namespace) -> Table:
-        from .analysis.sizes import part_table
+        from ..analysis.sizes import part_table
 
         return part_table(arguments.network, arguments.size)
 
@@ -203,7 +234,7 @@ def complexity(parser: Parser) -> None:
     subject.set_defaults(table=parts)
 
     def variants(arguments: argparse.Namespace) -> Table:
-        from .analysis.sizes import variant_table
+        from ..analysis.sizes import variant_table
 
         return variant_table()
 
@@ -217,31 +248,6 @@ def complexity(parser: Parser) -> None:
     parser.set_defaults(run=run)
 
 
-def output_parser() -> Parser:
-    """The argument of every subcommand that prints a table."""
-    parser = Parser(add_help=False)
-    parser.add_argument(
-        "--output",
-        type=path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="also write the table to this .md or .csv file",
-    )
-    return parser
-
-
-def print_table(arguments: argparse.Namespace) -> None:
-    """Print the table that ``arguments.table`` makes, and write it to the files of ``--output``."""
-    from .utils.tables import check_destination, write_table
-
-    destinations = [check_destination(path) for path in arguments.output]
-    table = arguments.table(arguments)
-    print(table.markdown())
-    for destination in destinations:
-        write_table(table, destination)
-
-
 # ----------------------------------------------------------------------------------------------------------------------
 # The paper's experiments
 
@@ -250,7 +256,7 @@ def study(parser: Parser) -> None:
     tasks = parser.add_subparsers(required=True, metavar="TASK")
 
     def compare(arguments: argparse.Namespace) -> None:
-        from .analysis.small_study import study
+        from ..analysis.small_study import study
 
         tables = arguments.table or TABLES
         for table in study(arguments.config, tables, arguments.seeds, arguments.output, arguments.override):
@@ -266,8 +272,8 @@ def study(parser: Parser) -> None:
     task.set_defaults(run=compare)
 
     def recipes(arguments: argparse.Namespace) -> None:
-        from .analysis.recipes import write_recipes
-        from .analysis.schema import write_schema
+        from ..analysis.recipes import write_recipes
+        from ..analysis.schema import write_schema
 
         write_recipes(arguments.folder)
         write_schema(arguments.folder)
@@ -275,112 +281,6 @@ def study(parser: Parser) -> None:
     task = tasks.add_parser("recipes", help="write the ImageNet recipe of every row, and the schema that recipes name")
     task.add_argument("folder", type=path, help="configs, in a clone")
     task.set_defaults(run=recipes)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Speed
-
-
-def benchmark(parser: Parser) -> None:
-    common = output_parser()
-    common.add_argument("--rounds", type=positive, default=7, help="turns each contestant takes; medians are over them")
-    threads = Parser(add_help=False)
-    threads.add_argument("--threads", type=positive, help="math threads; default: all")
-    network = Parser(add_help=False)
-    network.add_argument("--name", default="RepLKNet31B", help="network; default: RepLKNet31B")
-    subjects = parser.add_subparsers(required=True, metavar="SUBJECT")
-    benchmark_conv(subjects.add_parser("conv", parents=[common, threads], help="one depthwise layer"))
-    benchmark_model(subjects.add_parser("model", parents=[common, network], help="a network in inference form"))
-    benchmark_train(
-        subjects.add_parser("train", parents=[common, threads, network], help="one training step of a network")
-    )
-    benchmark_data(subjects.add_parser("data", parents=[common], help="decoding and transforms, per core"))
-    parser.set_defaults(run=print_table)
-
-
-def benchmark_conv(parser: Parser) -> None:
-    parser.add_argument("--batch", type=positive, action="append", help="images at once, may be repeated; default: 1")
-    parser.add_argument("--backward", action="store_true", help="the gradients instead of the output")
-    parser.add_argument(
-        "--kernel", type=positive, action="append", default=[], help="kernel size; default: the layers of RepLKNet-31B"
-    )
-    parser.add_argument("--channels", type=positive, default=128, help="with --kernel")
-    parser.add_argument("--side", type=positive, default=56, help="height and width of the map, with --kernel")
-    parser.add_argument(
-        "--figure", type=path, metavar="FILE", help="with --kernel: plot times to this .png or .svg file"
-    )
-
-    def table(arguments: argparse.Namespace) -> Table:
-        from .benchmark.kernel_sizes import plot_kernel_sizes
-        from .benchmark.layers import SHAPES, measure_layers
-        from .utils.cores import default_threads
-        from .utils.errors import UserError
-        from .utils.figures import check_figure
-
-        if arguments.figure and not arguments.kernel:
-            raise UserError(
-                "--figure shows times against kernel sizes: give those with --kernel", code="command.arguments"
-            )
-        figure = arguments.figure and check_figure(arguments.figure)
-        shapes = [(arguments.channels, arguments.side, kernel) for kernel in arguments.kernel] or SHAPES
-        threads = arguments.threads or default_threads()
-        table = measure_layers(shapes, arguments.batch or [1], threads, arguments.backward, arguments.rounds)
-        if figure:
-            plot_kernel_sizes(table, figure)
-        return table
-
-    parser.set_defaults(table=table)
-
-
-def benchmark_model(parser: Parser) -> None:
-    for option, text in {
-        "size": "height and width of the images; default: 224",
-        "batch": "images at once; default: 1",
-        "threads": "math threads; default: all",
-    }.items():
-        parser.add_argument(f"--{option}", type=positive, action="append", help=f"{text}; may be repeated")
-    parser.add_argument(
-        "--native",
-        action="store_true",
-        help="also what takes very long: stock Paddle in eager mode, Paddle's own bfloat16, PyTorch in NCHW",
-    )
-
-    def table(arguments: argparse.Namespace) -> Table:
-        from .benchmark.networks import measure_network
-        from .utils.cores import default_threads
-
-        sizes, batches = arguments.size or [224], arguments.batch or [1]
-        threads = arguments.threads or [default_threads()]
-        return measure_network(arguments.name, sizes, batches, threads, arguments.rounds, arguments.native)
-
-    parser.set_defaults(table=table)
-
-
-def benchmark_train(parser: Parser) -> None:
-    parser.add_argument("--size", type=positive, default=224, help="height and width of the images; default: 224")
-    parser.add_argument("--batch", type=positive, default=1, help="images at once; default: 1")
-    parser.add_argument("--native", action="store_true", help="also stock Paddle, which takes very long")
-
-    def table(arguments: argparse.Namespace) -> Table:
-        from .benchmark.training_steps import measure_training
-        from .utils.cores import default_threads
-
-        name, size, threads = arguments.name, arguments.size, arguments.threads or default_threads()
-        return measure_training(name, size, arguments.batch, threads, arguments.rounds, arguments.native)
-
-    parser.set_defaults(table=table)
-
-
-def benchmark_data(parser: Parser) -> None:
-    add_config_arguments(parser)
-    parser.add_argument("--images", type=positive, default=200, help="images per round")
-
-    def table(arguments: argparse.Namespace) -> Table:
-        from .benchmark.input import measure_data
-
-        return measure_data(configuration(arguments), arguments.rounds, arguments.images)
-
-    parser.set_defaults(table=table)
 
 
 CONVERT_EPILOG = "docs/weights.md lists the published files. PyTorch is not needed; nothing in the file is executed."
