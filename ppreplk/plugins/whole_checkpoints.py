@@ -108,8 +108,8 @@ class Model:
     filled: Callable[[Sizes], dict[str, int]] = lambda sizes: {}
 
 
-class Suite(NamedTuple):
-    """A suite of Paddle's: its name, what our files were made with, and the models known of it."""
+class SuiteNames(NamedTuple):
+    """The names in a suite: what it is called, which suite of PyTorch's the files are of, and the models known."""
 
     name: str
     original: str
@@ -191,7 +191,7 @@ class WholeConversion:
         yield f"wrote {self.target}"
 
 
-def convert_whole(src: str | Path, dst: str | Path, suite: Suite, ema: bool = False) -> WholeConversion:
+def convert_whole(src: str | Path, dst: str | Path, suite: SuiteNames, ema: bool = False) -> WholeConversion:
     """Write a whole published model as the suite's weights, in float32.
 
     Args:
@@ -250,7 +250,7 @@ def convert_whole(src: str | Path, dst: str | Path, suite: Suite, ema: bool = Fa
     )
 
 
-def _model_of(state: Collection[str], suite: Suite, source: str) -> Model:
+def _model_of(state: Collection[str], suite: SuiteNames, source: str) -> Model:
     layout = find_layout(state)
     for model in suite.models:
         if layout is not None and layout.name == OPENMMLAB and any(name.startswith(model.sign) for name in state):

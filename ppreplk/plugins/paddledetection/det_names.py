@@ -32,7 +32,7 @@ from math import isqrt
 
 import numpy as np
 
-from ..whole_checkpoints import Model, Place, Places, Sizes, Suite, conv, conv_bn, linear
+from ..whole_checkpoints import Model, Place, Places, Sizes, SuiteNames, conv, conv_bn, linear
 
 STAGES = 3  # of the cascade
 BACKBONE_LEVELS = 4  # which the names of PaddleDetection's pyramid, res2 to res5, are about
@@ -148,4 +148,4 @@ def _fcos_biases(sizes: Sizes) -> dict[str, int]:
 
 CASCADE = Model("CascadeRCNN", "roi_head.", _cascade_places, _cascade_settings)
 FCOS = Model("FCOS", "bbox_head.", _fcos_places, _fcos_settings, _fcos_biases)
-PADDLEDETECTION = Suite("PaddleDetection", "MMDetection", (CASCADE, FCOS))
+PADDLEDETECTION = SuiteNames("PaddleDetection", "MMDetection", (CASCADE, FCOS))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..whole_checkpoints import Model, Places, Sizes, Suite, conv, conv_bn
+from ..whole_checkpoints import Model, Places, Sizes, SuiteNames, conv, conv_bn
 
 HEAD, AUXILIARY = "head", "auxiliary head"  # parts
 AUXILIARY_STAGE = 2
@@ -52,4 +52,4 @@ def _places(sizes: Sizes, widths: Sequence[int]) -> Places:
     return places
 
 
-PADDLESEG = Suite("PaddleSeg", "MMSegmentation", (Model("UPerNetViTAdapter", "decode_head.", _places, _settings),))
+PADDLESEG = SuiteNames("PaddleSeg", "MMSegmentation", (Model("UPerNet", "decode_head.", _places, _settings),))
