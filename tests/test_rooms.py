@@ -39,7 +39,18 @@ FORMATS = [
     "wrong_files",
     "files",
 ]
-NO_NETWORKS = ["deploy.programs", "deploy.predict", "deploy.infer", "deploy.class_names"]
+NO_NETWORKS = [
+    "deploy.programs",
+    "deploy.predict",
+    "deploy.infer",
+    "deploy.class_names",
+    "plugins",
+    "plugins.pictures",
+    "plugins.suite_programs",
+    "plugins.paddleseg",
+    "plugins.paddleseg.seg_predictor",
+    "plugins.paddleseg.seg_transforms",
+]
 MAX_LINES = 400
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -177,13 +177,14 @@ def _parse_line(line: Line, list_file: str, delimiter: str | None) -> tuple[str,
     return parts[0], int(parts[1]), line.number
 
 
-def find_images(place: str | None, list_file: str | None = None) -> list[str]:
+def find_images(place: str | None, list_file: str | None = None, where: str = "Infer.infer_imgs") -> list[str]:
     """The images to predict: one file, a folder's images in order, or those that a text file lists.
 
     Args:
         place: an image; a folder, searched with its subfolders; or a ``.txt`` list of paths relative to its own
             folder. With ``list_file``, the folder that the paths of the list are relative to.
         list_file: one path per line. A label behind the path is ignored, after blanks or one of ``,;|``.
+        where: what names the place, for messages.
 
     Raises:
         UserError: nothing there, or no image in it.
@@ -197,15 +198,13 @@ def find_images(place: str | None, list_file: str | None = None) -> list[str]:
     if os.path.isfile(place):
         return [place]
     if not os.path.isdir(place):
-        raise UserError(
-            f"there is no image, folder or list {place}", code="data.missing-image", where="Infer.infer_imgs"
-        )
+        raise UserError(f"there is no image, folder or list {place}", code="data.missing-image", where=where)
     found = scan(place)
     if not found.images:
         raise UserError(
             f"the folder {place} holds no image ({', '.join(IMAGE_SUFFIXES)}){found.left_out()}",
             code="data.no-images",
-            where="Infer.infer_imgs",
+            where=where,
         )
     logger.info("%s: %s%s", place, counted(len(found.images), "image"), found.left_out())
     return found.images

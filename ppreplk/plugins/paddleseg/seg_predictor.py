@@ -1,0 +1,168 @@
+"""Exported segmentation programs on images. Neither PaddleSeg nor network code is needed here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Optional, Union
+
+import numpy as np
+import paddle
+from PIL import Image
+
+from ...config import read_ops, read_yaml
+from ...data import IMAGE, build_transforms, find_images, load_image
+from ...utils.atomic import make_folder
+from ...utils.errors import Incomplete, UserError
+from ...utils.paddle_errors import PADDLE_ERRORS, paddle_reason
+from ..pictures import draw_mask
+from ..suite_programs import create_predictor, inference_config
+from .seg_transforms import Preprocessing, restored
+
+logger = logging.getLogger(__name__)
+
+DESCRIPTIONS = ("deploy.yaml", "inference.yml")  # what PaddleSeg writes beside a program
+CLASSES = "Classes"  # our section in it: names and palette
+MAX_NAMED = 3
+
+
+class SegmentationPredictor:
+    """A program that ``python -m ppreplk.plugins.paddleseg export`` wrote, or PaddleSeg itself.
+
+    Args:
+        folder: with the program, its weights and ``deploy.yaml``.
+        device: ``cpu`` or ``gpu``.
+        threads: math threads on a CPU; those of :func:`ppreplk.utils.cores.default_threads` unless given.
+
+    Raises:
+        UserError: there is no such program, its preprocessing is not served here, or it cannot be loaded.
+    """
+
+    def __init__(self, folder: Union[str, Path], device: str = "cpu", threads: Optional[int] = None):
+        description, content = _description(Path(folder))
+        program, weights = (_file(Path(folder), content["Deploy"], key, description) for key in ("model", "params"))
+        self.preprocessing = Preprocessing(content["Deploy"].get("transforms"), str(description))
+        classes = content.get(CLASSES) or {}
+        self.names: list[str] = [str(name) for name in classes.get("names") or []]
+        self.palette = np.array(classes["palette"], np.uint8) if classes.get("palette") else None
+        self._program = program
+        self._predictor = create_predictor(inference_config(program, weights, device, threads), program)
+
+    def __call__(self, image: Union[str, Path, np.ndarray]) -> np.ndarray:
+        """The class of each pixel: (H, W) int64.
+
+        Args:
+            image: a file, or an array (H, W, 3) uint8, RGB.
+
+        Raises:
+            UserError: no such image, or the program does not run on one of its size.
+        """
+        return self.predict(_read(image))
+
+    def predict(self, image: np.ndarray) -> np.ndarray:
+        """The class of each pixel of an array (H, W, 3) uint8, RGB: (H, W) int64."""
+        batch, steps = self.preprocessing(image)
+        try:
+            output = self._predictor.run([paddle.to_tensor(batch[None])])[0].numpy()[0]
+        except (*PADDLE_ERRORS, NotImplementedError) as error:
+            raise UserError(
+                f"does not run on an image of shape {list(batch.shape)} ({paddle_reason(error)})",
+                code="plugins.bad-image",
+                where=str(self._program),
+            ) from error
+        return restored(output, steps)
+
+    def picture(self, image: Union[str, Path, np.ndarray]) -> Image.Image:
+        """The image with its classes painted over it, and a legend.
+
+        Raises:
+            UserError: see :meth:`__call__`.
+        """
+        pixels = _read(image)
+        return draw_mask(pixels, self.predict(pixels), self.names, self.palette)
+
+
+def draw_images(predictor: SegmentationPredictor, images: str, output: str) -> list[Path]:
+    """Predict images and write a picture of each.
+
+    Args:
+        predictor: of the program.
+        images: a file or a folder.
+        output: folder of the pictures, ``NAME.png`` for each image.
+
+    Returns:
+        The pictures.
+
+    Raises:
+        Incomplete: after all pictures, if images were left out.
+        UserError: there are no images, or the folder cannot be written.
+    """
+    paths = find_images(images, where="--images")
+    make_folder(Path(output), "--output")
+    written, failures = list[Path](), list[UserError]()
+    for path, target in zip(paths, _targets(paths, Path(output))):
+        try:
+            picture = predictor.picture(path)
+        except UserError as error:
+            failures.append(error.at(path) if path not in str(error) else error)
+            continue
+        picture.save(target)
+        written.append(target)
+        logger.info("%s", target)
+    if failures and not written:
+        raise failures[0]
+    if failures:
+        raise Incomplete(
+            f"{len(failures)} of {len(paths)} images could not be used, the others are drawn: "
+            + "; ".join(map(str, failures[:MAX_NAMED])),
+            code="plugins.unreadable-images",
+        )
+    return written
+
+
+def _targets(paths: Sequence[str], folder: Path) -> Iterable[Path]:
+    """A name for each picture: that of the image, with a number where two have the same."""
+    taken: set[str] = set()
+    for path in paths:
+        name, number = Path(path).stem, 1
+        while name in taken:
+            number += 1
+            name = f"{Path(path).stem}_{number}"
+        taken.add(name)
+        yield folder / f"{name}.png"
+
+
+def _read(image: Union[str, Path, np.ndarray]) -> np.ndarray:
+    if not isinstance(image, np.ndarray):
+        decode = build_transforms(read_ops([{"DecodeImage": {"backend": "pil"}}], "image"), IMAGE)
+        return np.asarray(load_image(str(image), decode, np.random.default_rng(0)))
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise UserError(
+            f"expected an array (H, W, 3) of uint8, got {image.shape} of {image.dtype}", code="plugins.bad-image"
+        )
+    return image
+
+
+def _description(folder: Path) -> tuple[Path, Mapping[str, Any]]:
+    """The file beside a program that describes it, and its content."""
+    found = [folder / name for name in DESCRIPTIONS if (folder / name).is_file()]
+    if not found:
+        raise UserError(
+            f"no exported program in {folder}: {DESCRIPTIONS[0]} is missing; run "
+            "python -m ppreplk.plugins.paddleseg export",
+            code="plugins.no-program",
+        )
+    content = read_yaml(found[0])
+    if not isinstance(content.get("Deploy"), Mapping):
+        raise UserError("has no section Deploy, as PaddleSeg writes it", code="plugins.no-program", where=str(found[0]))
+    return found[0], content
+
+
+def _file(folder: Path, deploy: Mapping[str, Any], key: str, description: Path) -> Path:
+    """A file that the description names. PaddleSeg calls a program ``model.pdmodel`` where Paddle 3 wrote a .json."""
+    name = deploy.get(key)
+    if not isinstance(name, str):
+        raise UserError(f"names no {key}", code="plugins.no-program", where=str(description))
+    path = folder / name
+    return path if path.is_file() or path.suffix != ".pdmodel" else path.with_suffix(".json")
