@@ -96,9 +96,20 @@ def _load_strictly() -> None:
     utils.load_entire_model = load_entire_model
 
 
-def _run(arguments: Sequence[str]) -> None:
-    from ppreplk.plugins.paddleseg.seg_predictor import SegmentationPredictor, draw_images
+def command_parser(command: str) -> Parser:
+    """The arguments behind a command's name. A checkout's own tools take more than this for those handed over."""
+    if command in ("run", "digits"):
+        return _run_parser() if command == "run" else _digits_parser()
+    if command == "export":
+        from ppreplk.plugins.paddleseg.seg_export import export_parser
 
+        return export_parser()
+    from ppreplk.plugins.paddleseg.seg_wheel import tool_parser
+
+    return tool_parser(command)
+
+
+def _run_parser() -> Parser:
     parser = Parser(
         prog="python -m ppreplk.plugins.paddleseg run",
         description="Run an exported program on images, and write pictures with the classes painted over them.",
@@ -108,15 +119,19 @@ def _run(arguments: Sequence[str]) -> None:
     parser.add_argument("--output", type=path, required=True, help="folder of the pictures")
     parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"])
     parser.add_argument("--threads", type=positive, help="math threads on a CPU")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def _run(arguments: Sequence[str]) -> None:
+    from ppreplk.plugins.paddleseg.seg_predictor import SegmentationPredictor, draw_images
+
+    given = _run_parser().parse_args(arguments)
     predictor = SegmentationPredictor(given.model_dir, given.device, given.threads)
     for picture in draw_images(predictor, given.images, given.output):
         print(picture)
 
 
-def _digits(arguments: Sequence[str]) -> None:
-    from ppreplk.data.digit_scenes import write_segmentation
-
+def _digits_parser() -> Parser:
     parser = Parser(
         prog="python -m ppreplk.plugins.paddleseg digits",
         description="Write a small segmentation data set: handwritten digits, which ship with scikit-learn, on noise.",
@@ -125,7 +140,13 @@ def _digits(arguments: Sequence[str]) -> None:
     parser.add_argument("--train", type=positive, default=400, help="training images")
     parser.add_argument("--val", type=positive, default=100, help="held-out images")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def _digits(arguments: Sequence[str]) -> None:
+    from ppreplk.data.digit_scenes import write_segmentation
+
+    given = _digits_parser().parse_args(arguments)
     write_segmentation(given.folder, given.train, given.val, given.seed)
 
 

@@ -1,6 +1,6 @@
 """What PaddleSeg needs to run with the installed Paddle. Its wheel 2.8.0 needs all of it, newer branches nothing.
 
-All three come from Paddle 3: a sum is a tensor of no dimension there, and types are not mixed.
+Three come from Paddle 3: a sum is a tensor of no dimension there, and types are not mixed. The last is the wheel's own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Optional
 
+import numpy as np
 import paddle
 
 from ..suites import Patch, apply_patches
@@ -136,6 +137,52 @@ def calculate_area(
     return shared, predicted, labelled
 
 
+def _crops_lose_the_image() -> bool:
+    from paddleseg.transforms import RandomPaddingCrop
+
+    label = np.eye(4, dtype="uint8")
+    crop = RandomPaddingCrop(crop_size=[3, 3], category_max_ratio=0.9)
+    data = crop({"img": np.zeros([4, 4, 3], "float32"), "label": label, "gt_fields": ["label"]})
+    return data["img"].shape != (3, 3, 3)
+
+
+def _patch_crops() -> None:
+    from paddleseg.transforms import RandomPaddingCrop
+
+    RandomPaddingCrop.__call__ = padded_crop
+
+
+def padded_crop(self: Any, data: dict[str, Any]) -> dict[str, Any]:
+    """Crop an image and its masks at one random place, padded where they are too small.
+
+    Below 1, ``category_max_ratio`` is the most that one class may have of the counted pixels; another place is drawn
+    ``loop_times`` times at most, and the last one is taken.
+
+    Args:
+        self: the ``RandomPaddingCrop``, with its settings.
+        data: ``img`` (H, W, C), and what ``gt_fields`` names, (H, W).
+    """
+    if tuple(data["img"].shape[:2]) == tuple(self.crop_size):
+        return data
+    data = self._padding(data)
+    place = self._get_crop_coordinates(data["img"].shape[:2])
+    if self.category_max_ratio < 1.0:
+        for _ in range(self.loop_times):
+            label = _cut(data["label"], place)
+            counts = np.unique(label[label != self.ignore_index], return_counts=True)[1]
+            if len(counts) > 1 and counts.max() < self.category_max_ratio * counts.sum():
+                break
+            place = self._get_crop_coordinates(data["img"].shape[:2])
+    for name in ("img", *data.get("gt_fields", [])):
+        data[name] = _cut(data[name], place)
+    return data
+
+
+def _cut(array: np.ndarray, place: tuple[int, int, int, int]) -> np.ndarray:
+    left, top, right, bottom = place
+    return array[top:bottom, left:right]
+
+
 PATCHES = (
     Patch(
         "models.losses.CrossEntropyLoss",
@@ -154,5 +201,11 @@ PATCHES = (
         "it concatenates sums, which have no dimension in Paddle 3",
         _areas_fail,
         _patch_areas,
+    ),
+    Patch(
+        "transforms.RandomPaddingCrop",
+        "with category_max_ratio it puts the mask in the place of the image",
+        _crops_lose_the_image,
+        _patch_crops,
     ),
 )

@@ -12,12 +12,17 @@ from ...utils.command import Parser
 
 def run(command: str, arguments: Sequence[str]) -> None:
     """Train, evaluate or predict with the wheel, as the tool of that name in a checkout does."""
+    COMMANDS[command][1](tool_parser(command).parse_args(arguments))
+
+
+def tool_parser(command: str) -> Parser:
+    """The arguments of ``train``, ``val`` or ``predict``, those of the tool that most are about."""
     add_arguments, action = COMMANDS[command]
     parser = Parser(prog=f"python -m ppreplk.plugins.paddleseg {command}", description=action.__doc__)
     parser.add_argument("--config", required=True, help="the configuration, a YAML file")
     parser.add_argument("--device", default="gpu", choices=["cpu", "gpu"], help="default: gpu, if there is one")
     add_arguments(parser)
-    action(parser.parse_args(arguments))
+    return parser
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:

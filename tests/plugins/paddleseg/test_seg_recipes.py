@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from helpers import ROOT
 
@@ -11,6 +12,7 @@ from ppreplk.complexity import count
 pytest.importorskip("paddleseg.cvlibs", reason="PaddleSeg is not installed")
 
 from paddleseg.cvlibs import Config, SegBuilder
+from paddleseg.transforms import Compose
 
 from ppreplk.plugins import paddleseg as plugin
 
@@ -43,9 +45,9 @@ FAST = (
 )
 
 
-def build(name: str):
+def builder(name: str) -> SegBuilder:
     plugin.register()
-    return SegBuilder(Config(str(ROOT / "configs" / "segmentation" / f"{name}.yml"))).model
+    return SegBuilder(Config(str(ROOT / "configs" / "segmentation" / f"{name}.yml")))
 
 
 def multiply_adds(model, size: tuple[int, int]) -> float:
@@ -66,7 +68,7 @@ def multiply_adds(model, size: tuple[int, int]) -> float:
     "name", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in RECIPES]
 )
 def test_parameters_and_multiply_adds_are_those_published(name):
-    published, model = RECIPES[name], build(name)
+    published, model = RECIPES[name], builder(name).model
     model.backbone = ppreplk.fold(model.backbone)
     sizes = {key: parameter.size for key, parameter in model.named_parameters() if not parameter.stop_gradient}
     total = sum(size for key, size in sizes.items() if "aux" not in key) / 1e6
@@ -74,3 +76,27 @@ def test_parameters_and_multiply_adds_are_those_published(name):
     print(f"{name}: {total:.2f} M, {gmacs:.1f} G; published {published.params} M, {published.gmacs} G")
     assert total == pytest.approx(published.params, rel=published.within)
     assert gmacs == pytest.approx(published.gmacs, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["upernet_replknet31b_1k_ade20k_512", "upernet_replknetxl_ade20k_640"])
+def test_training_images_and_masks_are_cropped_alike_and_padded_with_zeros(name):
+    """Wheel 2.8.0 puts the mask in the place of the image, unless it is patched."""
+    built = builder(name)
+    steps = [step for step in built.config.train_dataset_cfg["transforms"] if step["type"] != "RandomDistort"]
+    transforms = Compose([built.build_component(step) for step in steps])
+    normalize, crop = (
+        next(step for step in steps if step["type"] == kind) for kind in ("Normalize", "RandomPaddingCrop")
+    )
+    classes = np.arange(12, dtype="uint8").reshape(3, 4).repeat(100, 0).repeat(100, 1)  # 300x400, 12 squares
+    sizes = set()
+    for seed in range(8):
+        np.random.seed(seed)
+        image = (classes[..., None] * np.ones(3) * 20).astype("float32")
+        data = transforms({"img": image, "label": classes, "gt_fields": ["label"], "trans_info": []})
+        assert data["img"].shape == (3, *crop["crop_size"]) and data["label"].shape == tuple(crop["crop_size"])
+        is_padding = data["label"] == 255
+        assert not data["img"][:, is_padding].any()
+        red = (data["img"][0] * normalize["std"][0] + normalize["mean"][0]) * 255
+        assert np.median(np.abs(red - data["label"] * 20.0)[~is_padding]) < 0.1
+        sizes.add(int(is_padding.sum()))
+    assert len(sizes) > 1
