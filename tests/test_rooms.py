@@ -46,10 +46,14 @@ NO_NETWORKS = [
     "deploy.class_names",
     "plugins",
     "plugins.pictures",
+    "plugins.suite_images",
     "plugins.suite_programs",
     "plugins.paddleseg",
     "plugins.paddleseg.seg_predictor",
     "plugins.paddleseg.seg_transforms",
+    "plugins.paddledetection",
+    "plugins.paddledetection.det_predictor",
+    "plugins.paddledetection.det_transforms",
 ]
 MAX_LINES = 400
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -6,6 +6,7 @@ Importing this module registers them, so :func:`.register` alone imports it: Pad
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any, Optional, cast
 
 import paddle
@@ -25,10 +26,11 @@ class _ReadsInputs(nn.Layer):
 
     out_indices: list[int]
     feat_channels: list[int]
+    forward_image: Callable[[paddle.Tensor], list[paddle.Tensor]]  # of the network; to_static does not know super()
 
     def forward(self, inputs: dict[str, paddle.Tensor]) -> list[paddle.Tensor]:
         """``inputs["image"]`` (N, 3, H, W) -> a feature map of each stage in ``out_indices``."""
-        return super().forward(inputs["image"])
+        return self.forward_image(inputs["image"])
 
     @property
     def out_shape(self) -> list[ShapeSpec]:
@@ -62,8 +64,9 @@ def _backbone_class(name: str) -> type:
     parameters.append(inspect.Parameter("unknown", inspect.Parameter.VAR_KEYWORD))  # refused in one line, by name
     __init__.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     text = f"{name}: ``pretrained`` names a file with weights, the rest are arguments of the network."
-    bases = (_ReadsInputs, cast(type, architecture.network))
-    return type(name, bases, {"__init__": __init__, "__doc__": text, "__module__": __name__})
+    network = cast(Any, architecture.network)
+    members = {"__init__": __init__, "forward_image": network.forward, "__doc__": text, "__module__": __name__}
+    return type(name, (_ReadsInputs, network), members)
 
 
 for _name in backbone_names():

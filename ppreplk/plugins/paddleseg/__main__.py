@@ -123,11 +123,12 @@ def _run_parser() -> Parser:
 
 
 def _run(arguments: Sequence[str]) -> None:
-    from ppreplk.plugins.paddleseg.seg_predictor import SegmentationPredictor, draw_images
+    from ppreplk.plugins.paddleseg.seg_predictor import SegmentationPredictor
+    from ppreplk.plugins.suite_images import draw_images
 
     given = _run_parser().parse_args(arguments)
     predictor = SegmentationPredictor(given.model_dir, given.device, given.threads)
-    for picture in draw_images(predictor, given.images, given.output):
+    for picture in draw_images(predictor.picture, given.images, given.output):
         print(picture)
 
 

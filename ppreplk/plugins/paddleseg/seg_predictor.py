@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -11,20 +10,16 @@ import numpy as np
 import paddle
 from PIL import Image
 
-from ...config import read_ops, read_yaml
-from ...data import IMAGE, build_transforms, find_images, load_image
-from ...utils.atomic import make_folder
-from ...utils.errors import Incomplete, UserError
+from ...config import read_yaml
+from ...utils.errors import UserError
 from ...utils.paddle_errors import PADDLE_ERRORS, paddle_reason
 from ..pictures import draw_mask
+from ..suite_images import read_image
 from ..suite_programs import create_predictor, inference_config
 from .seg_transforms import Preprocessing, restored
 
-logger = logging.getLogger(__name__)
-
 DESCRIPTIONS = ("deploy.yaml", "inference.yml")  # what PaddleSeg writes beside a program
 CLASSES = "Classes"  # our section in it: names and palette
-MAX_NAMED = 3
 
 
 class SegmentationPredictor:
@@ -58,7 +53,7 @@ class SegmentationPredictor:
         Raises:
             UserError: no such image, or the program does not run on one of its size.
         """
-        return self.predict(_read(image))
+        return self.predict(read_image(image))
 
     def predict(self, image: np.ndarray) -> np.ndarray:
         """The class of each pixel of an array (H, W, 3) uint8, RGB: (H, W) int64."""
@@ -79,69 +74,8 @@ class SegmentationPredictor:
         Raises:
             UserError: see :meth:`__call__`.
         """
-        pixels = _read(image)
+        pixels = read_image(image)
         return draw_mask(pixels, self.predict(pixels), self.names, self.palette)
-
-
-def draw_images(predictor: SegmentationPredictor, images: str, output: str) -> list[Path]:
-    """Predict images and write a picture of each.
-
-    Args:
-        predictor: of the program.
-        images: a file or a folder.
-        output: folder of the pictures, ``NAME.png`` for each image.
-
-    Returns:
-        The pictures.
-
-    Raises:
-        Incomplete: after all pictures, if images were left out.
-        UserError: there are no images, or the folder cannot be written.
-    """
-    paths = find_images(images, where="--images")
-    make_folder(Path(output), "--output")
-    written, failures = list[Path](), list[UserError]()
-    for path, target in zip(paths, _targets(paths, Path(output))):
-        try:
-            picture = predictor.picture(path)
-        except UserError as error:
-            failures.append(error.at(path) if path not in str(error) else error)
-            continue
-        picture.save(target)
-        written.append(target)
-        logger.info("%s", target)
-    if failures and not written:
-        raise failures[0]
-    if failures:
-        raise Incomplete(
-            f"{len(failures)} of {len(paths)} images could not be used, the others are drawn: "
-            + "; ".join(map(str, failures[:MAX_NAMED])),
-            code="plugins.unreadable-images",
-        )
-    return written
-
-
-def _targets(paths: Sequence[str], folder: Path) -> Iterable[Path]:
-    """A name for each picture: that of the image, with a number where two have the same."""
-    taken: set[str] = set()
-    for path in paths:
-        name, number = Path(path).stem, 1
-        while name in taken:
-            number += 1
-            name = f"{Path(path).stem}_{number}"
-        taken.add(name)
-        yield folder / f"{name}.png"
-
-
-def _read(image: Union[str, Path, np.ndarray]) -> np.ndarray:
-    if not isinstance(image, np.ndarray):
-        decode = build_transforms(read_ops([{"DecodeImage": {"backend": "pil"}}], "image"), IMAGE)
-        return np.asarray(load_image(str(image), decode, np.random.default_rng(0)))
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise UserError(
-            f"expected an array (H, W, 3) of uint8, got {image.shape} of {image.dtype}", code="plugins.bad-image"
-        )
-    return image
 
 
 def _description(folder: Path) -> tuple[Path, Mapping[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, Optional
 import numpy as np
 
 from ...utils.errors import UserError, nearest
+from ..suite_images import resized
 
 Size = tuple[int, int]  # height and width
 
@@ -22,24 +23,6 @@ class Step(NamedTuple):
 
     kind: Literal["resize", "padding"]
     before: Size
-
-
-def resized(image: np.ndarray, size: Size) -> np.ndarray:
-    """An array (H, W, C) float32 at another size, interpolated bilinearly between pixel centres.
-
-    >>> resized(np.array([[[0.0], [1.0]]], np.float32), (1, 4))[0, :, 0].tolist()
-    [0.0, 0.25, 0.75, 1.0]
-    """
-    for axis, length in enumerate(size):
-        have = image.shape[axis]
-        if have == length:
-            continue
-        place = np.clip((np.arange(length) + 0.5) * (have / length) - 0.5, 0, have - 1)
-        lower = np.minimum(place.astype(np.int64), max(have - 2, 0))
-        share = (place - lower).astype(np.float32).reshape([-1 if each == axis else 1 for each in range(image.ndim)])
-        upper = np.minimum(lower + 1, have - 1)
-        image = image.take(lower, axis) * (1 - share) + image.take(upper, axis) * share
-    return image
 
 
 def _nearest(classes: np.ndarray, size: Size) -> np.ndarray:

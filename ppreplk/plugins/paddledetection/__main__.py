@@ -1,0 +1,141 @@
+"""``python -m ppreplk.plugins.paddledetection``: PaddleDetection's tools with our networks, and what they export."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Optional
+
+from ...utils.command import Parser, path, positive, run_command
+
+HANDED_OVER = ("train", "eval", "infer", "export")
+COMMANDS = (*HANDED_OVER, "run", "digits")
+FILES = {"--infer_img": "image", "--infer_dir": "folder", "--infer_list": "list of images"}
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Run a command; its own arguments come behind its name."""
+    rest = list(arguments.arguments)
+    if arguments.command == "run":
+        _run(rest)
+    elif arguments.command == "digits":
+        _digits(rest)
+    else:
+        hand_over(arguments.command, rest)
+
+
+def hand_over(command: str, arguments: Sequence[str]) -> None:
+    """Run a tool of PaddleDetection with our networks registered.
+
+    Raises:
+        UserError: there is no PaddleDetection; or the arguments or the configuration name what is not there.
+    """
+    from ..suites import check_files, errors_of_ours, option_value
+    from . import register
+    from .det_checks import check_data, check_parts, read_config, whole_weights
+    from .det_export import check_arguments, proved_exports
+    from .det_suite import SUITE
+    from .det_wheel import run
+
+    arguments, given = _without_checkout(arguments)
+    checkout = SUITE.open(given)
+    register()
+    if "-h" not in arguments and "--help" not in arguments:
+        check_files(arguments, FILES)
+        config = read_config(option_value(arguments, "-c", "--config"), overrides_of(arguments))
+        check_parts(config)
+        if command == "train":
+            check_data(config, ["TrainDataset", *(["EvalDataset"] if "--eval" in arguments else [])])
+        elif command == "eval":
+            check_data(config, ["EvalDataset"])
+        elif command == "export":
+            check_arguments(arguments)
+    with ExitStack() as stack:
+        if command != "train":
+            stack.enter_context(whole_weights())
+        if command == "export":
+            stack.enter_context(proved_exports())
+        if checkout is not None:
+            SUITE.run_tool(checkout, command, arguments)
+        else:
+            with errors_of_ours():
+                run(command, arguments)
+
+
+def _without_checkout(arguments: Sequence[str]) -> tuple[list[str], Optional[str]]:
+    """The arguments for PaddleDetection, and the value of ``--checkout``."""
+    parser = Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--checkout", type=path)
+    found, rest = parser.parse_known_args(arguments)
+    return rest, found.checkout
+
+
+def overrides_of(arguments: Sequence[str]) -> list[str]:
+    """What stands behind ``-o`` in arguments for PaddleDetection, which takes several at once. The last ``-o`` counts.
+
+    >>> overrides_of(["-c", "a.yml", "-o", "epoch=1", "weights=w", "--eval"])
+    ['epoch=1', 'weights=w']
+    """
+    found: list[str] = []
+    inside = False
+    for argument in arguments:
+        if argument.startswith("-"):
+            inside = argument in ("-o", "--opt")
+            found = [] if inside else found
+        elif inside:
+            found.append(argument)
+    return found
+
+
+def _run(arguments: Sequence[str]) -> None:
+    from ..suite_images import draw_images
+    from .det_predictor import DetectionPredictor
+
+    parser = Parser(
+        prog="python -m ppreplk.plugins.paddledetection run",
+        description="Run an exported program on images, and write pictures with boxes, and masks if there are some.",
+    )
+    parser.add_argument("--model-dir", type=path, required=True, help="folder that export wrote")
+    parser.add_argument("--images", type=path, required=True, help="an image, a folder, or a .txt list")
+    parser.add_argument("--output", type=path, required=True, help="folder of the pictures")
+    parser.add_argument("--threshold", type=float, help="what has a lower score is not drawn; default: the program's")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"])
+    parser.add_argument("--threads", type=positive, help="math threads on a CPU")
+    given = parser.parse_args(arguments)
+    predictor = DetectionPredictor(given.model_dir, given.device, given.threads)
+    for picture in draw_images(lambda file: predictor.picture(file, given.threshold), given.images, given.output):
+        print(picture)
+
+
+def _digits(arguments: Sequence[str]) -> None:
+    from ...data.digit_scenes import write_coco
+
+    parser = Parser(
+        prog="python -m ppreplk.plugins.paddledetection digits",
+        description="Write a small data set in COCO's format: handwritten digits, which ship with scikit-learn, on "
+        "noise.",
+    )
+    parser.add_argument("folder", type=path)
+    parser.add_argument("--train", type=positive, default=400, help="training images")
+    parser.add_argument("--val", type=positive, default=100, help="held-out images")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    write_coco(given.folder, given.train, given.val, given.seed)
+
+
+def make_parser() -> Parser:
+    """Of the command's name; what is behind it is read by the command."""
+    parser = Parser(
+        prog="python -m ppreplk.plugins.paddledetection",
+        description="PaddleDetection's tools with our networks registered: those of a source checkout (the current "
+        "folder, --checkout DIR or PADDLEDETECTION), or the wheel.",
+    )
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the command; --help behind its name lists them")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, make_parser()))

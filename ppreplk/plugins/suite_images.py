@@ -1,0 +1,109 @@
+"""Images for the programs of a suite: read, resized as OpenCV does, and a folder of them drawn. No network code."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+from PIL import Image
+
+from ..config import read_ops
+from ..data import IMAGE, build_transforms, find_images, load_image
+from ..utils.atomic import make_folder
+from ..utils.errors import Incomplete, UserError
+
+logger = logging.getLogger(__name__)
+
+MAX_NAMED = 3
+
+
+def read_image(image: Union[str, Path, np.ndarray]) -> np.ndarray:
+    """An image as (H, W, 3) uint8, RGB.
+
+    Args:
+        image: a file, or such an array.
+
+    Raises:
+        UserError: no such image, or another kind of array.
+    """
+    if not isinstance(image, np.ndarray):
+        decode = build_transforms(read_ops([{"DecodeImage": {"backend": "pil"}}], "image"), IMAGE)
+        return np.asarray(load_image(str(image), decode, np.random.default_rng(0)))
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise UserError(
+            f"expected an array (H, W, 3) of uint8, got {image.shape} of {image.dtype}", code="plugins.bad-image"
+        )
+    return image
+
+
+def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An array (H, W, C) float32 at another size (height, width), interpolated bilinearly between pixel centres.
+
+    OpenCV does so too: without smoothing, also where the image gets smaller.
+
+    >>> resized(np.array([[[0.0], [1.0]]], np.float32), (1, 4))[0, :, 0].tolist()
+    [0.0, 0.25, 0.75, 1.0]
+    """
+    for axis, length in enumerate(size):
+        have = image.shape[axis]
+        if have == length:
+            continue
+        place = np.clip((np.arange(length) + 0.5) * (have / length) - 0.5, 0, have - 1)
+        lower = np.minimum(place.astype(np.int64), max(have - 2, 0))
+        share = (place - lower).astype(np.float32).reshape([-1 if each == axis else 1 for each in range(image.ndim)])
+        upper = np.minimum(lower + 1, have - 1)
+        image = image.take(lower, axis) * (1 - share) + image.take(upper, axis) * share
+    return image
+
+
+def draw_images(picture: Callable[[str], Image.Image], images: str, output: str) -> list[Path]:
+    """Write a picture of each image.
+
+    Args:
+        picture: makes the picture of a file.
+        images: a file or a folder.
+        output: folder of the pictures, ``NAME.png`` for each image.
+
+    Returns:
+        The pictures.
+
+    Raises:
+        Incomplete: after all pictures, if images were left out.
+        UserError: there are no images, or the folder cannot be written.
+    """
+    paths = find_images(images, where="--images")
+    make_folder(Path(output), "--output")
+    written, failures = list[Path](), list[UserError]()
+    for path, target in zip(paths, _targets(paths, Path(output))):
+        try:
+            drawn = picture(path)
+        except UserError as error:
+            failures.append(error.at(path) if path not in str(error) else error)
+            continue
+        drawn.save(target)
+        written.append(target)
+        logger.info("%s", target)
+    if failures and not written:
+        raise failures[0]
+    if failures:
+        raise Incomplete(
+            f"{len(failures)} of {len(paths)} images could not be used, the others are drawn: "
+            + "; ".join(map(str, failures[:MAX_NAMED])),
+            code="plugins.unreadable-images",
+        )
+    return written
+
+
+def _targets(paths: Sequence[str], folder: Path) -> Iterator[Path]:
+    """A name for each picture: that of the image, with a number where two have the same."""
+    taken: set[str] = set()
+    for path in paths:
+        name, number = Path(path).stem, 1
+        while name in taken:
+            number += 1
+            name = f"{Path(path).stem}_{number}"
+        taken.add(name)
+        yield folder / f"{name}.png"
