@@ -21,14 +21,12 @@ from ..config import load_config, override, read_yaml
 from ..training import train
 from ..utils import figures
 from ..utils.atomic import make_folder, replacing
-from ..utils.errors import UserError
-from ..utils.log import PACKAGE_LOGGER, progress
+from ..utils.log import PACKAGE_LOGGER
 from ..utils.tables import Table, write_table
+from .kept_runs import RESULTS, finish, keep, read_kept
 from .rows import MOBILENET, ROWS, SUBJECTS, TABLES, Row
 
 logger = logging.getLogger(__name__)
-
-RESULTS = "runs"  # folder of the finished runs
 
 
 @dataclass(frozen=True)
@@ -124,18 +122,13 @@ def study(config: str, tables: Sequence[int], seeds: int, output: str, overrides
         load_config(config, run.overrides)  # all are checked before the first is trained
     folder = Path(output) / RESULTS
     make_folder(folder)
-    finished = {run.name: result for run in runs if (result := read_result(run, config, folder)) is not None}
-    left = [run for run in runs if run.name not in finished]
-    logger.info("%d runs, %d of them finished before, results in %s", len(runs), len(finished), folder)
-    start = time.monotonic()
-    with progress(left, len(left), "study") as bar:
-        for number, run in enumerate(bar, 1):
-            finished[run.name] = result = train_run(run, config, folder)
-            minutes = (time.monotonic() - start) / number * (len(left) - number) / 60
-            logger.info(
-                "%s: top-1 %.2f%%, %.0f s; %d of %d runs left, about %.0f min",
-                *(run.name, 100 * result["top1"], result["seconds"], len(left) - number, len(runs), minutes),
-            )
+    finished = finish(
+        runs,
+        lambda run: read_result(run, config, folder),
+        lambda run: train_run(run, config, folder),
+        lambda result: f"top-1 {100 * result['top1']:.2f}%",
+        folder,
+    )
     return write_report(runs, {name: round(100 * result["top1"], 2) for name, result in finished.items()}, Path(output))
 
 
@@ -150,8 +143,7 @@ def train_run(run: Run, config: str, folder: Path) -> dict[str, Any]:
         state = train(load_config(config, [*run.overrides, f"Global.output_dir={scratch}"]))
     seconds = round(time.monotonic() - start, 1)
     result = {"top1": state.best_metric, "seconds": seconds, "config": resolved(run, config)}
-    with replacing(folder / f"{run.name}.json") as [partial]:
-        partial.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    keep(result, folder / f"{run.name}.json")
     return result
 
 
@@ -161,20 +153,7 @@ def read_result(run: Run, config: str, folder: Path) -> dict[str, Any] | None:
     Raises:
         UserError: the file is of another configuration, or is no result.
     """
-    path = folder / f"{run.name}.json"
-    if not path.is_file():
-        return None
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        same = result["config"] == resolved(run, config)
-        float(result["top1"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"not the result of a run ({error}); delete it"
-        raise UserError(message, code="analysis.not-a-result", where=str(path)) from error
-    if not same:
-        message = "a run with other settings; name another --output, or delete it"
-        raise UserError(message, code="analysis.other-settings", where=str(path))
-    return result
+    return read_kept(folder / f"{run.name}.json", resolved(run, config), "top1")
 
 
 def resolved(run: Run, config: str) -> dict[str, Any]:
