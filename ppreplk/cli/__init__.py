@@ -271,6 +271,22 @@ def study(parser: Parser) -> None:
     )
     task.set_defaults(run=compare)
 
+    def dense(arguments: argparse.Namespace) -> None:
+        from ..analysis.dense_study import dense_study
+
+        use_threads(None)
+        kernels = arguments.kernel or [3, 13]
+        print(dense_study(kernels, arguments.seeds, arguments.steps, arguments.output).markdown())
+
+    task = tasks.add_parser("dense", help="kernel sizes in segmentation and classification of scenes of digits")
+    task.add_argument("--kernel", type=positive, action="append", help="size, may be repeated; default: 3 and 13")
+    task.add_argument("--seeds", type=positive, default=5, help="trainings per kernel and task; default: 5")
+    task.add_argument("--steps", type=positive, default=300, help="of a training, 8 scenes each; default: 300")
+    task.add_argument(
+        "--output", type=path, default="output/dense", help="folder; a study that was stopped goes on there"
+    )
+    task.set_defaults(run=dense)
+
     def recipes(arguments: argparse.Namespace) -> None:
         from ..analysis.recipes import write_recipes
         from ..analysis.schema import write_schema
@@ -293,6 +309,6 @@ COMMANDS: dict[str, tuple[Callable[[Parser], None], str, Optional[str]]] = {
     "convert": (convert, "Convert a checkpoint of any layout to weights under this package's names.", CONVERT_EPILOG),
     "erf": (erf, "Measure which pixels the centre of a network's last feature map depends on.", None),
     "complexity": (complexity, "Count parameters and multiply-adds.", None),
-    "study": (study, "Train the networks of the paper's tables 2, 3, 4, 5 and 11, or write their recipes.", EPILOG),
+    "study": (study, "Train the paper's experiments at small scale, or write their recipes.", EPILOG),
     "benchmark": (benchmark, "Measure speed. Contestants take turns in one process.", None),
 }

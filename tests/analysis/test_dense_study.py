@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import paddle
 import pytest
-from helpers import refused
+from helpers import assert_one_line_and_exit_2, refused, run_tool
 
 from ppreplk.analysis import dense_study as dense
 from ppreplk.analysis.dense_study import CONTROL, SEGMENTATION, DenseRun, build_dense, dense_table, plan_dense
@@ -120,3 +120,14 @@ def test_a_loss_that_is_no_number_ends_the_study(quick, monkeypatch):
     monkeypatch.setattr(dense, "LEARNING_RATE", 1e30)
     with refused("analysis.diverged", "segmentation_3x3-seed0: the loss is"):
         dense.train_dense(DenseRun(SEGMENTATION, 3, 0, 10))
+
+
+def test_the_command_refuses_what_is_no_kernel_before_it_trains(tmp_path):
+    for arguments, code, part in [
+        (["--kernel", "4"], "nn.bad-kernel-size", "got 4"),
+        (["--kernel", "0"], "command.arguments", "from 1 on"),
+        (["--steps", "x"], "command.arguments", "from 1 on"),
+    ]:
+        process = run_tool("study", "dense", *arguments, cwd=tmp_path)
+        assert_one_line_and_exit_2(process, part, code=code)
+    assert list(tmp_path.iterdir()) == []
