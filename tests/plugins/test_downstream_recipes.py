@@ -221,6 +221,7 @@ def test_schedule_of_detection(name):
     else:
         assert warmup == {"name": "LinearWarmup", "start_factor": 0.001, "steps": 500}
     assert recipe["norm_type"] == "sync_bn"
+    assert recipe["save_dir"] == f"output/{name}"  # where the head of the file looks for weights
 
 
 @pytest.mark.parametrize("name", DETECTION)
