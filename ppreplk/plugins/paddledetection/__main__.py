@@ -89,10 +89,16 @@ def overrides_of(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-def _run(arguments: Sequence[str]) -> None:
-    from ..suite_images import draw_images
-    from .det_predictor import DetectionPredictor
+def command_parser(command: str) -> Parser:
+    """The arguments behind a command's name. A checkout's own tools take more than this for those handed over."""
+    if command in ("run", "digits"):
+        return _run_parser() if command == "run" else _digits_parser()
+    from .det_wheel import tool_parser
 
+    return tool_parser(command)
+
+
+def _run_parser() -> Parser:
     parser = Parser(
         prog="python -m ppreplk.plugins.paddledetection run",
         description="Run an exported program on images, and write pictures with boxes, and masks if there are some.",
@@ -103,15 +109,20 @@ def _run(arguments: Sequence[str]) -> None:
     parser.add_argument("--threshold", type=float, help="what has a lower score is not drawn; default: the program's")
     parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"])
     parser.add_argument("--threads", type=positive, help="math threads on a CPU")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def _run(arguments: Sequence[str]) -> None:
+    from ..suite_images import draw_images
+    from .det_predictor import DetectionPredictor
+
+    given = _run_parser().parse_args(arguments)
     predictor = DetectionPredictor(given.model_dir, given.device, given.threads)
     for picture in draw_images(lambda file: predictor.picture(file, given.threshold), given.images, given.output):
         print(picture)
 
 
-def _digits(arguments: Sequence[str]) -> None:
-    from ...data.digit_scenes import write_coco
-
+def _digits_parser() -> Parser:
     parser = Parser(
         prog="python -m ppreplk.plugins.paddledetection digits",
         description="Write a small data set in COCO's format: handwritten digits, which ship with scikit-learn, on "
@@ -121,7 +132,13 @@ def _digits(arguments: Sequence[str]) -> None:
     parser.add_argument("--train", type=positive, default=400, help="training images")
     parser.add_argument("--val", type=positive, default=100, help="held-out images")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def _digits(arguments: Sequence[str]) -> None:
+    from ...data.digit_scenes import write_coco
+
+    given = _digits_parser().parse_args(arguments)
     write_coco(given.folder, given.train, given.val, given.seed)
 
 

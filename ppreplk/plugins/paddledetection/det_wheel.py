@@ -25,14 +25,17 @@ def run(command: str, arguments: Sequence[str]) -> None:
     Raises:
         UserError: the wheel cannot do it.
     """
-    if command not in COMMANDS:
-        raise UserError(NO_EXPORT, code="plugins.no-checkout")
+    COMMANDS[command][1](tool_parser(command).parse_args(arguments))
+
+
+def tool_parser(command: str) -> Parser:
+    """The arguments of a command, those of the tool that most are about."""
     add_arguments, action = COMMANDS[command]
     parser = Parser(prog=f"python -m ppreplk.plugins.paddledetection {command}", description=action.__doc__)
     parser.add_argument("-c", "--config", required=True, help="the configuration, a YAML file")
     parser.add_argument("-o", "--opt", nargs="*", default=[], help="KEY.SUB=VALUE, in the place of the configuration's")
     add_arguments(parser)
-    action(parser.parse_args(arguments))
+    return parser
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,6 +98,15 @@ def _infer(arguments: argparse.Namespace) -> None:
     )
 
 
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output_dir", default="output_inference", help="folder in which the program's folder is made")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    """Export a detector. Only a checkout can."""
+    raise UserError(NO_EXPORT, code="plugins.no-checkout")
+
+
 def _opened(arguments: argparse.Namespace, **named: Any) -> Any:
     """The configuration, with the device set and what the command line says in it."""
     from ppdet.utils.check import check_config, check_gpu, check_version
@@ -116,4 +128,5 @@ COMMANDS: Mapping[str, tuple[Callable[[argparse.ArgumentParser], None], Callable
     "train": (_train_arguments, _train),
     "eval": (_eval_arguments, _eval),
     "infer": (_infer_arguments, _infer),
+    "export": (_export_arguments, _export),
 }
