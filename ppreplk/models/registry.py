@@ -47,8 +47,8 @@ class Architecture:
         name: what messages call it.
         network: its class. Keyword arguments make the network; one of them is ``class_num``.
         variants: {model name: arguments}.
-        graph: describes a classifier as a :class:`~ppreplk.nn.graph.Graph`, in train form or folded. Without it there
-            are no channels-last program and no ONNX file.
+        graph: describes a classifier as a :class:`~ppreplk.nn.graph.Graph`, in train form or folded. Only the
+            native program is made without it.
         layouts: of checkpoint files, the more particular ones first.
         recognise: the network that weights under our names belong to; None where they are of another architecture.
             Raises a :class:`UserError` where they are of this one, but broken. Without it files cannot be converted.

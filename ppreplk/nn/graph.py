@@ -1,8 +1,8 @@
 """A network written down as a short list of nodes, from which other forms of it are made.
 
 An architecture describes itself once, in the form and the mode it is in: train form, merged or folded, training or
-evaluation. The channels-last program, the ONNX file and the PyTorch twin of the benchmark are made from that
-description, so none of them knows an architecture.
+evaluation. Programs, files and twins in other frameworks are made from that description, so none of them knows an
+architecture.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ class Case(NamedTuple):
 
 
 def full_config() -> dict:
-    """A configuration with everything that can be in one."""
+    """A configuration with something of every kind."""
     config = json.loads(json.dumps(colour_config()))  # nothing is shared
     more = {"num_threads": 2, "update_freq": 2, "eval_interval": 1, "print_batch_step": 5, "class_num": 3, "seed": 3}
     config["Global"].update(more, pretrained_model=None, checkpoints=None, use_visualdl=False, export_tolerance="1e-4")

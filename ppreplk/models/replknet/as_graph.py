@@ -1,4 +1,4 @@
-"""RepLKNet as a graph, from which the channels-last program, ONNX files and the PyTorch twin are made."""
+"""RepLKNet as a graph, from which its other forms are made."""
 
 from __future__ import annotations
 
