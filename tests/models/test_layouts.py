@@ -216,7 +216,11 @@ def test_two_names_for_one_thing_are_refused():
 def test_names_of_no_layout_are_left_alone_and_not_converted(tmp_path):
     """A baseline of paddleclas may have any names, some of which resemble a layout's."""
     names = ["module.blocks.0.1.weight", "module.stem.2.weight", "module.backbone.head.fc.weight", "module.x.norm.bias"]
-    names += ["module.stages.0.1.dwconv.weight", "module.stages.1.blocks.0.mlp.fc1.weight", "module.stages.2.conv.weight"]
+    names += [
+        "module.stages.0.1.dwconv.weight",
+        "module.stages.1.blocks.0.mlp.fc1.weight",
+        "module.stages.2.conv.weight",
+    ]
     write_zip(tmp_path / "other.pth", tensors({name: np.ones((2, 3, 1, 1), np.float32) for name in names}))
     assert list(load_checkpoint(tmp_path / "other.pth")) == names
     with refused("checkpoints.unknown-layout", "other.pth", "module.blocks.0.1.weight"):
