@@ -295,7 +295,8 @@ def test_heads_and_losses_of_cascades(name):
 
 def test_head_and_losses_of_fcos():
     recipe = read("detection", FCOS)
-    head = recipe["FCOSHead"]
+    assert recipe["architecture"] == "ClippedFCOS" and recipe["ClippedFCOS"]["fcos_head"] == "ClippedFCOSHead"
+    head = recipe["ClippedFCOSHead"]
     loss = head["fcos_loss"]
     assert loss == {"name": "FCOSIoULoss", "loss_alpha": 0.25, "loss_gamma": 2.0, "reg_weights": 1.0}
     assert head["norm_reg_targets"] is head["centerness_on_reg"] is False
@@ -304,7 +305,7 @@ def test_head_and_losses_of_fcos():
     assert targets["object_sizes_boundary"] == [64, 128, 256, 512]
     assert operations(recipe["TrainReader"])["RandomResize"]["target_size"] == [[640, 1333], [800, 1333]]
     nms = head["nms"]
-    assert (nms["nms_top_k"], nms["keep_top_k"], nms["score_threshold"], nms["nms_threshold"]) == (1000, 100, 0.05, 0.5)
+    assert (nms["nms_top_k"], nms["keep_top_k"], nms["score_threshold"], nms["nms_threshold"]) == (1000, 100, 0.0, 0.5)
     neck = recipe["FPN"]
     assert (
         neck["has_extra_convs"] and neck["extra_stage"] == 2 and not neck["use_c5"] and neck["relu_before_extra_convs"]

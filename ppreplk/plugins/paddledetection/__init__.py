@@ -17,8 +17,9 @@ __all__ = ["DetectionPredictor", "register"]
 
 
 def register() -> list[str]:
-    """Add our backbones and the modules of :mod:`.det_modules` to the installed PaddleDetection. Twice is once.
+    """Add our backbones and the modules that published detectors need to the installed PaddleDetection. Twice is once.
 
+    They are in :mod:`.det_modules` and :mod:`.det_fcos`.
     What PaddleDetection needs to run with the installed Paddle is patched.
 
     Returns:
@@ -31,7 +32,7 @@ def register() -> list[str]:
     from .det_suite import SUITE
 
     SUITE.require()
-    for module in ("det_modules", "det_backbones"):
+    for module in ("det_modules", "det_fcos", "det_backbones"):
         importlib.import_module(f".{module}", __name__)
     importlib.import_module(".det_patches", __name__).patch()
     return backbone_names()

@@ -12,7 +12,7 @@ import paddle.nn.functional as F
 import pytest
 from helpers import GOLDEN, relative_difference
 
-from ppreplk.models import RepLKNet
+from ppreplk.plugins.paddleseg import register
 from ppreplk.plugins.paddleseg.seg_names import PADDLESEG
 from ppreplk.plugins.whole_checkpoints import convert_whole
 
@@ -32,19 +32,21 @@ def case(request) -> str:
     return request.param
 
 
-@pytest.fixture
-def model(case, tmp_path):
-    """Built and loaded as PaddleSeg does it."""
-    from paddleseg.models import UPerNetViTAdapter
+@pytest.fixture(params=["UPerNetRepLKNet", "UPerNetViTAdapter"])  # ours, and PaddleSeg's own
+def model(request, case, tmp_path):
+    """Built and loaded as PaddleSeg does it, without dropout."""
+    from paddleseg.cvlibs import manager
     from paddleseg.utils import load_entire_model
 
+    register()
     described = json.loads((GOLDEN / "tiny_upernet.json").read_text())
     backbone = {key: described["backbone"][key] for key in ("large_kernel_sizes", "layers", "channels", "small_kernel")}
-    model = UPerNetViTAdapter(
-        backbone=RepLKNet(**backbone, out_indices=[0, 1, 2, 3]),
+    model = manager.MODELS[request.param](
+        backbone=manager.BACKBONES["RepLKNet"](**backbone),
         backbone_indices=[0, 1, 2, 3],
         dropout_ratio=0.0,
         align_corners=case == "align",
+        **({"aux_dropout_ratio": 0.0} if request.param == "UPerNetRepLKNet" else {}),
         **described["head"],
     )
     convert_whole(GOLDEN / "tiny_upernet.pth", tmp_path / "model.pdparams", PADDLESEG)
