@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import paddle
 import pytest
 from helpers import ROOT
 
@@ -64,11 +65,29 @@ def multiply_adds(model, size: tuple[int, int]) -> float:
     return (fixed + per_pixel * size[0] * size[1]) / 1e9
 
 
+def check_optimizer(built: SegBuilder) -> None:
+    """No weight decay on normalizations, and on nothing else; the rate rises from a millionth and falls to 0."""
+    norms = [layer for layer in built.model.sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)]
+    expected = {each.name for layer in norms for each in layer.parameters() if not each.stop_gradient}
+    groups = built.optimizer._param_groups
+    assert {each.name for group in groups if group["weight_decay"] == 0 for each in group["params"]} == expected
+    assert {group["weight_decay"] for group in groups} == {0, 0.05}
+    schedule, iterations = built.lr_scheduler, built.config.iters
+    warmup = built.config.lr_scheduler_cfg["warmup_iters"]
+    found = []
+    for step in (0, warmup, iterations):
+        schedule.step(step)
+        found.append(schedule.get_lr())
+    assert found == pytest.approx([2e-10, 2e-4, 0], abs=1e-12)
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in RECIPES]
 )
 def test_parameters_and_multiply_adds_are_those_published(name):
-    published, model = RECIPES[name], builder(name).model
+    built = builder(name)
+    published, model = RECIPES[name], built.model
+    check_optimizer(built)
     model.backbone = ppreplk.fold(model.backbone)
     sizes = {key: parameter.size for key, parameter in model.named_parameters() if not parameter.stop_gradient}
     total = sum(size for key, size in sizes.items() if "aux" not in key) / 1e6
