@@ -98,7 +98,7 @@ def export(arguments: argparse.Namespace) -> Path:
                     check_program(Path(folder) / f"{program}.json", images, expected, "none")
             save(model, spec, arguments.output_op, staging / program)
             check_program(staging / f"{program}.json", images, expected, arguments.output_op)
-            content = describe(config, model, spec, arguments.output_op, program)
+            content = describe(config, expected[0].shape[1], spec, arguments.output_op, program)
             text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
             (staging / description).write_text(text, encoding="utf-8")
             replace_files(staging, target, stale=[])
@@ -218,9 +218,7 @@ def _difference(output: np.ndarray, logits: np.ndarray, operator: str) -> float:
     return float(np.nan_to_num(np.abs(output - logits), nan=np.inf).max())
 
 
-def describe(
-    config: Any, model: nn.Layer, spec: Sequence[Optional[int]], operator: str, program: str
-) -> dict[str, Any]:
+def describe(config: Any, classes: int, spec: Sequence[Optional[int]], operator: str, program: str) -> dict[str, Any]:
     """The content of ``deploy.yaml``: PaddleSeg's section ``Deploy``, and names and colours of the classes."""
     content: dict[str, Any] = {
         "Deploy": {
@@ -232,7 +230,7 @@ def describe(
             "output_dtype": "int32" if operator == "argmax" else "float32",
         }
     }
-    names = class_names(config.val_dataset_cfg, model.head.conv_seg.weight.shape[0])
+    names = class_names(config.val_dataset_cfg, classes)
     if names:
         content[CLASSES] = {"names": names}
         colours = class_colours(config.val_dataset_cfg)
