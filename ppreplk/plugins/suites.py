@@ -225,7 +225,8 @@ class Suite:
             UserError: it is not there, or cannot be imported.
         """
         problem = import_problem(self.package)
-        if problem == f"No module named '{self.package}'":
+        is_folder = problem is None and getattr(sys.modules[self.package], "__file__", None) is None  # of that name
+        if is_folder or problem == f"No module named '{self.package}'":
             raise UserError(
                 f"no {self.name} here: pip install {self.wheel}, or name a source checkout with --checkout or "
                 f"{self.variable}",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from helpers import ROOT
 from PIL import Image
 
 SIDE = 64
@@ -116,17 +117,28 @@ class _NoAliases(yaml.SafeDumper):
 
 
 def launch(
-    folder: Path, *arguments: object, env: dict | None = None, processes: int = 1
+    folder: Path,
+    *arguments: object,
+    env: dict | None = None,
+    processes: int = 1,
+    script: str = str(ROOT / "ppreplk" / "plugins" / "paddleseg" / "__main__.py"),
 ) -> subprocess.CompletedProcess:
-    """``python -m ppreplk.plugins.paddleseg`` with arguments, in one process or in several."""
-    command = ["python", "-m", "ppreplk.plugins.paddleseg", *map(str, arguments)]
+    """The plugin's launcher, or another script, with arguments; in one process or in several, which must end well.
+
+    Several cards take ``python -m paddle.distributed.launch --gpus 0,1 python -m ppreplk.plugins.paddleseg``; on CPUs
+    Paddle's launcher runs files alone.
+    """
+    module = ["-m", "ppreplk.plugins.paddleseg"] if script.endswith("__main__.py") else [script]
+    command = [sys.executable, *module]
     if processes > 1:
         launcher = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", str(processes)]
-        command = [*launcher, "--backend", "gloo", "--log_dir", "logs", *command]
-    else:
-        command[0] = sys.executable
+        command = [*launcher, "--backend", "gloo", "--log_dir", "logs", script]
     environment = {**os.environ, "OMP_NUM_THREADS": "2", **(env or {})}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    process = subprocess.run(
+        [*command, *map(str, arguments)], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+    )
+    logs = [path.read_text() for path in sorted((folder / "logs").glob("workerlog.*"))] if processes > 1 else []
+    return subprocess.CompletedProcess(process.args, process.returncode, process.stdout, process.stderr + "".join(logs))
 
 
 def class_ious(output: str) -> np.ndarray:
