@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 import numpy as np
 from PIL import Image
@@ -39,10 +39,15 @@ def read_image(image: Union[str, Path, np.ndarray]) -> np.ndarray:
     return image
 
 
-def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An array (H, W, C) float32 at another size (height, width), interpolated bilinearly between pixel centres.
+def resized(image: np.ndarray, size: tuple[int, int], scale: Optional[tuple[float, float]] = None) -> np.ndarray:
+    """An array (H, W, C) float32 at another size, interpolated bilinearly between pixel centres.
 
     OpenCV does so too: without smoothing, also where the image gets smaller.
+
+    Args:
+        image: the array.
+        size: height and width.
+        scale: how much larger it gets, down and across, if that is not what the sizes say: rounding sides changes it.
 
     >>> resized(np.array([[[0.0], [1.0]]], np.float32), (1, 4))[0, :, 0].tolist()
     [0.0, 0.25, 0.75, 1.0]
@@ -51,7 +56,8 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         have = image.shape[axis]
         if have == length:
             continue
-        place = np.clip((np.arange(length) + 0.5) * (have / length) - 0.5, 0, have - 1)
+        step = have / length if scale is None else 1 / scale[axis]
+        place = np.clip((np.arange(length) + 0.5) * step - 0.5, 0, have - 1)
         lower = np.minimum(place.astype(np.int64), max(have - 2, 0))
         share = (place - lower).astype(np.float32).reshape([-1 if each == axis else 1 for each in range(image.ndim)])
         upper = np.minimum(lower + 1, have - 1)

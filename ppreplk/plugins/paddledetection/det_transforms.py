@@ -93,7 +93,7 @@ def _resize(target_size: Any, keep_ratio: bool = True, interp: Optional[int] = B
         else:
             scales = (target[0] / sides[0], target[1] / sides[1])
         size = (max(1, round(sides[0] * scales[0])), max(1, round(sides[1] * scales[1])))
-        image = np.clip(np.round(resized(prepared.image.astype(np.float32), size)), 0, 255).astype(np.uint8)
+        image = np.round(resized(prepared.image.astype(np.float32), size, scales)).clip(0, 255).astype(np.uint8)
         return Prepared(image, (float(size[0]), float(size[1])), scales)
 
     return transform

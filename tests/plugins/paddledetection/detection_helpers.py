@@ -211,7 +211,7 @@ def cascade_config(folder: Path, epochs: int = 60, width: int = 64) -> dict:
     }
 
 
-def fcos_config(folder: Path, epochs: int = 100) -> dict:
+def fcos_config(folder: Path, epochs: int = 60) -> dict:
     """FCOS with the published IoU loss and constant warm-up."""
     strides = [8, 16, 32, 64, 128]
     config = base_config(folder, epochs, 0.001, [epochs * 3 // 4, epochs * 9 // 10], masks=False, stride=128)
