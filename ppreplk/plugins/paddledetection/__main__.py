@@ -34,7 +34,7 @@ def hand_over(command: str, arguments: Sequence[str]) -> None:
     """
     from ..suites import check_files, errors_of_ours, option_value
     from . import register
-    from .det_checks import check_data, check_parts, read_config, whole_weights
+    from .det_checks import check_data, check_parts, check_weights_named, read_config, whole_weights
     from .det_export import check_arguments, proved_exports
     from .det_suite import SUITE
     from .det_wheel import run
@@ -48,9 +48,11 @@ def hand_over(command: str, arguments: Sequence[str]) -> None:
         check_parts(config)
         if command == "train":
             check_data(config, ["TrainDataset", *(["EvalDataset"] if "--eval" in arguments else [])])
-        elif command == "eval":
+        else:
+            check_weights_named(config)
+        if command == "eval":
             check_data(config, ["EvalDataset"])
-        elif command == "export":
+        if command == "export":
             check_arguments(arguments)
     with ExitStack() as stack:
         if command != "train":

@@ -116,6 +116,16 @@ def check_data(config: Any, sections: Sequence[str]) -> None:
                 )
 
 
+def check_weights_named(config: Any) -> None:
+    """Check that a configuration names weights.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not isinstance(config.get("weights"), str):
+        raise UserError("names no file; give -o weights=FILE", code="checkpoints.none-named", where="weights")
+
+
 def check_weights(network: nn.Layer, path: str) -> None:
     """Check that a file has all weights of a network.
 
@@ -147,8 +157,6 @@ def whole_weights() -> Iterator[None]:
 
     @functools.wraps(original)
     def load_weights(self: Any, weights: Any, *arguments: Any, **named: Any) -> Any:
-        if not isinstance(weights, str):
-            raise UserError("names no file; give -o weights=FILE", code="checkpoints.none-named", where="weights")
         check_weights(self.model, weights)
         return original(self, weights, *arguments, **named)
 

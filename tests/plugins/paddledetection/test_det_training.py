@@ -60,8 +60,8 @@ def test_without_the_suite_it_is_one_line(tmp_path):
         (["eval", "-c", "fcos.yml"], "checkpoints.none-named", "-o weights=FILE"),
         (["eval", "-c", "fcos.yml", "-o", "weights=none"], "checkpoints.no-file", "none"),
         (["eval", "-c", "fcos.yml", "-o", "weights=https://x/y"], "plugins.bad-path", "downloaded"),
-        (["infer", "-c", "fcos.yml", "--infer_img", "none.png"], "plugins.no-file", "none.png"),
-        (["export", "-c", "fcos.yml", "--for_fd"], "plugins.export-argument", "--for_fd"),
+        (["infer", "-c", "fcos.yml", "-o", "weights=w", "--infer_img", "none.png"], "plugins.no-file", "none.png"),
+        (["export", "-c", "fcos.yml", "-o", "weights=w", "--for_fd"], "plugins.export-argument", "--for_fd"),
     ],
 )
 def test_wrong_input_is_one_line(project, arguments, code, part):
