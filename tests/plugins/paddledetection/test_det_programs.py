@@ -14,6 +14,7 @@ from PIL import Image
 
 from ppreplk.plugins.paddledetection import DetectionPredictor
 from ppreplk.plugins.paddledetection.det_export import BOX_TOLERANCE, SCORE_TOLERANCE, Agreement, compare
+from ppreplk.plugins.paddledetection.det_patches import PaddleOfBefore, draw_boxes
 from ppreplk.plugins.paddledetection.det_predictor import detections_of
 from ppreplk.plugins.paddledetection.det_transforms import Preprocessing
 from ppreplk.plugins.pictures import Detections, class_palette
@@ -291,3 +292,28 @@ def test_oneDNNs_fault_is_said_once(program, caplog):
         DetectionPredictor(program, threads=1)
         DetectionPredictor(program, threads=1)
     assert sum("cannot interpolate" in record.message for record in caplog.records) <= 1
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What stands in for parts of PaddleDetection
+
+
+def test_numbers_of_boxes_are_joined_whether_or_not_they_have_a_dimension():
+    old = PaddleOfBefore()
+    mixed = [paddle.to_tensor(2), paddle.to_tensor([3]), paddle.to_tensor(4)]
+    assert old.concat(mixed).tolist() == [2, 3, 4]
+    rows = [paddle.ones([1, 2]), paddle.zeros([2, 2])]
+    assert old.concat(rows, axis=0).shape == [3, 2]
+    assert old.shape(rows[1])[0] == 2 and old.float32 is paddle.float32
+
+
+def test_boxes_of_one_image_are_drawn_above_the_threshold():
+    image = Image.fromarray(np.full((60, 60, 3), 128, np.uint8))
+    rows = [
+        {"image_id": 7, "category_id": 3, "bbox": [10.0, 20.0, 15.0, 15.0], "score": 0.9},
+        {"image_id": 7, "category_id": 1, "bbox": [40.0, 40.0, 10.0, 10.0], "score": 0.2},
+        {"image_id": 8, "category_id": 1, "bbox": [40.0, 45.0, 10.0, 10.0], "score": 0.9},
+    ]
+    drawn = np.asarray(draw_boxes(image, 7, {1: "disc", 3: "wedge"}, rows, 0.5)).astype(int)
+    assert drawn[34, 24].tolist() == class_palette()[1].tolist()  # the second category
+    assert (drawn[36:] == 128).all()  # neither the one with a low score nor that of another image
