@@ -19,8 +19,8 @@ __all__ = ["DetectionPredictor", "register"]
 def register() -> list[str]:
     """Add our backbones and the modules that published detectors need to the installed PaddleDetection. Twice is once.
 
-    They are in :mod:`.det_modules` and :mod:`.det_fcos`.
-    What PaddleDetection needs to run with the installed Paddle is patched.
+    They are in :mod:`.det_modules` and :mod:`.det_fcos`. What PaddleDetection needs to run with the installed Paddle is
+    patched.
 
     Returns:
         The names of the backbones in its YAML files.

@@ -1,12 +1,12 @@
-"""What the published detectors need and PaddleDetection lacks, under the names that its YAML files use.
+"""What the published Cascade Mask R-CNN needs and PaddleDetection lacks, under the names that its YAML files use.
 
 | name | instead of | what differs |
 |-|-|-|
 | ``CascadeBoxHead`` | ``CascadeHead`` | the stages are trained and averaged as in mmdet, RoIs aligned |
 | ``CascadeMaskHead`` | ``MaskHead`` | one mask head for each stage, RoIs aligned |
 | ``AlignedRoIAlign`` | ``RoIAlign`` | ``aligned`` is honoured |
-| ``FCOSIoULoss`` | ``FCOSLoss`` | the IoU loss of the published FCOS |
-| ``ConstantWarmup`` | ``LinearWarmup`` | the learning rate stays at a share of itself, then jumps |
+
+``FCOSIoULoss`` and ``ConstantWarmup`` are in :mod:`.det_fcos`.
 
 Importing this module registers them, so :func:`.register` alone imports it: PaddleDetection must be there.
 """
@@ -20,23 +20,16 @@ from typing import Any, Optional
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
-from ppdet.core.workspace import create, register, serializable
+from ppdet.core.workspace import create, register
 from ppdet.modeling.bbox_utils import clip_bbox, delta2bbox, nonempty_bbox
 from ppdet.modeling.heads.cascade_head import CascadeHead
 from ppdet.modeling.heads.mask_head import MaskHead
 from ppdet.modeling.heads.roi_extractor import RoIAlign
-from ppdet.modeling.losses.fcos_loss import FCOSLoss
 from ppdet.modeling.losses.iou_loss import GIoULoss
-from ppdet.optimizer import optimizer
 
 STAGE_LOSS_WEIGHTS = (1.0, 0.5, 0.25)
 # 1 / standard deviations of (dx, dy, dw, dh): 0.1 and 0.2, 0.05 and 0.1, 0.033 and 0.067
 BOX_WEIGHTS = tuple((1 / xy, 1 / xy, 1 / wh, 1 / wh) for xy, wh in ((0.1, 0.2), (0.05, 0.1), (0.033, 0.067)))
-MIN_IOU = 1e-6
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Cascade Mask R-CNN
 
 
 @register
@@ -307,81 +300,3 @@ class CascadeMaskHead(nn.Layer):
         index = paddle.stack([rows, classes], axis=1)
         masks = [F.sigmoid(paddle.gather_nd(each.mask_fcn_logits(each.head(features)), index)) for each in self.heads]
         return paddle.add_n(masks) / len(masks)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# FCOS
-
-
-@register
-class FCOSIoULoss(FCOSLoss):
-    """FCOS's losses with the IoU loss of the published detector: -log(IoU), the IoU at least 1e-6.
-
-    PaddleDetection's ``iou_loss_type: iou`` takes the logarithm of 0 wherever there is no object: it is always NaN.
-
-    Args:
-        loss_alpha, loss_gamma, reg_weights, quality: see PaddleDetection's FCOSLoss.
-    """
-
-    def __init__(
-        self,
-        loss_alpha: float = 0.25,
-        loss_gamma: float = 2.0,
-        reg_weights: float = 1.0,
-        quality: str = "centerness",
-    ):
-        super().__init__(loss_alpha, loss_gamma, "iou", reg_weights, quality)
-
-    def _iou_loss(
-        self,
-        pred: paddle.Tensor,
-        targets: paddle.Tensor,
-        positive_mask: paddle.Tensor,
-        weights: Optional[paddle.Tensor] = None,
-        return_iou: bool = False,
-    ) -> paddle.Tensor:
-        """(N,) losses of distances (N, 4) to the left, top, right and bottom edge; 0 where the mask (N,) is.
-
-        With ``return_iou`` the IoUs instead.
-        """
-        positive = positive_mask.unsqueeze(-1)
-        pred, targets = pred * positive, (targets * positive).detach()
-        common = paddle.minimum(pred, targets)
-        area, true, overlap = (_area(distances) for distances in (pred, targets, common))
-        iou = overlap / paddle.clip(area + true - overlap, min=MIN_IOU)
-        if return_iou:
-            return iou * positive_mask
-        loss = -paddle.log(paddle.clip(iou, min=MIN_IOU)) * positive_mask
-        return loss if weights is None else loss * weights
-
-    _FCOSLoss__iou_loss = _iou_loss  # its name in wheel 2.6.0
-
-
-def _area(distances: paddle.Tensor) -> paddle.Tensor:
-    """(N, 4) distances to the left, top, right and bottom edge -> (N,)."""
-    return (distances[:, 0] + distances[:, 2]) * (distances[:, 1] + distances[:, 3])
-
-
-@serializable
-class ConstantWarmup:
-    """The learning rate stays at a share of itself, then jumps to all of it: the warm-up of the published FCOS.
-
-    Args:
-        steps: iterations with the smaller one.
-        factor: the share.
-    """
-
-    def __init__(self, steps: int = 500, factor: float = 1 / 3):
-        self.steps = steps
-        self.factor = factor
-
-    def __call__(self, base_lr: float, step_per_epoch: int) -> tuple[list[int], list[float]]:
-        """Iterations and the values between them, as PaddleDetection's schedules go on with them.
-
-        There is one for each iteration: CosineDecay takes their number for the length of the warm-up.
-        """
-        steps = max(self.steps, 1)
-        return list(range(1, steps + 1)), [base_lr * self.factor] * steps + [base_lr]
-
-
-optimizer.ConstantWarmup = ConstantWarmup  # where LearningRate looks for ``- name: ConstantWarmup``

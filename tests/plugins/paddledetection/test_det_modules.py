@@ -10,7 +10,7 @@ from detection_helpers import open_suite
 
 open_suite()  # skips the module without PaddleDetection
 
-from ppreplk.plugins.paddledetection import det_modules  # noqa: E402
+from ppreplk.plugins.paddledetection import det_fcos, det_modules  # noqa: E402
 
 RNG = np.random.default_rng
 LEVELS = [types.SimpleNamespace(channels=8, stride=stride) for stride in (4, 8, 16, 32)]
@@ -41,7 +41,7 @@ def test_iou_loss_and_its_gradient_are_those_of_the_formula():
     targets[2] = targets[5] = -1  # of points in no object
     predicted = tensor(distances)
     predicted.stop_gradient = False
-    loss = det_modules.FCOSIoULoss()._iou_loss(predicted, tensor(targets), tensor(mask), tensor(weights))
+    loss = det_fcos.FCOSIoULoss()._iou_loss(predicted, tensor(targets), tensor(mask), tensor(weights))
     assert np.abs(loss.numpy() - iou_loss(distances, targets, mask, weights)).max() < 1e-5
     loss.sum().backward()
     step = 1e-6
@@ -59,7 +59,7 @@ def test_iou_loss_is_finite_where_boxes_do_not_overlap_and_where_there_is_no_obj
     predicted = tensor([[0, 0, 0, 0], [1, 1, 1, 1], [0, 2, 0, 2]])
     predicted.stop_gradient = False
     targets, mask = tensor([[1, 1, 1, 1], [0, 0, 0, 0], [3, 0, 3, 0]]), tensor([1, 0, 1])
-    loss = det_modules.FCOSIoULoss()._iou_loss(predicted, targets, mask)
+    loss = det_fcos.FCOSIoULoss()._iou_loss(predicted, targets, mask)
     assert loss.numpy()[[0, 2]] == pytest.approx(-np.log(1e-6), rel=1e-5) and loss.numpy()[1] == 0
     loss.sum().backward()
     assert np.isfinite(predicted.grad.numpy()).all()
@@ -74,12 +74,26 @@ def test_whole_fcos_loss_uses_it_and_the_old_one_is_not_a_number():
     labels = tensor(np.array([1, 0, 2, 0]).reshape(1, 2, 2, 1), "int32")
     targets, centerness = rng.uniform(0.5, 2, (1, 2, 2, 4)), rng.uniform(0.3, 1, (1, 2, 2, 1))
     arguments = [[scores], [distances], [centers], [labels], [tensor(targets)], [tensor(centerness)]]
-    losses = det_modules.FCOSIoULoss()(*arguments)
+    losses = det_fcos.FCOSIoULoss()(*arguments)
     points = distances.numpy()[0].reshape(4, -1).T
     inside, weights = labels.numpy().reshape(-1) > 0, centerness.reshape(-1)
     expected = iou_loss(points, targets.reshape(-1, 4), inside, weights).sum() / weights[inside].sum()
     assert float(losses["loss_box"]) == pytest.approx(expected, rel=1e-5)
     assert np.isnan(float(FCOSLoss(iou_loss_type="iou")(*arguments)["loss_box"]))
+
+
+def test_images_without_an_object_have_a_loss_and_gradients():
+    rng = RNG(1)
+    maps = [tensor(rng.normal(size=(1, channels, 2, 2))) for channels in (3, 4, 1)]
+    for each in maps:
+        each.stop_gradient = False
+    targets = [paddle.zeros([1, 2, 2, 1], "int32"), paddle.zeros([1, 2, 2, 4]), paddle.zeros([1, 2, 2, 1])]
+    losses = det_fcos.FCOSIoULoss()(*([each] for each in [*maps, *targets]))
+    likely = 1 / (1 + np.exp(-maps[0].numpy().astype(np.float64)))
+    assert float(losses["loss_cls"]) == pytest.approx((-0.75 * likely**2 * np.log(1 - likely)).sum(), rel=1e-5)
+    assert float(losses["loss_box"]) == float(losses["loss_quality"]) == 0
+    paddle.add_n(list(losses.values())).backward()
+    assert all(np.isfinite(each.grad.numpy()).all() for each in maps)
 
 
 def test_constant_warmup_stays_and_jumps_as_a_section_of_a_configuration():
