@@ -1,6 +1,7 @@
 """The pages: docs/config.md has every key with its default, commands and links work, measured numbers are there."""
 
 import csv
+import importlib
 import inspect
 import re
 import shlex
@@ -8,6 +9,7 @@ from dataclasses import MISSING
 from pathlib import Path
 
 import pytest
+import yaml
 from helpers import ROOT, run_python
 
 from ppreplk import config
@@ -90,18 +92,30 @@ def test_every_key_with_what_it_takes_and_its_default(section):
 
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 TOOL = re.compile(r"(?:python |\d )tools/(\w+)\.py (.*)|ppreplk (\w+) (.*)")
+SUITE = re.compile(r"python -m ppreplk\.plugins\.(paddleseg|paddledetection) (\w+) (.*)")
+
+
+def shell_lines(page: str) -> list[str]:
+    """Every command of a page's shell blocks, on one line each."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.S)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [command for line in lines for command in line.split(" && ")]
 
 
 def page_commands(page: str) -> list[tuple[str, list[str]]]:
     """(subcommand, arguments) of every command of ours in a page's shell blocks."""
     found = []
-    for block in re.findall(r"```bash\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.S):
-        for line in block.replace("\\\n", " ").splitlines():
-            for command in line.split(" && "):
-                match = TOOL.search(command)
-                if match and (match[3] is None or command.startswith("ppreplk ")):
-                    found.append((match[1] or match[3], shlex.split(match[2] or match[4] or "", comments=True)))
+    for command in shell_lines(page):
+        match = TOOL.search(command)
+        if match and (match[3] is None or command.startswith("ppreplk ")):
+            found.append((match[1] or match[3], shlex.split(match[2] or match[4] or "", comments=True)))
     return found
+
+
+def suite_commands(page: str) -> list[tuple[str, str, list[str]]]:
+    """(plugin, command, arguments) of every command that goes through the launcher of a suite."""
+    matches = [match for command in shell_lines(page) if (match := SUITE.search(command))]
+    return [(match[1], match[2], shlex.split(match[3], comments=True)) for match in matches]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -110,6 +124,31 @@ def test_commands_have_arguments_recipes_and_keys_that_exist(page):
         parsed = command_parser().parse_args([name, *arguments])
         if "config" in parsed:
             config.load_config(ROOT / parsed.config, parsed.override)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_of_suites_have_arguments_and_recipes_that_exist(page):
+    for plugin, command, arguments in suite_commands(page):
+        launcher = importlib.import_module(f"ppreplk.plugins.{plugin}.__main__")
+        assert command in launcher.COMMANDS
+        parsed = launcher.command_parser(command).parse_args(arguments)
+        if "config" in parsed:
+            keys = yaml.load((ROOT / parsed.config).read_text(encoding="utf-8"), AnyTag)
+            for option in getattr(parsed, "opts", None) or getattr(parsed, "opt", None) or []:
+                assert has_key(keys, option.partition("=")[0]), option
+
+
+class AnyTag(yaml.SafeLoader):
+    """Reads PaddleDetection's files, whose schedules are tagged."""
+
+
+AnyTag.add_multi_constructor("!", lambda loader, tag, node: loader.construct_mapping(node))
+
+
+def has_key(config: dict, key: str) -> bool:
+    """Whether ``a.b.c`` is in a configuration. ``weights`` is a key of PaddleDetection's that no recipe sets."""
+    first, _, rest = key.partition(".")
+    return key == "weights" or (first in config and (not rest or has_key(config[first], rest)))
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -124,6 +163,7 @@ def test_chinese_pages_have_the_commands_and_the_code_of_the_english_ones(page):
     assert Path(page).name in (ROOT / english).read_text(encoding="utf-8")
     assert Path(english).name in (ROOT / page).read_text(encoding="utf-8")
     assert page_commands(page) == page_commands(english)
+    assert suite_commands(page) == suite_commands(english)
     assert python_blocks(page) == python_blocks(english)
 
 
@@ -142,6 +182,7 @@ def test_the_first_python_of_the_readme_runs_as_written():
 
 def test_the_pages_have_commands():
     assert sum(len(page_commands(page)) for page in PAGES) > 40
+    assert len(suite_commands("docs/downstream.md")) > 9
 
 
 WEIGHTS = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
