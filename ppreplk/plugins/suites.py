@@ -288,6 +288,24 @@ def option_value(arguments: Sequence[str], *names: str) -> Optional[str]:
     return found
 
 
+def option_values(arguments: Sequence[str], name: str) -> list[str]:
+    """The values of an option that takes several: those up to the next option.
+
+    >>> option_values(["--opts", "a=1", "b=2", "--do_eval"], "--opts")
+    ['a=1', 'b=2']
+    """
+    found: list[str] = []
+    is_inside = False
+    for argument in arguments:
+        if argument.startswith("--"):
+            option, equals, value = argument.partition("=")
+            is_inside = option == name
+            found = ([value] if equals else []) if is_inside else found
+        elif is_inside:
+            found.append(argument)
+    return found
+
+
 def check_files(arguments: Sequence[str], options: Mapping[str, str]) -> None:
     """Check that the files that options name exist, since a suite answers with a traceback.
 

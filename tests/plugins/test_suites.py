@@ -17,6 +17,7 @@ from ppreplk.plugins.suites import (
     check_files,
     errors_of_ours,
     option_value,
+    option_values,
 )
 from ppreplk.utils.errors import UserError
 
@@ -166,6 +167,8 @@ def test_an_error_of_ours_comes_out_of_a_suite_as_it_went_in():
 def test_files_that_options_name_must_exist(tmp_path):
     assert option_value(["--config=a", "-c", "b"], "-c", "--config") == "b"
     assert option_value(["--eval"], "--config") is None
+    assert option_values(["--opts", "a=1", "b=2", "--iters", "3"], "--opts") == ["a=1", "b=2"]
+    assert option_values(["--opts=a=1", "--iters", "3"], "--opts") == ["a=1"]
     check_files(["--config", str(tmp_path)], {"--config|-c": "configuration"})
     with refused("plugins.no-file", "no configuration none.yml"):
         check_files(["-c", "none.yml"], {"--config|-c": "configuration"})

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 from ppreplk.utils.command import Parser, path, positive, run_command
+from ppreplk.utils.errors import UserError
 
 HANDED_OVER = ("train", "val", "predict", "export")
 COMMANDS = (*HANDED_OVER, "run", "digits")
@@ -33,7 +34,7 @@ def hand_over(command: str, arguments: Sequence[str]) -> None:
     """
     from ppreplk.plugins.paddleseg import register
     from ppreplk.plugins.paddleseg.seg_model import SUITE
-    from ppreplk.plugins.suites import check_files, errors_of_ours, option_value
+    from ppreplk.plugins.suites import check_files, errors_of_ours
 
     arguments, given = _without_checkout(arguments)
     checkout = SUITE.open(given)
@@ -41,8 +42,7 @@ def hand_over(command: str, arguments: Sequence[str]) -> None:
     is_help = "-h" in arguments or "--help" in arguments
     if not is_help:
         check_files(arguments, FILES)
-        if config := option_value(arguments, "--config"):
-            _check(command, config, arguments)
+        _check(command, arguments)
     with errors_of_ours():
         if command == "export":
             from ppreplk.plugins.paddleseg.seg_export import export, export_parser
@@ -67,14 +67,25 @@ def _without_checkout(arguments: Sequence[str]) -> tuple[list[str], Optional[str
     return rest, found.checkout
 
 
-def _check(command: str, config: str, arguments: Sequence[str]) -> None:
-    """What PaddleSeg would answer with a traceback."""
-    from ppreplk.plugins.paddleseg.seg_checks import check_components, check_data, read_config
+def _check(command: str, arguments: Sequence[str]) -> None:
+    """What PaddleSeg would answer with a traceback, or with the results of a network that is not trained.
 
-    content = read_config(config).dic
+    Raises:
+        UserError: an argument is missing, or the configuration or a checkpoint is not what it has to be.
+    """
+    from ppreplk.plugins.paddleseg.seg_checks import check_components, check_data, check_resumable, read_config
+    from ppreplk.plugins.suites import option_value, option_values
+
+    config, weights = option_value(arguments, "--config"), option_value(arguments, "--model_path")
+    if config is None:
+        raise UserError("missing; name a configuration file", code="plugins.missing-argument", where="--config")
+    content = read_config(config, option_values(arguments, "--opts")).dic
+    if command != "train" and weights is None:
+        raise UserError("missing; name trained weights", code="plugins.missing-argument", where="--model_path")
     check_components(content)
     if command == "train":
         check_data(content, ["train_dataset", *(["val_dataset"] if "--do_eval" in arguments else [])])
+        check_resumable(option_value(arguments, "--resume_model"))
     elif command == "val":
         check_data(content, ["val_dataset"])
 

@@ -137,3 +137,22 @@ def _folders(kind: str, mode: str) -> list[str]:
 def _check_path(path: Path, where: str) -> None:
     if not path.exists():
         raise UserError(f"there is no {path} in {Path.cwd()}", code="plugins.no-data", where=where)
+
+
+def check_resumable(folder: Optional[str]) -> None:
+    """Check that PaddleSeg can go on from a checkpoint: it takes the iteration from the folder's name.
+
+    Raises:
+        UserError: the folder has another name, or lacks a file.
+    """
+    if folder is None:
+        return
+    if not Path(folder).name.rpartition("_")[2].isdigit():
+        raise UserError(
+            f"expected a folder called iter_NUMBER, as PaddleSeg writes them, got {folder}",
+            code="plugins.not-resumable",
+            where="--resume_model",
+        )
+    for name in ("model.pdparams", "model.pdopt"):
+        if not (Path(folder) / name).is_file():
+            raise UserError(f"{Path(folder) / name} is missing", code="plugins.not-resumable", where="--resume_model")
