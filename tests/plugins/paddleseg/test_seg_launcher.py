@@ -67,7 +67,7 @@ def test_a_few_steps_evaluate_export_and_draw(tmp_path, place):
 @pytest.mark.parametrize("kind", WRITERS)
 def test_a_tiny_data_set_is_learned_exported_and_predicted(tmp_path, kind, place):
     """In the real format, through the suite's own trainer: class IoU above 0.8, and the program predicts the same."""
-    iters = 200 if kind == "Cityscapes" else 400
+    iters = 150
     project, env, classes = write_project(tmp_path, kind, iters=iters), environment(place), WRITERS[kind][2]
     train = ["train", "--config", "tiny.yml", "--device", "cpu", "--save_dir", "out", "--save_interval", iters]
     process = launch(project, *train, "--do_eval", "--seed", 0, env=env)

@@ -90,7 +90,7 @@ def config(kind: str, root: str, iters: int = 100, **backbone: object) -> dict:
         },
         "lr_scheduler": {
             "type": "PolynomialDecay",
-            "learning_rate": 0.003,
+            "learning_rate": 0.008,
             "end_lr": 0,
             "power": 1.0,
             "warmup_iters": 10,
