@@ -4,6 +4,7 @@ import importlib.util
 import re
 
 import pytest
+from detection_helpers import write_coco
 from helpers import ROOT, run_python
 
 from ppreplk.plugins.paddledetection.det_suite import SUITE
@@ -66,3 +67,42 @@ def test_parameters_groups_and_schedule_are_those_published(name):
     total = int(re.search(r"^parameters (\d+)", printed, flags=re.M)[1]) / 1e6
     print(f"{name}: {total:.2f} M; published {PUBLISHED[name]} M")
     assert total == pytest.approx(PUBLISHED[name], rel=0.01)
+
+
+READ = """
+from ppreplk.plugins.paddledetection import register
+from ppreplk.plugins.paddledetection.det_suite import SUITE
+
+SUITE.open()
+register()
+
+from ppdet.core.workspace import create, load_config
+
+config = load_config({path!r})
+config["TrainDataset"].update(dataset_dir={folder!r}, image_dir="images", anno_path="annotations.json")
+config["TrainReader"]["batch_size"] = 1
+shapes = set()
+for _ in range(3):
+    for batch in create("TrainReader")(create("TrainDataset")(), 1):
+        shapes.add(tuple(batch["image"].shape))
+        boxes = [each.shape[0] for each in batch.get("gt_bbox", [])]  # FCOS has targets instead
+        masks = [len(each) for each in batch.get("gt_poly", [])]
+        print("boxes", boxes, "masks", masks, "levels", sum(key.startswith("labels") for key in batch))
+print("shapes", sorted(shapes))
+"""
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_training_readers_read_images_boxes_and_masks(name, tmp_path):
+    write_coco(tmp_path / "coco", images=8)
+    path = str(ROOT / "configs" / "detection" / f"{name}.yml")
+    printed = run_python(READ.format(path=path, folder=str(tmp_path / "coco")))
+    shapes = [tuple(map(int, found)) for found in re.findall(r"\((\d+), (\d+), (\d+), (\d+)\)", printed)]
+    assert len(shapes) > 1  # several scales
+    for images, channels, height, width in shapes:
+        assert (images, channels) == (1, 3) and height % 32 == width % 32 == 0
+        assert 480 <= min(height, width) and max(height, width) <= 1344
+    lines = re.findall(r"^boxes (.*) masks (.*) levels (\d)", printed, flags=re.M)
+    assert len(lines) == 24  # three passes over eight images
+    for boxes, masks, levels in lines:
+        assert (boxes, levels) == ("[]", "5") if name.startswith("fcos") else (boxes == masks and levels == "0")
