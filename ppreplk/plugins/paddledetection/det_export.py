@@ -148,10 +148,10 @@ def verify(
         agreement = compare(said, expected, max(image.shape[:2]), name)
         features = _check_features(network.backbone, folded, batch, name)
         if agreement.boxes:
+            masks = f"masks in {agreement.mask:.1e} of their pixels, " if predictor.has_masks else ""
             logger.info(
-                "verified on %s: %d boxes; scores differ by %.1e at most, edges by %.1e pixels, masks in %.1e of their "
-                "pixels, feature maps by %.1e",
-                *(name, agreement.boxes, agreement.score, agreement.edge, agreement.mask, features),
+                "verified on %s: %d boxes; scores differ by %.1e at most, edges by %.1e pixels, %sfeature maps by %.1e",
+                *(name, agreement.boxes, agreement.score, agreement.edge, masks, features),
             )
             return agreement
     logger.warning(

@@ -212,7 +212,7 @@ def cascade_config(folder: Path, epochs: int = 60, width: int = 64) -> dict:
 
 
 def fcos_config(folder: Path, epochs: int = 60) -> dict:
-    """FCOS with the published IoU loss and constant warm-up."""
+    """FCOS with the published IoU loss and constant warm-up, predicting as MMDetection's."""
     strides = [8, 16, 32, 64, 128]
     config = base_config(folder, epochs, 0.001, [epochs * 3 // 4, epochs * 9 // 10], masks=False, stride=128)
     targets = {
@@ -231,11 +231,11 @@ def fcos_config(folder: Path, epochs: int = 60) -> dict:
     config["LearningRate"]["schedulers"][1] = {"name": "ConstantWarmup", "steps": 20, "factor": 0.3333}
     return {
         **config,
-        "architecture": "FCOS",
-        "FCOS": {"backbone": "RepLKNet13T", "neck": "FPN", "fcos_head": "FCOSHead"},
+        "architecture": "ClippedFCOS",
+        "ClippedFCOS": {"backbone": "RepLKNet13T", "neck": "FPN", "fcos_head": "ClippedFCOSHead"},
         "RepLKNet13T": {"drop_path_rate": 0.0, "out_indices": [1, 2, 3]},
         "FPN": {"out_channel": 256, "extra_stage": 2, "has_extra_convs": True, "use_c5": False},
-        "FCOSHead": {
+        "ClippedFCOSHead": {
             "fcos_feat": {
                 "name": "FCOSFeat",
                 "feat_in": 256,
@@ -254,7 +254,7 @@ def fcos_config(folder: Path, epochs: int = 60) -> dict:
                 "name": "MultiClassNMS",
                 "nms_top_k": 1000,
                 "keep_top_k": 100,
-                "score_threshold": 0.025,
+                "score_threshold": 0.0,  # class scores are compared
                 "nms_threshold": 0.6,
             },
         },
