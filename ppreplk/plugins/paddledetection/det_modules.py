@@ -60,9 +60,12 @@ class AlignedRoIAlign(RoIAlign):
         self.aligned = aligned
 
 
-def _roi_align(settings: Any, input_shape: Sequence[Any]) -> AlignedRoIAlign:
-    """The RoIAlign of a head's section ``roi_extractor``, for these feature maps."""
-    return AlignedRoIAlign(**{**settings, **RoIAlign.from_config(settings, input_shape)})
+def _roi_align(settings: Any, input_shape: Sequence[Any] = ()) -> nn.Layer:
+    """The RoIAlign of a head's section ``roi_extractor``, for these feature maps; or the layer that stands there."""
+    if isinstance(settings, nn.Layer):
+        return settings
+    scales = RoIAlign.from_config(settings, input_shape) if input_shape else {}
+    return AlignedRoIAlign(**{**settings, **scales})
 
 
 @register
@@ -107,7 +110,7 @@ class CascadeBoxHead(CascadeHead):
         super().__init__(
             head,
             in_channel,
-            roi_extractor=roi_extractor,
+            roi_extractor=_roi_align(roi_extractor),
             bbox_assigner=bbox_assigner,
             num_classes=num_classes,
             bbox_weight=[list(weights) for weights in bbox_weight],
@@ -260,10 +263,10 @@ class CascadeMaskHead(nn.Layer):
         self.stage_loss_weights = list(stage_loss_weights)
         self.num_classes = num_classes
         self.export_onnx = export_onnx
+        self.roi_extractor = _roi_align(roi_extractor)
         self.heads = nn.LayerList(
-            [MaskHead(each, roi_extractor, mask_assigner, num_classes, export_onnx=export_onnx) for each in head]
+            [MaskHead(each, self.roi_extractor, mask_assigner, num_classes, export_onnx=export_onnx) for each in head]
         )
-        self.roi_extractor = self.heads[0].roi_extractor
 
     @classmethod
     def from_config(cls, cfg: Mapping[str, Any], input_shape: Sequence[Any]) -> dict[str, Any]:
