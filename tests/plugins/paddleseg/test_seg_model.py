@@ -72,7 +72,8 @@ def test_it_computes_what_upernet_vit_adapter_does_but_for_dropout():
 
 
 def test_the_auxiliary_head_drops_channels_in_training_only():
-    model = build(aux_dropout_ratio=0.9)
+    paddle.seed(0)
+    model = build(aux_dropout_ratio=0.5)
     layer = model.head.aux_conv_seg
     x = paddle.ones([4, 6, 3, 3])
     layer.eval()
