@@ -16,9 +16,9 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ..deploy.export import save_network
 from ..deploy.lowering import CHANNELS_LAST, NATIVE, lower
 from ..deploy.onnx_file import BATCH, onnx_network
+from ..deploy.program_file import save_network
 from ..deploy.programs import BF16, FP32, PROGRAMS, Predictor, program_files
 from ..models import build_model, find_model, graph_of
 from ..nn import fold

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 WEIGHTS, STATES = ".pdparams", ".pdstates"
 
@@ -23,13 +24,32 @@ def trained_classes(weights: str | Path) -> list[str] | None:
 
     None where it is not there, was not written with these weights, or knows no names.
     """
+    names = _states(weights).get("classes")
+    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+        return list(names)
+    return None
+
+
+def trained_metric(weights: str | Path) -> dict[str, Any] | None:
+    """The evaluation of these weights during their training, and the epoch after which it was; None as above.
+
+    Only those of the best epoch so far have one, which is what ``best_model`` holds.
+    """
+    states = _states(weights)
+    metric, epoch = states.get("best_metric"), states.get("epoch")
+    if not isinstance(metric, float) or metric < 0 or epoch != states.get("best_epoch"):
+        return None
+    return {"metric": metric, "epoch": epoch}
+
+
+def _states(weights: str | Path) -> dict[str, Any]:
+    """``NAME.pdstates`` beside ``NAME.pdparams``; empty where it is not there or was not written with these weights."""
     prefix = str(weights)
     prefix = prefix[: -len(WEIGHTS)] if prefix.endswith(WEIGHTS) else prefix
     try:
         states = json.loads(Path(prefix + STATES).read_text(encoding="utf-8"))
-        names, expected = states.get("classes"), states["digests"][WEIGHTS]
-        if names and all(isinstance(name, str) for name in names) and digest(prefix + WEIGHTS) == expected:
-            return list(names)
+        if digest(prefix + WEIGHTS) == states["digests"][WEIGHTS]:
+            return dict(states)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         pass  # such a file is of no use here; resuming says what is wrong with it
-    return None
+    return {}

@@ -4,7 +4,7 @@ Type hints are evaluated at run time, so they keep to what Python 3.9 can evalua
 """
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Optional
+from typing import Any, ClassVar, Literal, Optional, Union
 
 from ..utils.errors import UserError
 from ..utils.paths import FilePath
@@ -12,6 +12,8 @@ from .checking import Unserved
 from .operators import Ops
 
 MAX_WORKERS = 1024  # processes; more of them is a slip of the pen
+ExportFormat = Literal["paddle", "pdmodel", "onnx"]
+ONNX_OPSETS = (13, 21)  # first and last, as in deploy
 
 
 def _check_min(key: str, value: Optional[int], minimum: int) -> None:
@@ -51,6 +53,9 @@ class GlobalConfig:
     export_tolerance_bf16: float = 5e-2
     export_runtime: Literal["native", "channels_last"] = "native"
     export_depthwise: Literal["native", "cpu"] = "native"
+    export_format: Union[ExportFormat, list[ExportFormat]] = "paddle"
+    onnx_opset: int = 20
+    onnx_dynamic_size: bool = False
     global_batch: Optional[int] = None
 
     unserved: ClassVar[dict[str, Unserved]] = {
@@ -71,8 +76,19 @@ class GlobalConfig:
         for name in ("epochs", "eval_interval", "print_batch_step", "update_freq", "num_threads"):
             _check_min(name, getattr(self, name), 1)
         _check_min("seed", self.seed, 0)
+        if not self.export_formats:
+            raise _bad_value("export_format", "expected at least one format, got an empty list")
+        first, last = ONNX_OPSETS
+        if not first <= self.onnx_opset <= last:
+            raise _bad_value("onnx_opset", f"must be {first} to {last}, got {self.onnx_opset}")
         if len(self.image_shape) != 3 or min(self.image_shape) < 1:
             raise _bad_value("image_shape", f"expected [channels, height, width], got {self.image_shape}")
+
+    @property
+    def export_formats(self) -> list[str]:
+        """The formats of ``export_format``, each once."""
+        formats = [self.export_format] if isinstance(self.export_format, str) else self.export_format
+        return list(dict.fromkeys(formats))
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Union
 
@@ -10,11 +11,14 @@ import numpy as np
 from ..nn import to_numpy
 from ..nn.graph import ACTIVATION, ADD, CONV, INPUT, LINEAR, POOL, Graph
 from ..utils.errors import UserError
+from ..utils.version import __version__
 
-OPSET = 20  # the first with Gelu
-IR_VERSION = 9
-BATCH = "batch"  # the name of the free dimension
+OPSET = 20
+OPSETS = range(13, 22)  # from the first whose Softmax is as ours, to the last that was tried
+GELU_OPSET = 20  # the first with Gelu
+BATCH, HEIGHT, WIDTH = "batch", "height", "width"  # names of free dimensions
 INPUT_NAME = "images"
+LOGITS, PROBABILITIES = "logits", "probabilities"  # names of the output
 
 
 class OnnxWriter:
@@ -22,19 +26,21 @@ class OnnxWriter:
 
     Args:
         input_shape: (N, C, H, W); a string names a free dimension.
+        opset: version of the operators, one of ``OPSETS``. Below ``GELU_OPSET``, a GELU is written with Erf.
     """
 
-    def __init__(self, input_shape: Sequence[Union[int, str]]):
+    def __init__(self, input_shape: Sequence[Union[int, str]], opset: int = OPSET):
         from onnx import TensorProto, helper, numpy_helper
 
         self.helper, self.to_tensor, self.float32 = helper, numpy_helper.from_array, TensorProto.FLOAT
         self.input_shape = tuple(input_shape)
+        self.opset = opset
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
 
-    def node(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node; returns the name of its output."""
-        name = f"t{len(self.nodes)}"
+    def node(self, operator: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
+        """Add a node; returns the name of its output, which is ``name`` if that is given."""
+        name = name or f"t{len(self.nodes)}"
         self.nodes.append(self.helper.make_node(operator, list(inputs), [name], **attributes))
         return name
 
@@ -56,37 +62,66 @@ class OnnxWriter:
         """``relu``, ``relu6`` or ``gelu``."""
         if kind == "relu6":
             return self.node("Clip", x, *(self.weight(np.asarray(bound, np.float32)) for bound in (0, 6)))
+        if kind == "gelu" and self.opset < GELU_OPSET:
+            return self._gelu(x)
         return self.node({"relu": "Relu", "gelu": "Gelu"}[kind], x)
 
-    def serialized(self, output: str) -> bytes:
-        """The content of the file."""
+    def _gelu(self, x: str) -> str:
+        """x / 2 * (1 + erf(x / sqrt(2)))."""
+        one, half, scale = (self.weight(np.asarray(v, np.float32)) for v in (1.0, 0.5, 1.0 / math.sqrt(2.0)))
+        share = self.node("Add", self.node("Erf", self.node("Mul", x, scale)), one)
+        return self.node("Mul", self.node("Mul", x, half), share)
+
+    def serialized(self, output: str, output_shape: Sequence[Union[int, str]] | None = None) -> bytes:
+        """The content of the file, after ONNX's own full check.
+
+        Args:
+            output: the name of the value to return.
+            output_shape: its shape, as ``input_shape``; None says nothing about it.
+        """
+        from onnx import checker
+
         helper = self.helper
         graph = helper.make_graph(
             self.nodes,
             "network",
             [helper.make_tensor_value_info(INPUT_NAME, self.float32, self.input_shape)],
-            [helper.make_tensor_value_info(output, self.float32, None)],
+            [helper.make_tensor_value_info(output, self.float32, output_shape)],
             self.weights,
         )
-        opset = [helper.make_opsetid("", OPSET)]
-        return helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION).SerializeToString()
+        opsets = [helper.make_opsetid("", self.opset)]
+        model = helper.make_model(
+            graph,
+            opset_imports=opsets,
+            ir_version=helper.find_min_ir_version_for(opsets),
+            producer_name="ppreplk",
+            producer_version=__version__,
+        )
+        checker.check_model(model, full_check=True)
+        return model.SerializeToString()
 
 
-def onnx_network(graph: Graph, input_shape: Sequence[Union[int, str]]) -> bytes:
+def onnx_network(
+    graph: Graph, input_shape: Sequence[Union[int, str]], opset: int = OPSET, softmax: bool = False
+) -> bytes:
     """An ONNX file of a folded classifier.
 
     Args:
         graph: see :func:`ppreplk.models.graph_of`.
         input_shape: (N, C, H, W); a string names a free dimension.
+        opset: see :class:`OnnxWriter`.
+        softmax: whether it returns probabilities instead of logits.
 
     Returns:
-        The content of the file. Its input is called ``images``.
+        The content of the file. Its input is called ``images``, its output ``logits`` or ``probabilities``, of shape
+        (N, class_num).
 
     Raises:
         UserError: the network is not folded.
     """
-    writer = OnnxWriter(input_shape)
+    writer = OnnxWriter(input_shape, opset)
     values: dict[int, str] = {}
+    classes: Union[int, str] = "classes"
     for number, node in enumerate(graph.nodes):
         inputs = [values[x] for x in node.inputs]
         if node.op == INPUT:
@@ -105,9 +140,14 @@ def onnx_network(graph: Graph, input_shape: Sequence[Union[int, str]]) -> bytes:
             values[number] = writer.node("Flatten", writer.node("GlobalAveragePool", *inputs))
         elif node.op == LINEAR:
             head = [writer.weight(to_numpy(value)) for value in (node.layer.weight, node.layer.bias)]
-            values[number] = writer.node("Gemm", inputs[0], *head)
+            classes = int(node.layer.weight.shape[1])
+            name = LOGITS if number == len(graph.nodes) - 1 else None
+            values[number] = writer.node("Gemm", inputs[0], *head, name=name)
         else:
             raise UserError(
                 f"ONNX files are written of folded networks, this one has {node.op}", code="deploy.not-folded"
             )
-    return writer.serialized(values[len(graph.nodes) - 1])
+    output = values[len(graph.nodes) - 1]
+    if softmax:
+        output = writer.node("Softmax", output, name=PROBABILITIES, axis=1)
+    return writer.serialized(output, (input_shape[0], classes))

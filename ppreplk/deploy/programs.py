@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 FP32, BF16 = PRECISIONS = ("fp32", "bf16")
 PROGRAMS = {FP32: "inference", BF16: "inference_bf16"}  # files by precision: inference.json, ...
+WEIGHTS = f"{PROGRAMS[FP32]}.pdiparams"  # of all of them
 INFERENCE_YAML = "inference.yml"
 DEVICES = ("cpu", "gpu")
 NO_BFLOAT16 = "this processor has no bfloat16 arithmetic (AVX-512 BF16 or AMX)"
@@ -149,6 +150,25 @@ def _shape_hint(shape: tuple[int, ...], channels: int) -> str:
     return ""
 
 
+def inference_config(program: Path, weights: Path, device: str, threads: int | None) -> paddle.inference.Config:
+    """How Paddle Inference runs a program: on the first card, or with oneDNN on CPU threads.
+
+    Args:
+        program, weights: the files.
+        device: one of ``DEVICES``.
+        threads: math threads on a CPU; :func:`ppreplk.utils.cores.default_threads` unless given.
+    """
+    config = paddle.inference.Config(str(program), str(weights))
+    config.disable_glog_info()
+    if device == "gpu":
+        config.enable_use_gpu(256, 0)  # MB to begin with, on the first card
+    else:
+        config.disable_gpu()
+        config.enable_mkldnn()
+        config.set_cpu_math_library_num_threads(threads or default_threads())
+    return config
+
+
 def not_finite(images: np.ndarray) -> list[int]:
     """Indices of the images that hold NaN or infinite values."""
     with np.errstate(over="ignore", invalid="ignore"):
@@ -182,16 +202,8 @@ class Predictor:
                 f"programs run on {' or '.join(DEVICES)} here, the device is {device!r}: -o Global.device=cpu",
                 code="deploy.device",
             )
-        config = paddle.inference.Config(str(program), str(weights))
-        config.disable_glog_info()
-        if device == "gpu":
-            config.enable_use_gpu(256, 0)  # MB to begin with, on the first card
-        else:
-            config.disable_gpu()
-            config.enable_mkldnn()
-            config.set_cpu_math_library_num_threads(threads or default_threads())
         try:
-            self._predictor = paddle.inference.create_predictor(config)
+            self._predictor = paddle.inference.create_predictor(inference_config(program, weights, device, threads))
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[-1]
             raise UserError(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import paddle
@@ -15,7 +15,7 @@ from ..config import Config, Ops
 from ..data import IMAGE, NORMALIZED_CHW, build_dataset, build_transforms, load_image, prepare_dataset
 from ..utils.errors import UserError
 from ..utils.optional import import_optional
-from .programs import FP32, Predictor
+from .programs import FP32
 
 logger = logging.getLogger(__name__)
 
@@ -25,17 +25,33 @@ MIN_REAL_IMAGES = 8
 RANDOM_BATCHES = (1, 3)  # batch sizes
 
 
-@dataclass
-class Verification:
-    """How far a program is from the network.
+class Runtime(NamedTuple):
+    """One way to run an exported file.
 
     Args:
+        name: for the log and the passport, such as ``"fp32 program"`` or ``"onnx in OpenVINO"``.
+        run: images (N, C, H, W) float32 -> outputs (N, class_num).
+        precision: in whose tolerance the outputs must agree with the network's.
+    """
+
+    name: str
+    run: Callable[[np.ndarray], np.ndarray]
+    precision: str = FP32
+
+
+@dataclass
+class Verification:
+    """How far a file, as a runtime computes it, is from the network.
+
+    Args:
+        runtime: what ran it.
         difference: the largest absolute difference of a logit, over all images.
         scale: the largest absolute logit.
         same: real images for which both put the same class first.
         real: real images.
     """
 
+    runtime: Runtime
     difference: float
     scale: float
     same: int
@@ -43,16 +59,11 @@ class Verification:
 
 
 @paddle.no_grad()
-def verify(
-    network: nn.Layer, config: Config, folder: Path, precisions: Sequence[str] = (FP32,)
-) -> dict[str, Verification]:
-    """Run the programs in ``folder`` and ``network`` (train form, eval mode) on the same random and real images.
+def verify(network: nn.Layer, config: Config, runtimes: Sequence[Runtime]) -> list[Verification]:
+    """Run exported files and ``network`` (train form, eval mode) on the same random and real images.
 
-    Where a program ends in a softmax, logarithms of probabilities are compared: they differ from the logits by one
+    Where a file ends in a softmax, logarithms of probabilities are compared: they differ from the logits by one
     constant per image.
-
-    Returns:
-        {precision: result}.
 
     Raises:
         UserError: the network's own outputs are not finite, or the transforms make images of another shape.
@@ -66,16 +77,18 @@ def verify(
         raise UserError(
             "export failed: the trained network itself gives NaN or infinite logits", code="deploy.not-finite"
         )
-    results = {}
-    for precision in precisions:
-        predictor = Predictor(folder, config.Global.device, config.Global.num_threads, precision)
-        outputs = [predictor(images).astype(np.float64) for images in batches]
+    results = []
+    for runtime in runtimes:
+        outputs = [runtime.run(images).astype(np.float64) for images in batches]
         differences = [_difference(*pair, config.Arch.infer_add_softmax) for pair in zip(outputs, logits)]
-        results[precision] = Verification(
-            difference=max(differences),
-            scale=max(float(np.abs(each).max()) for each in logits),
-            same=int((outputs[-1].argmax(1) == logits[-1].argmax(1)).sum()),
-            real=len(logits[-1]),
+        results.append(
+            Verification(
+                runtime=runtime,
+                difference=max(differences),
+                scale=max(float(np.abs(each).max()) for each in logits),
+                same=int((outputs[-1].argmax(1) == logits[-1].argmax(1)).sum()),
+                real=len(logits[-1]),
+            )
         )
     return results
 

@@ -1,0 +1,73 @@
+"""Programs in JSON, Paddle's own format since 3.0: ``inference.json``, and ``inference_bf16.json`` beside it."""
+
+from __future__ import annotations
+
+import filecmp
+from collections.abc import Sequence
+from pathlib import Path
+
+import paddle
+from paddle import nn
+
+from ..config import Config
+from .lowering import check_lowering, lower
+from .programs import FP32, PROGRAMS, WEIGHTS, Predictor
+from .verify import Runtime
+
+
+class InferenceModel(nn.Layer):
+    """A network in inference form, with a softmax behind it unless told otherwise, as PaddleClas exports it."""
+
+    def __init__(self, network: nn.Layer, softmax: bool):
+        super().__init__()
+        self.network = network
+        self.softmax = nn.Softmax() if softmax else nn.Identity()
+
+    def forward(self, images: paddle.Tensor) -> paddle.Tensor:
+        return self.softmax(self.network(images))
+
+
+def check(config: Config, precisions: Sequence[str]) -> None:
+    """Check that the programs can be made here.
+
+    Raises:
+        UserError: they cannot; says why.
+    """
+    for precision in precisions:
+        check_lowering(config.Global.export_runtime, precision, config.Global.export_depthwise)
+
+
+def write(network: nn.Layer, config: Config, folder: Path, precisions: Sequence[str]) -> None:
+    """Write a program for each precision. All share one file of weights."""
+    settings = config.Global
+    forms = lower(network, settings.export_runtime, precisions, settings.export_depthwise)
+    for precision, form in forms.items():
+        path = folder / PROGRAMS[precision]
+        save_program(form, config, path)
+        if precision != FP32:
+            weights = path.with_suffix(".pdiparams")
+            if not filecmp.cmp(weights, folder / WEIGHTS, shallow=False):
+                raise RuntimeError(f"the {precision} program was saved with other weights than the {FP32} one")
+            weights.unlink()
+
+
+def save_program(form: nn.Layer, config: Config, path: Path) -> None:
+    """Write a network in inference form, see :func:`save_network`."""
+    model = InferenceModel(form, config.Arch.infer_add_softmax)
+    model.eval()
+    save_network(model, config.Global.image_shape, path)
+
+
+def save_network(model: nn.Layer, image_shape: Sequence[int], path: Path) -> None:
+    """Write ``path`` with the program's suffix and ``path``.pdiparams, for any number of images of (C, H, W)."""
+    spec = [paddle.static.InputSpec([None, *image_shape], "float32")]
+    paddle.jit.save(paddle.jit.to_static(model, input_spec=spec, full_graph=True), str(path))
+
+
+def runtimes(folder: Path, config: Config, precisions: Sequence[str]) -> list[Runtime]:
+    """Paddle Inference with each of the programs."""
+    settings = config.Global
+    return [
+        Runtime(f"{precision} program", Predictor(folder, settings.device, settings.num_threads, precision), precision)
+        for precision in precisions
+    ]
