@@ -20,7 +20,7 @@ from ..utils.cores import default_threads
 from ..utils.errors import UserError
 from ..utils.paddle_errors import PADDLE_ERRORS, paddle_reason
 from .lowering import NATIVE, lower
-from .program_file import save_program
+from .program_file import InferenceModel, save_network
 from .programs import FP32, PROGRAMS, WEIGHTS, inference_config
 from .verify import Runtime
 
@@ -71,11 +71,12 @@ def write(network: nn.Layer, config: Config, folder: Path, precisions: Sequence[
     """
     form = lower(network)[FP32]  # a copy
     _use_legacy_gelu(form)
+    model = InferenceModel(form, config.Arch.infer_add_softmax)
     with tempfile.TemporaryDirectory(dir=folder) as aside:
         path = Path(aside) / PROGRAMS[FP32]
         try:
             with paddle.pir_utils.OldIrGuard():
-                save_program(form, config, path)
+                save_network(model, config.Global.image_shape, path)
         except PADDLE_ERRORS as error:
             raise UserError(
                 f"{type(network).__name__} cannot be written in this format ({paddle_reason(error)}); use paddle",

@@ -22,6 +22,7 @@ class InferenceModel(nn.Layer):
         super().__init__()
         self.network = network
         self.softmax = nn.Softmax() if softmax else nn.Identity()
+        self.eval()
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         return self.softmax(self.network(images))
@@ -43,19 +44,12 @@ def write(network: nn.Layer, config: Config, folder: Path, precisions: Sequence[
     forms = lower(network, settings.export_runtime, precisions, settings.export_depthwise)
     for precision, form in forms.items():
         path = folder / PROGRAMS[precision]
-        save_program(form, config, path)
+        save_network(InferenceModel(form, config.Arch.infer_add_softmax), settings.image_shape, path)
         if precision != FP32:
             weights = path.with_suffix(".pdiparams")
             if not filecmp.cmp(weights, folder / WEIGHTS, shallow=False):
                 raise RuntimeError(f"the {precision} program was saved with other weights than the {FP32} one")
             weights.unlink()
-
-
-def save_program(form: nn.Layer, config: Config, path: Path) -> None:
-    """Write a network in inference form, see :func:`save_network`."""
-    model = InferenceModel(form, config.Arch.infer_add_softmax)
-    model.eval()
-    save_network(model, config.Global.image_shape, path)
 
 
 def save_network(model: nn.Layer, image_shape: Sequence[int], path: Path) -> None:

@@ -30,7 +30,7 @@ def test_both_precisions(project, size):
     require_channels_last_operators()
     changes = [f"Global.image_shape=[3, {size}, {size}]", f"Infer.transforms.1.ResizeImage.size={size}"]
     folder = export(config(CHANNELS_LAST, LOGITS, *changes), "bf16")
-    assert file_names(folder) == ["inference.json", "inference.pdiparams", "inference.yml", "inference_bf16.json"]
+    assert file_names(folder) == ["export.json", "inference.json", "inference.pdiparams", "inference.yml", "inference_bf16.json"]
     for name in ("inference.json", "inference_bf16.json"):
         names = operators(folder / name)
         assert set(names) >= {
@@ -183,7 +183,7 @@ def test_what_verification_says_of_both_precisions(project, caplog):
 def test_a_later_export_leaves_no_program_of_an_earlier_one(project):
     require_channels_last_operators()
     export(config(CHANNELS_LAST), "bf16")
-    assert file_names(export(config())) == ["inference.json", "inference.pdiparams", "inference.yml"]
+    assert file_names(export(config())) == ["export.json", "inference.json", "inference.pdiparams", "inference.yml"]
 
 
 def test_programs_of_no_known_kind(project):

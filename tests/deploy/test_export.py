@@ -26,7 +26,7 @@ def test_the_program_computes_what_the_network_computes(project, softmax):
     expected = network()(paddle.to_tensor(images))
     expected = paddle.nn.functional.softmax(expected) if softmax else expected
     np.testing.assert_allclose(received, expected.numpy(), rtol=0, atol=1e-5 * np.abs(expected.numpy()).max())
-    assert file_names(folder) == ["inference.json", "inference.pdiparams", "inference.yml"]
+    assert file_names(folder) == ["export.json", "inference.json", "inference.pdiparams", "inference.yml"]
 
 
 def test_the_program_holds_no_batch_norm_and_one_convolution_per_large_kernel(project):
