@@ -30,7 +30,13 @@ def test_both_precisions(project, size):
     require_channels_last_operators()
     changes = [f"Global.image_shape=[3, {size}, {size}]", f"Infer.transforms.1.ResizeImage.size={size}"]
     folder = export(config(CHANNELS_LAST, LOGITS, *changes), "bf16")
-    assert file_names(folder) == ["export.json", "inference.json", "inference.pdiparams", "inference.yml", "inference_bf16.json"]
+    assert file_names(folder) == [
+        "export.json",
+        "inference.json",
+        "inference.pdiparams",
+        "inference.yml",
+        "inference_bf16.json",
+    ]
     for name in ("inference.json", "inference_bf16.json"):
         names = operators(folder / name)
         assert set(names) >= {
