@@ -15,8 +15,10 @@ from ...checkpoints.compare import compare
 from ...checkpoints.files import find_checkpoint, read_weights
 from ...models.registry import shapes_of
 from ...utils.errors import UserError, nearest
+from ..suites import backbone_names
 
 REGISTERED_PARTS = ("backbone", "neck", "rpn_head", "bbox_head", "mask_head", "fcos_head")
+OURS = (*backbone_names(), "CascadeBoxHead", "CascadeMaskHead", "ClippedFCOSHead", "those of PaddleDetection")
 URL = ("http://", "https://", "ppdet://")
 
 
@@ -65,9 +67,10 @@ def check_parts(config: Any) -> None:
 
     known = get_registered_modules()
     name = config.get("architecture")
-    if name not in known:
+    architectures = [each for each in known if known[each].category == "architecture"]
+    if name not in architectures:
         raise UserError(
-            f"unknown architecture {name!r}{nearest(str(name), known, [])}",
+            f"unknown architecture {name!r}{nearest(str(name), architectures)}",
             code="plugins.unknown-type",
             where="architecture",
         )
@@ -77,7 +80,7 @@ def check_parts(config: Any) -> None:
         if isinstance(module, str):
             if module not in known:
                 raise UserError(
-                    f"unknown {part} {module!r}{nearest(module, known, [])}",
+                    f"unknown {part} {module!r}{nearest(module, known, OURS)}",
                     code="plugins.unknown-type",
                     where=f"{name}.{part}",
                 )
