@@ -100,7 +100,7 @@ def dense_study(kernels: Sequence[int], seeds: int, steps: int, output: str) -> 
         return read_kept(folder / f"{run.name}.json", run.settings, "score")
 
     results = finish(runs, kept, train, said, folder)
-    scores = {run: 100 * results[run.name]["score"] for run in runs}
+    scores = {run: round(100 * results[run.name]["score"], 2) for run in runs}
     table = dense_table(scores)
     lines = [[run.name, run.task, str(run.kernel), str(run.seed), f"{score:.2f}"] for run, score in scores.items()]
     write_table(Table("", ["run", "task", "kernel", "seed", "score"], lines), Path(output) / "dense.csv")

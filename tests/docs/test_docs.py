@@ -13,6 +13,7 @@ import yaml
 from helpers import ROOT, run_python
 
 from ppreplk import config
+from ppreplk.analysis.dense_study import dense_table, plan_dense
 from ppreplk.analysis.rows import TABLES
 from ppreplk.analysis.small_study import plan, report_tables
 from ppreplk.cli import command_parser
@@ -238,7 +239,7 @@ def test_pictures_and_links_are_there_and_small(name):
 def test_measured_tables_are_those_of_the_committed_run():
     """In the English article; the Chinese one has the same numbers."""
     lines = article(ARTICLES[0]).splitlines()
-    for table in ("study.md", "erf.md"):
+    for table in ("study.md", "erf.md", "dense.md"):
         measured = [line for line in (FIGURES / table).read_text().splitlines() if re.match(r"\| .*\d\.\d", line)]
         assert measured and set(measured) <= set(lines)
 
@@ -250,3 +251,11 @@ def test_the_committed_run_is_the_default_one():
     assert (FIGURES / "study.md").read_text(encoding="utf-8") == "\n".join(
         table.markdown() for table in report_tables(plan(TABLES, 3), top1)
     )
+
+
+def test_the_committed_dense_run_is_the_default_one():
+    runs = list(csv.reader((FIGURES / "dense.csv").open(encoding="utf-8")))[1:]
+    planned = plan_dense([3, 13], 5, 300)
+    assert [run[0] for run in runs] == [run.name for run in planned]
+    scores = {run: float(line[4]) for run, line in zip(planned, runs)}
+    assert (FIGURES / "dense.md").read_text(encoding="utf-8") == dense_table(scores).markdown()
