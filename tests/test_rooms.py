@@ -142,6 +142,16 @@ def test_files_are_short(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
 
 
+def test_one_module_downloads():
+    """``checkpoints.download`` alone asks servers for files. What serves or uploads does not, and is not meant here."""
+    clients = {"urllib.request", "http.client", "ftplib", "requests", "httpx", "aiohttp", "urllib3"}
+    for name, path in MODULES.items():
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        found |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+        assert name == "checkpoints.download" or not found & clients, f"{name} imports {sorted(found & clients)}"
+
+
 def test_no_two_modules_of_one_name():
     names = Counter(path.stem for path in FILES if path.stem not in ("__init__", "__main__"))
     rooms = {path.parent.name for path in PACKAGE.rglob("__init__.py")}

@@ -12,6 +12,7 @@ from ..utils.errors import UserError
 from .apply import load_weights
 from .convert import load_checkpoint
 from .transform_check import check_preprocessing
+from .weights_folder import find_pretrained
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ def build_trained_network(config: Config) -> nn.Layer:
     """
     if config.Global.checkpoints is not None:
         _use_checkpoint(config)
+    use_named_weights(config)
     if config.Global.pretrained_model is None:
         raise UserError(
             "Global.pretrained_model is not set; name the trained weights, for example "
@@ -34,6 +36,26 @@ def build_trained_network(config: Config) -> nn.Layer:
     load_pretrained(model, config)
     model.eval()
     return model
+
+
+def use_named_weights(config: Config) -> None:
+    """Make the file of the weights that ``Arch.pretrained`` names ``Global.pretrained_model``, unless that is set.
+
+    They are downloaded unless they are there.
+
+    Raises:
+        UserError: no such weights, or a download that fails.
+    """
+    asked, settings = config.Arch.pretrained, config.Global
+    if not asked:
+        return
+    if settings.pretrained_model is not None:
+        logger.info("Arch.pretrained is not used: the weights are those of %s", settings.pretrained_model)
+        return
+    try:
+        settings.pretrained_model = str(find_pretrained(config.Arch.name, asked))
+    except UserError as error:
+        raise error.at("Arch.pretrained") from error
 
 
 def _use_checkpoint(config: Config) -> None:

@@ -1,7 +1,7 @@
-"""The ``ppreplk`` command: ``ppreplk train|eval|export|infer|convert|erf|complexity|study|benchmark``.
+"""The ``ppreplk`` command: ``ppreplk train|eval|export|infer|convert|weights|erf|complexity|study|benchmark``.
 
-Each subcommand is one function here, ``benchmark`` in ``speed_commands.py``. It adds its arguments to a parser, and
-imports what it runs when it runs.
+Each subcommand is one function here, ``benchmark`` in ``speed_commands.py`` and ``weights`` in ``weights_commands.py``.
+It adds its arguments to a parser, and imports what it runs when it runs.
 The scripts in ``tools/`` are the same commands under the names that PaddleClas's users know.
 """
 
@@ -22,6 +22,7 @@ from ..utils.command import (
 )
 from ..utils.version import __version__
 from .speed_commands import benchmark
+from .weights_commands import weights
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -300,6 +301,10 @@ def study(parser: Parser) -> None:
 
 
 CONVERT_EPILOG = "docs/weights.md lists the published files. PyTorch is not needed; nothing in the file is executed."
+WEIGHTS_EPILOG = (
+    "They are kept in ~/.cache/ppreplk/weights, or in the folder that PPREPLK_WEIGHTS names. PPREPLK_MIRROR is an "
+    "address to download from instead of the servers' own; with PPREPLK_OFFLINE=1 nothing is downloaded."
+)
 # name: the function that adds its arguments, what it does, what --help says at its end
 COMMANDS: dict[str, tuple[Callable[[Parser], None], str, Optional[str]]] = {
     "train": (train, "Train a network.", EPILOG),
@@ -307,6 +312,7 @@ COMMANDS: dict[str, tuple[Callable[[Parser], None], str, Optional[str]]] = {
     "export": (export, "Merge, fold, save and verify a program.", EPILOG),
     "infer": (infer, "Predict images with trained weights or with an exported program.", EPILOG),
     "convert": (convert, "Convert a checkpoint of any layout to weights under this package's names.", CONVERT_EPILOG),
+    "weights": (weights, "Published weights by name: list, get, verify, convert; push your own.", WEIGHTS_EPILOG),
     "erf": (erf, "Measure which pixels the centre of a network's last feature map depends on.", None),
     "complexity": (complexity, "Count parameters and multiply-adds.", None),
     "study": (study, "Train the paper's experiments at small scale, or write their recipes.", EPILOG),

@@ -133,11 +133,9 @@ class ArchConfig:
     class_num: int = 1000
     infer_add_softmax: bool = True
     use_sync_bn: bool = False
+    pretrained: Union[bool, str] = False
 
     rest: ClassVar[str] = "arguments"
-    unserved: ClassVar[dict[str, Unserved]] = {
-        "pretrained": Unserved("nothing is downloaded; use Global.pretrained_model"),
-    }
 
 
 @dataclass

@@ -24,6 +24,8 @@ from typing import Any, Optional
 from paddle import nn
 
 from ..checkpoints import load_checkpoint, load_weights
+from ..checkpoints.named import load_pretrained_into
+from ..checkpoints.weights_folder import find_pretrained
 from ..config import read_yaml
 from ..data import DATASETS
 from ..models import list_models
@@ -76,13 +78,14 @@ def _exists(package: str) -> bool:
 
 
 def _entry_point(name: str, prepare: Optional[Callable[[nn.Layer], None]]) -> Callable[..., nn.Layer]:
-    def build(infer_add_softmax: bool = True, pretrained: bool = False, **arguments: Any) -> nn.Layer:
+    def build(infer_add_softmax: bool = True, pretrained: bool | str = False, **arguments: Any) -> nn.Layer:
         """PaddleClas hands over its own keys of ``Arch`` too; its export reads ``infer_add_softmax`` itself."""
-        if pretrained:
-            raise UserError(
-                "nothing is downloaded; use Global.pretrained_model", code="plugins.pretrained", where="Arch.pretrained"
-            )
         network = build_checked(name, arguments)
+        if pretrained:
+            try:
+                load_pretrained_into(network, name, pretrained)
+            except UserError as error:
+                raise error.at("Arch.pretrained") from error
         if prepare is not None:
             prepare(network)
         return network
@@ -122,7 +125,7 @@ class _Weights:
     """The weights that ``Global`` of a configuration names."""
 
     def __init__(self, config: dict, mode: str):
-        self.settings = config["Global"]
+        self.settings, self.arch = config["Global"], config["Arch"]
         self.mode = mode
         self.has_average = config.get("EMA") is not None
         self.pretrained: Optional[str] = None
@@ -131,12 +134,17 @@ class _Weights:
     def take_over(self) -> None:
         """Let :meth:`load` read ``Global.pretrained_model``, in the place of PaddleClas.
 
+        Where nothing is named there, those that ``Arch.pretrained`` names are read, and downloaded if need be.
+
         Raises:
             UserError: there are none to evaluate or export, or PaddleClas cannot resume what is to be resumed.
         """
         self.pretrained, self.checkpoints = (self._path(key) for key in ("pretrained_model", "checkpoints"))
         if self.mode == TRAIN and self.checkpoints is not None:
             _check_resumable(self.checkpoints)
+        asked = self.arch.pop("pretrained", None)
+        if asked and self.pretrained is None and self.checkpoints is None:
+            self.pretrained = self._published(asked)
         if self.mode != TRAIN and self.pretrained is None:
             if self.checkpoints is None:
                 raise UserError(
@@ -147,6 +155,14 @@ class _Weights:
             logger.info("taking the weights of Global.checkpoints, %s", self.checkpoints)
             self.pretrained = self.checkpoints
         self.settings["pretrained_model"] = None
+
+    def _published(self, asked: Any) -> str:
+        try:
+            if asked is not True and not isinstance(asked, str):
+                raise UserError(f"expected true, a name or a file, got {asked!r}", code="plugins.bad-path")
+            return str(find_pretrained(self.arch["name"], asked))
+        except UserError as error:
+            raise error.at("Arch.pretrained") from error
 
     def _path(self, key: str) -> Optional[str]:
         value = self.settings.get(key)

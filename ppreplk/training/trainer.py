@@ -13,7 +13,7 @@ from pathlib import Path
 import paddle
 from paddle import nn
 
-from ..checkpoints.pretrained import load_pretrained
+from ..checkpoints.pretrained import load_pretrained, use_named_weights
 from ..config import Config
 from ..data import Loader, build_dataset, build_loader, prepare_dataset
 from ..data.classes import check_same_classes
@@ -90,8 +90,10 @@ class Trainer:
         self.schedule = build_schedule(optimizer, settings.epochs, self.steps)
         self.optimizer = build_optimizer(optimizer, self.schedule, self.model)
         self.precision = Precision(config.AMP, settings.device)
-        if settings.pretrained_model is not None and self.resumed is None:
-            load_pretrained(self.model, config, training=True)
+        if self.resumed is None:
+            use_named_weights(config)
+            if settings.pretrained_model is not None:
+                load_pretrained(self.model, config, training=True)
         self.ema = ExponentialMovingAverage(self.model, config.EMA.decay) if config.EMA else None
         if self.resumed is not None:
             checkpoint.restore(self.resumed, self.model, self.optimizer, self.ema)

@@ -56,7 +56,27 @@ def _add_handler(handler: logging.Handler) -> logging.Handler:
 @contextmanager
 def progress(iterable: Iterable, total: int, description: str) -> Iterator[Any]:
     """Show a progress bar for ``iterable`` if standard error is a terminal. Log lines go above the bar."""
+    with _bar(iterable, description, total) as bar:
+        yield bar
+
+
+@contextmanager
+def progress_of_bytes(done: int, total: int | None, description: str) -> Iterator[Any]:
+    """Show a progress bar for bytes, if standard error is a terminal: ``bar.update(count)`` for each piece.
+
+    Args:
+        done: bytes that are there already.
+        total: all bytes; None where nobody knows.
+        description: what the bar is about.
+    """
+    with _bar(None, description, total, initial=done, unit="B", unit_scale=True, unit_divisor=1024) as bar:
+        yield bar
+
+
+@contextmanager
+def _bar(iterable: Iterable | None, description: str, total: int | None, **options: Any) -> Iterator[Any]:
     terminal = sys.stderr.isatty()
     redirected: AbstractContextManager = logging_redirect_tqdm([PACKAGE_LOGGER]) if terminal else nullcontext()
-    with redirected, tqdm(iterable, description, total, leave=False, disable=not terminal or rank() > 0) as bar:
+    hidden = not terminal or rank() > 0
+    with redirected, tqdm(iterable, description, total, leave=False, disable=hidden, **options) as bar:
         yield bar

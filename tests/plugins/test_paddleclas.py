@@ -1,6 +1,7 @@
 """Our networks inside PaddleClas."""
 
 import argparse
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -193,7 +194,8 @@ REFUSED = {
         "Arch.layer: unknown key; did you mean layers",
     ),
     "a text for a number": ({"class_num": "many"}, {}, "config.wrong-type", "Arch.class_num"),
-    "pretrained": ({"pretrained": True}, {}, "plugins.pretrained", "nothing is downloaded"),
+    "unpublished": ({"pretrained": True}, {"pretrained_model": None}, "checkpoints.none-published", "RepLKNet13T"),
+    "a number for a name": ({"pretrained": 3}, {"pretrained_model": None}, "plugins.bad-path", "Arch.pretrained"),
     "our folders": ({}, {"dataset": {"name": "ImageFolderDataset"}}, "plugins.own-dataset", "use ImageNetDataset"),
     "a misspelt data set": ({}, {"dataset": {"name": "ImagenetDataset"}}, "plugins.no-data", "ImageNetDataset?"),
     "no list": ({}, {"dataset": {**DATASET, "cls_label_path": "none.txt"}}, "plugins.no-data", "none.txt"),
@@ -209,6 +211,17 @@ def test_what_does_not_fit_is_refused_in_one_line(checkout, tmp_path, case):
     write(tmp_path, {**ARCH, **arch}, **{"pretrained_model": "weights", **changes})
     with refused(code, part):
         run("eval")
+
+
+def test_weights_that_arch_names(checkout, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "ppreplk")
+    write(tmp_path, {**ARCH, "pretrained": "weights"}, pretrained_model=None)
+    name = "stages.0.blocks.0.pw1.conv.weight"
+    assert (run("eval").state_dict()[name].numpy() == checkout.state_dict()[name].numpy()).all()
+    write(tmp_path, {**ARCH, "class_num": 5, "pretrained": "weights"}, pretrained_model=None)
+    assert run("train").head.weight.shape[1] == 5 and "a new one for 5" in caplog.text
+    write(tmp_path, {**ARCH, "pretrained": "none"}, pretrained_model="weights")
+    run("eval")
 
 
 def test_a_broken_file_of_weights_is_refused(checkout, tmp_path):
