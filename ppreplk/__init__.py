@@ -17,7 +17,7 @@ warnings.filterwarnings("ignore", message="No ccache found")  # about a compiler
 if TYPE_CHECKING:
     from . import complexity, erf, models, optim, weights
     from .checkpoints.named import build_model
-    from .deploy.programs import Predictor
+    from .deploy.predictor import Predictor
     from .models import list_models
     from .nn import fold, reparameterize
     from .ops import depthwise_conv2d, load_ops
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Predictor": "deploy.programs",
+    "Predictor": "deploy.predictor",
     "build_model": "checkpoints.named",
     "depthwise_conv2d": "ops",
     "fold": "nn",

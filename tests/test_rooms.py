@@ -41,7 +41,10 @@ FORMATS = [
 ]
 NO_NETWORKS = [
     "deploy.programs",
+    "deploy.classifier",
+    "deploy.inference_yml",
     "deploy.predict",
+    "deploy.predictor",
     "deploy.infer",
     "deploy.class_names",
     "plugins",

@@ -19,7 +19,7 @@ from paddle import nn
 from ..deploy.lowering import CHANNELS_LAST, NATIVE, lower
 from ..deploy.onnx_file import BATCH, onnx_network
 from ..deploy.program_file import save_network
-from ..deploy.programs import BF16, FP32, PROGRAMS, Predictor, program_files
+from ..deploy.programs import BF16, FP32, PROGRAMS, Program, program_files
 from ..models import build_model, find_model, graph_of
 from ..nn import fold
 from ..ops import onednn
@@ -187,7 +187,7 @@ def load(name: str, folder: Path, images: np.ndarray, threads: int) -> Callable[
     if (file, precision) == (NATIVE, BF16):
         return peers.paddle_bfloat16_session(*program_files(folder / file), images, threads)
     if file != ONNX:
-        return partial(Predictor(folder / file, threads=threads, precision=precision), images)
+        return partial(Program(folder / file, threads=threads, precision=precision), images)
     if name == "ONNX Runtime":
         return peers.onnxruntime_session(folder / file, images, threads)
     return peers.openvino_session(folder / file, images, threads, OPENVINO_PRECISIONS[precision])

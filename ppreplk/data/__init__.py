@@ -1,6 +1,7 @@
 """Images from files to batches: datasets, transforms, mixing, loading."""
 
 from .datasets import DATASETS, ImageDataset, ImageFolderDataset, ImageNetDataset, build_dataset, load_image
+from .decoding import DecodeImage
 from .digits import prepare_dataset, prepare_digits
 from .images import ENCODED, IMAGE, IMAGE_CHW, NORMALIZED, NORMALIZED_CHW
 from .listing import Sample, find_images, read_folders, read_list
@@ -20,6 +21,7 @@ __all__ = [
     "ImageDataset",
     "ImageFolderDataset",
     "ImageNetDataset",
+    "DecodeImage",
     "Loader",
     "Pipeline",
     "Sample",

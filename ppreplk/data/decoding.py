@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..utils.errors import UserError
 from .images import ENCODED, IMAGE, Backend, ImageLike, as_array, as_pillow, crop, import_cv2
-from .pixels import SIDEWAYS, orientation, to_8_bits, to_rgb, upright
+from .pixels import SIDEWAYS, from_array, orientation, to_8_bits, to_rgb, upright
 from .resizing import RandomCrop
 
 REDUCING_GAP = 2.0  # at twice the size that is needed, Pillow's documentation calls the difference hardly visible
@@ -75,6 +75,20 @@ class DecodeImage:
         with _decoding():
             image = self._opencv(data) if self.backend == "cv2" else self.pixels(self.header(data))
         return image if self.to_rgb else as_array(image)[:, :, ::-1]
+
+    def show(self, image: ImageLike) -> ImageLike:
+        """An image that somebody else has decoded, as this transform leaves it.
+
+        Args:
+            image: a Pillow image of any mode, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8 or uint16
+                whose colours are RGB.
+
+        Raises:
+            UserError: an array of another shape or type, or a Pillow image whose white is not known.
+        """
+        with _decoding():
+            shown = self.pixels(image if isinstance(image, Image.Image) else from_array(image))
+        return shown if self.to_rgb else as_array(shown)[:, :, ::-1]
 
     def _opencv(self, data: bytes) -> ImageLike:
         try:

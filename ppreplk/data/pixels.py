@@ -60,6 +60,26 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def from_array(array: np.ndarray) -> Image.Image:
+    """An array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8 or uint16 as a Pillow image of 8 bits.
+
+    >>> from_array(np.full((2, 5, 1), 65535, np.uint16)).getpixel((0, 0))
+    255
+
+    Raises:
+        UserError: another shape or type.
+    """
+    expected = "expected an array (H, W, 3) of uint8 in RGB"
+    if array.dtype not in (np.uint8, np.uint16):
+        raise UserError(f"{expected}, got {array.dtype}", code="data.bad-array")
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or not array.size:
+        hint = "; channels come last: image.transpose(1, 2, 0)" if array.ndim == 3 and array.shape[0] == 3 else ""
+        hint = "; several images are a list: list(images)" if array.ndim == 4 else hint
+        raise UserError(f"{expected}, got shape {array.shape}{hint}", code="data.bad-array")
+    levels = array if array.dtype == np.uint8 else to_8_bits(array)
+    return Image.fromarray(np.ascontiguousarray(levels[:, :, 0] if levels.shape[2:] == (1,) else levels))
+
+
 def _on_white(image: Image.Image) -> Image.Image:
     image = image.convert("RGBA")
     opaque = image.convert("RGB")

@@ -10,8 +10,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 from ..checkpoints.pretrained import build_trained_network
 from ..config import Config
 from ..utils.atomic import creating, replace_files
@@ -19,10 +17,11 @@ from ..utils.device import set_up_device
 from ..utils.errors import UserError
 from .class_names import names_of_file
 from .formats import FORMATS, PROGRAM
+from .inference_yml import INFERENCE_YAML, write_inference_yml
 from .network_names import class_names
 from .passport import FILE as PASSPORT
 from .passport import write_passport
-from .programs import FP32, INFERENCE_YAML, check_place
+from .programs import FP32, check_place
 from .verify import Verification, verify
 
 logger = logging.getLogger(__name__)
@@ -78,7 +77,7 @@ def export(config: Config, precision: str = FP32) -> Path:
             for result in results:
                 _check_difference(result, config)
             with _writing_to(target):
-                _write_inference_yaml(config, staging / INFERENCE_YAML, precisions[-1])
+                write_inference_yml(config, class_names(config), staging / INFERENCE_YAML, precisions[-1])
                 write_passport(staging, config, written, results)
                 names = {file for each in FORMATS.values() for file in each.files}
                 replace_files(staging, target, sorted(names - {path.name for path in staging.iterdir()}))
@@ -124,34 +123,3 @@ def _check_difference(result: Verification, config: Config) -> None:
             f"Global.{key} {tolerance:g} of the largest logit {result.scale:.3g}; nothing was written",
             code="deploy.wrong-program",
         )
-
-
-def _write_inference_yaml(config: Config, path: Path, precision: str) -> None:
-    """Write transforms, class names and the shape of images: what a user of the program needs beside it."""
-    infer = config.require("Infer")
-    content = {
-        "Global": {
-            "model_name": config.Arch.name,
-            "image_shape": config.Global.image_shape,
-            "precision": precision,
-        },
-        "PreProcess": {"transform_ops": [{op.name: dict(op.arguments) or None} for op in infer.transforms]},
-        "PostProcess": {
-            "Topk": {
-                "topk": infer.PostProcess.topk,
-                "add_softmax": not config.Arch.infer_add_softmax,
-                "label_list": class_names(config),
-            }
-        },
-    }
-    path.write_text(yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes texts so that they are read as they were: PyYAML leaves U+0085 as it is, and reads it as a line end."""
-
-    def represent_text(self, text: str) -> yaml.ScalarNode:
-        return self.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\x85" in text else None)
-
-
-_Dumper.add_representer(str, _Dumper.represent_text)

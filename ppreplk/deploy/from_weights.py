@@ -14,13 +14,13 @@ from paddle import nn
 from ..checkpoints import load_checkpoint, load_weights
 from ..checkpoints.pretrained import build_trained_network
 from ..config import Config, PostProcessConfig
-from ..data import NORMALIZED_CHW, build_transforms
 from ..models.preprocessing import Preprocessing
 from ..models.registry import recognise
 from ..utils.errors import UserError
 from .class_names import IMAGENET_NAMES, class_file, read_class_names
+from .classifier import Classifier
 from .network_names import class_names
-from .predict import Classifier, Prediction, predict
+from .predict import Prediction
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +32,8 @@ def network_classifier(config: Config) -> Classifier:
     """Predict with the weights of ``Global.pretrained_model``, in eval mode."""
     infer = config.require("Infer")
     post = infer.PostProcess
-    transforms = build_transforms(infer.transforms, NORMALIZED_CHW)
     network = build_trained_network(config)
-    return Classifier(_runner(network), transforms, post.topk, class_names(config), add_softmax=True)
+    return Classifier(_runner(network), infer.transforms, post.topk, class_names(config), add_softmax=True)
 
 
 def predict_with_weights(
@@ -67,8 +66,8 @@ def predict_with_weights(
     names = None
     if recognised.class_num == IMAGENET_CLASSES and class_file(IMAGENET_NAMES).is_file():
         names = read_class_names(PostProcessConfig(class_id_map_file=IMAGENET_NAMES))
-    transforms = build_transforms(preprocessing.transforms(), NORMALIZED_CHW)
-    return predict(Classifier(_runner(network), transforms, TOPK, names, add_softmax=True), [image])[0]
+    classifier = Classifier(_runner(network), preprocessing.transforms(), TOPK, names, add_softmax=True)
+    return classifier(image)[0]
 
 
 def _runner(network: nn.Layer) -> Callable[[np.ndarray], np.ndarray]:

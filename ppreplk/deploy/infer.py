@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from ..config import Config
-from ..data import find_images, load_image, prepare_dataset
+from ..data import find_images, prepare_dataset
 from ..utils.device import set_up_device
 from ..utils.errors import Incomplete, UserError
 from ..utils.log import progress
-from .predict import Classifier, Prediction, classify, program_classifier
+from .classifier import Classifier
+from .predict import Prediction
+from .predictor import Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def infer(config: Config, model_dir: str | None = None, precision: str | None = 
     Args:
         config: with the section ``Infer``.
         model_dir: a folder with an exported program; without it, ``Global.pretrained_model`` is used.
-        precision: of the program, see :func:`program_classifier`.
+        precision: of the program, see :class:`ppreplk.Predictor`.
 
     An image that cannot be read is named in a warning, and left out.
 
@@ -42,8 +42,9 @@ def infer(config: Config, model_dir: str | None = None, precision: str | None = 
     section = config.require("Infer")
     prepare_dataset(config)
     images = find_images(section.infer_imgs, section.infer_list)
+    classifier: Classifier
     if model_dir:
-        classifier = program_classifier(model_dir, config, precision)
+        classifier = Predictor(model_dir, config.Global.device, config.Global.num_threads, precision)
     else:
         from .from_weights import network_classifier  # the networks are not needed to run a program
 
@@ -68,16 +69,15 @@ def infer(config: Config, model_dir: str | None = None, precision: str | None = 
 
 def _predict_readable(classifier: Classifier, paths: Sequence[str], failures: list[UserError]) -> list[Prediction]:
     """Predictions for the images of a batch that can be read; the errors of the others go to ``failures``."""
-    rng = np.random.default_rng(0)
     readable, images = [], []
     for path in paths:
         try:
-            images.append(load_image(path, classifier.transforms, rng))
+            images.append(classifier.prepare(path))
             readable.append(path)
         except UserError as error:
             failures.append(error)
             logger.warning("left out: %s", error)
-    return classify(classifier, readable, images) if images else []
+    return classifier.classify(readable, images) if images else []
 
 
 def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:

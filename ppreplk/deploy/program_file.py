@@ -11,7 +11,7 @@ from paddle import nn
 
 from ..config import Config
 from .lowering import check_lowering, lower
-from .programs import FP32, PROGRAMS, WEIGHTS, Predictor
+from .programs import FP32, PROGRAMS, WEIGHTS, Program
 from .verify import Runtime
 
 
@@ -62,6 +62,6 @@ def runtimes(folder: Path, config: Config, precisions: Sequence[str]) -> list[Ru
     """Paddle Inference with each of the programs."""
     settings = config.Global
     return [
-        Runtime(f"{precision} program", Predictor(folder, settings.device, settings.num_threads, precision), precision)
+        Runtime(f"{precision} program", Program(folder, settings.device, settings.num_threads, precision), precision)
         for precision in precisions
     ]

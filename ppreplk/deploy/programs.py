@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
@@ -13,7 +14,8 @@ import numpy as np
 import paddle
 import paddle.inference
 
-from ..ops import cpu, load_ops, onednn
+from ..ops import cpu, load_ops
+from ..ops import onednn as onednn_ops
 from ..utils.cores import default_threads
 from ..utils.errors import UserError
 from ..utils.paddle_errors import PADDLE_ERRORS, paddle_reason
@@ -23,7 +25,6 @@ logger = logging.getLogger(__name__)
 FP32, BF16 = PRECISIONS = ("fp32", "bf16")
 PROGRAMS = {FP32: "inference", BF16: "inference_bf16"}  # files by precision: inference.json, ...
 WEIGHTS = f"{PROGRAMS[FP32]}.pdiparams"  # of all of them
-INFERENCE_YAML = "inference.yml"
 DEVICES = ("cpu", "gpu")
 NO_BFLOAT16 = "this processor has no bfloat16 arithmetic (AVX-512 BF16 or AMX)"
 
@@ -78,7 +79,7 @@ def _load_operators(program: Path, device: str) -> bool:
         UserError: they are not for this device, or cannot be built or loaded.
     """
     content = program.read_text(encoding="utf-8", errors="replace")
-    is_channels_last = any(prefix in content for prefix in onednn.OPERATOR_PREFIXES)
+    is_channels_last = any(prefix in content for prefix in onednn_ops.OPERATOR_PREFIXES)
     if is_channels_last or cpu.OPERATOR_PREFIX in content:
         if device != "cpu":
             raise UserError(
@@ -150,13 +151,16 @@ def _shape_hint(shape: tuple[int, ...], channels: int) -> str:
     return ""
 
 
-def inference_config(program: Path, weights: Path, device: str, threads: int | None) -> paddle.inference.Config:
-    """How Paddle Inference runs a program: on the first card, or with oneDNN on CPU threads.
+def inference_config(
+    program: Path, weights: Path, device: str, threads: int | None, onednn: bool = True
+) -> paddle.inference.Config:
+    """How Paddle Inference runs a program: on the first card, or on CPU threads.
 
     Args:
         program, weights: the files.
         device: one of ``DEVICES``.
         threads: math threads on a CPU; :func:`ppreplk.utils.cores.default_threads` unless given.
+        onednn: whether oneDNN computes on a CPU.
     """
     config = paddle.inference.Config(str(program), str(weights))
     config.disable_glog_info()
@@ -164,7 +168,10 @@ def inference_config(program: Path, weights: Path, device: str, threads: int | N
         config.enable_use_gpu(256, 0)  # MB to begin with, on the first card
     else:
         config.disable_gpu()
-        config.enable_mkldnn()
+        if onednn:
+            config.enable_mkldnn()
+        else:
+            config.disable_mkldnn()
         config.set_cpu_math_library_num_threads(threads or default_threads())
     return config
 
@@ -177,7 +184,7 @@ def not_finite(images: np.ndarray) -> list[int]:
     return [index for index, image in enumerate(images) if not np.isfinite(image).all()]
 
 
-class Predictor:
+class Program:
     """An exported program, run by Paddle Inference. (N, C, H, W) -> (N, class_num) float32.
 
     Args:
@@ -185,17 +192,28 @@ class Predictor:
         device: ``cpu`` or ``gpu``.
         threads: math threads on a CPU; :func:`ppreplk.utils.cores.default_threads` unless given.
         precision: ``"fp32"`` or ``"bf16"``: which of the programs in the folder.
+        onednn: whether oneDNN computes on a CPU.
+
+    Threads may share a program. Its runs come one after the other, which costs nothing: Paddle keeps Python's global
+    lock while a program computes, so that clones of it would not run side by side either (measured with 3.3.1).
 
     Raises:
         UserError: there is no such program in the folder, or it cannot be loaded; or it holds operators of this
             package, and they cannot be built or are not for this device.
     """
 
-    def __init__(self, folder: str | Path, device: str = "cpu", threads: int | None = None, precision: str = FP32):
+    def __init__(
+        self,
+        folder: str | Path,
+        device: str = "cpu",
+        threads: int | None = None,
+        precision: str = FP32,
+        onednn: bool = True,
+    ):
         program, weights = program_files(folder, precision)
         check_place(folder)
         is_channels_last = _load_operators(program, device)
-        if precision == BF16 and is_channels_last and not onednn.has_bfloat16():
+        if precision == BF16 and is_channels_last and not onednn_ops.has_bfloat16():
             _announce_emulation()
         if device not in DEVICES:
             raise UserError(
@@ -203,14 +221,17 @@ class Predictor:
                 code="deploy.device",
             )
         try:
-            self._predictor = paddle.inference.create_predictor(inference_config(program, weights, device, threads))
+            config = inference_config(program, weights, device, threads, onednn)
+            self._predictor = paddle.inference.create_predictor(config)
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[-1]
             raise UserError(
                 f"{program} or {weights} cannot be loaded ({reason}); export them again", code="deploy.bad-program"
             ) from error
+        self._running = threading.Lock()
         self._program = program
-        self._input_shape = input_shape(program)
+        self._place = paddle.CPUPlace() if device == "cpu" else None
+        self.input_shape = input_shape(program)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Outputs (N, class_num), float32, for images (N, C, H, W), which are float32 or become it.
@@ -221,21 +242,22 @@ class Predictor:
         Raises:
             UserError: images of another shape, or no numbers; or the program does not run on them.
         """
-        batch = as_images(images, self._input_shape)
+        batch = as_images(images, self.input_shape)
         if found := not_finite(batch):
             logger.warning(
                 "images with NaN or infinite values, whose outputs mean nothing: %s of %d", found, len(batch)
             )
         try:
-            (outputs,) = self._predictor.run([paddle.to_tensor(batch)])
+            with self._running:
+                (outputs,) = self._predictor.run([paddle.to_tensor(batch, place=self._place)])
+                return outputs.numpy()
         except PADDLE_ERRORS as error:
-            shape = "" if self._input_shape is None else f", it was exported for {self._input_shape[1:]}"
+            shape = "" if self.input_shape is None else f", it was exported for {self.input_shape[1:]}"
             raise UserError(
                 f"does not run on images of shape {list(batch.shape)}{shape} ({paddle_reason(error)})",
                 code="deploy.bad-images",
                 where=str(self._program),
             ) from error
-        return outputs.numpy()
 
 
 def choose_precision(folder: str, device: str, exported: str, requested: str | None) -> str:
@@ -247,7 +269,7 @@ def choose_precision(folder: str, device: str, exported: str, requested: str | N
     """
     precision = requested or exported
     program, _ = program_files(folder, precision)
-    if precision == BF16 and _load_operators(program, device) and not onednn.has_bfloat16():
+    if precision == BF16 and _load_operators(program, device) and not onednn_ops.has_bfloat16():
         if requested:
             raise UserError(f"precision {BF16}: {NO_BFLOAT16}; use {FP32}", code="deploy.precision")
         logger.info("%s: predicting in %s", NO_BFLOAT16, FP32)

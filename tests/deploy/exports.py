@@ -38,7 +38,7 @@ def operators(program: Path) -> list[str]:
 
 
 def predict_without_onednn(folder, images, program="inference.json"):
-    """As Predictor, with oneDNN switched off."""
+    """As Program, with oneDNN switched off."""
     files = [str(Path(folder) / name) for name in (program, "inference.pdiparams")]
     settings = paddle.inference.Config(*files)
     settings.disable_gpu()

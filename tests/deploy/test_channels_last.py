@@ -20,7 +20,7 @@ from helpers import (
 
 from ppreplk.deploy.export import export, save_network
 from ppreplk.deploy.lowering import lower
-from ppreplk.deploy.programs import Predictor
+from ppreplk.deploy.programs import Program
 from ppreplk.models import build_model
 from ppreplk.nn.channels_last import DepthwiseNHWC
 
@@ -51,7 +51,7 @@ def test_both_precisions(project, size):
         images = np.random.default_rng(batch).standard_normal((batch, 3, size, size)).astype("float32")
         expected = network()(paddle.to_tensor(images)).numpy()
         for precision, bound in BOUNDS.items():
-            received[precision] = Predictor(folder, precision=precision)(images)
+            received[precision] = Program(folder, precision=precision)(images)
             program = "inference.json" if precision == "fp32" else "inference_bf16.json"
             for outputs in (received[precision], predict_without_onednn(folder, images, program)):
                 assert relative_difference(outputs, expected) < bound
@@ -89,7 +89,7 @@ def test_other_networks(tmp_path, name, arguments):
         save_network(forms[precision], [3, 40, 56], tmp_path / precision / "inference")
         names = operators(tmp_path / precision / "inference.json")
         assert not any("batch_norm" in name for name in names) and "conv2d" not in names
-        assert relative_difference(Predictor(tmp_path / precision)(images), expected) < bound
+        assert relative_difference(Program(tmp_path / precision)(images), expected) < bound
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_two_predictors_in_two_threads(project):
     images = np.random.default_rng(0).standard_normal((3, 3, 32, 32)).astype("float32")
 
     def repeat(precision, threads):
-        predictor = Predictor(folder, threads=threads, precision=precision)
+        predictor = Program(folder, threads=threads, precision=precision)
         return [predictor(images) for _ in range(30)]
 
     cases = [("fp32", 2), ("fp32", 1), ("bf16", 2)]
@@ -250,6 +250,6 @@ def test_the_full_network(tmp_path, size, arguments):
             expected = model(paddle.to_tensor(images)).numpy()
         for precision in forms:
             folder = tmp_path / precision
-            together = at_once(*(partial(Predictor(folder), images) for _ in range(2)))
-            for received in (*together, Predictor(folder)(images), predict_without_onednn(folder, images)):
+            together = at_once(*(partial(Program(folder), images) for _ in range(2)))
+            for received in (*together, Program(folder)(images), predict_without_onednn(folder, images)):
                 assert relative_difference(received, expected) < BOUNDS[precision]

@@ -14,7 +14,7 @@ from helpers import randomise_batch_norms, refused, require_depthwise_operators
 
 from ppreplk.deploy import lowering
 from ppreplk.deploy.export import export
-from ppreplk.deploy.programs import Predictor
+from ppreplk.deploy.programs import Program
 from ppreplk.models.arch import build_network
 
 
@@ -22,7 +22,7 @@ from ppreplk.models.arch import build_network
 def test_the_program_computes_what_the_network_computes(project, softmax):
     folder = export(config(f"Arch.infer_add_softmax={softmax}"))
     images = np.random.default_rng(1).standard_normal((5, 3, 32, 32)).astype("float32")
-    received = Predictor(folder)(images)
+    received = Program(folder)(images)
     expected = network()(paddle.to_tensor(images))
     expected = paddle.nn.functional.softmax(expected) if softmax else expected
     np.testing.assert_allclose(received, expected.numpy(), rtol=0, atol=1e-5 * np.abs(expected.numpy()).max())
@@ -113,7 +113,7 @@ def test_a_folder_whose_name_is_no_text(project):
     Path(f"caf{chr(0xDCE9)}").mkdir()
     export(config()).rename(f"caf{chr(0xDCE9)}/inference")
     with refused("deploy.bad-folder-name", "not UTF-8"):
-        Predictor(f"caf{chr(0xDCE9)}/inference")
+        Program(f"caf{chr(0xDCE9)}/inference")
 
 
 def test_weights_that_are_not_finite_fail(project):
@@ -137,7 +137,7 @@ def test_a_paddleclas_network_is_merged_and_exported(project):
     images = np.random.default_rng(1).standard_normal((2, 3, 32, 32)).astype("float32")
     model.eval()
     expected = paddle.nn.functional.softmax(model(paddle.to_tensor(images))).numpy()
-    np.testing.assert_allclose(Predictor(folder)(images), expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(Program(folder)(images), expected, rtol=0, atol=1e-4)
     with refused("models.bad-argument", "RepVGG_A0", "drop_path_rat"):
         build_network(config("Arch={name: RepVGG_A0, class_num: 3, drop_path_rat: 0.1}").Arch)
 

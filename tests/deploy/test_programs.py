@@ -18,7 +18,7 @@ from helpers import (
 
 from ppreplk.deploy.export import export
 from ppreplk.deploy.infer import infer
-from ppreplk.deploy.programs import Predictor, _announce_emulation, choose_precision, input_shape
+from ppreplk.deploy.programs import Program, _announce_emulation, choose_precision, input_shape
 from ppreplk.utils.errors import UserError
 
 
@@ -59,7 +59,7 @@ def test_a_program_with_the_cpu_operator(project, size):
     for batch in (1, 5):
         images = np.random.default_rng(batch).standard_normal((batch, 3, size, size)).astype("float32")
         expected = network()(paddle.to_tensor(images)).numpy()
-        for received in (Predictor(folder)(images), predict_without_onednn(folder, images)):
+        for received in (Program(folder)(images), predict_without_onednn(folder, images)):
             assert relative_difference(received, expected) < BOUNDS["fp32"]
 
 
@@ -89,7 +89,7 @@ def test_operators_are_loaded_for_the_programs_that_hold_them(project, monkeypat
     export(config())
     Path("inference/inference.json").write_text(content)
     with refused("deploy.bad-program", "inference.json"):
-        Predictor("inference")
+        Program("inference")
     assert loaded == names
 
 
@@ -129,7 +129,7 @@ def test_precisions_that_are_not_there(project):
     with refused("deploy.no-program", "inference_bf16.json missing", "--precision fp32"):
         list(infer(config(), "inference", "bf16"))
     with refused("deploy.precision", "'int8'", "fp32, bf16"):
-        Predictor("inference", precision="int8")
+        Program("inference", precision="int8")
     Path("inference/inference_bf16.json").write_text("{}")
     with refused("deploy.bad-program", "inference_bf16.json"):
         list(infer(config(), "inference", "bf16"))
@@ -149,7 +149,7 @@ def test_a_bf16_program_where_nothing_multiplies_bfloat16(project, monkeypatch, 
     caplog.clear()
     _announce_emulation.cache_clear()
     for _ in range(2):
-        Predictor("inference", precision="bf16")
+        Program("inference", precision="bf16")
     assert caplog.text.count("in float32 arithmetic, no faster") == 1
 
 
@@ -157,13 +157,13 @@ def test_a_program_of_channels_last_operators_needs_a_cpu(project):
     require_channels_last_operators()
     folder = export(config(CHANNELS_LAST))
     with refused("deploy.device", "inference.json", "gpu"):
-        Predictor(folder, device="gpu")
+        Program(folder, device="gpu")
 
 
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory):
     """A program for images of 3x32x32, as 0.1.0 wrote it."""
-    return Predictor(Path(__file__).parent.parent / "earlier" / "program")
+    return Program(Path(__file__).parent.parent / "earlier" / "program")
 
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32))
@@ -220,7 +220,7 @@ def test_what_the_program_cannot_read_is_refused_in_one_line(predictor, case):
 
 
 def test_what_only_paddle_refuses_is_one_line_too(predictor, monkeypatch):
-    monkeypatch.setattr(predictor, "_input_shape", None)
+    monkeypatch.setattr(predictor, "input_shape", None)
     with pytest.raises(UserError) as caught:
         predictor(IMAGES[:, :1])
     message = str(caught.value)
@@ -257,4 +257,4 @@ def test_the_shape_a_program_names(project):
 def test_devices_that_programs_do_not_run_on(project):
     export(config())
     with refused("deploy.device", "cpu or gpu", "'xpu'"):
-        Predictor("inference", device="xpu")
+        Program("inference", device="xpu")
