@@ -14,6 +14,7 @@ from ..utils.errors import UserError
 from ..utils.optional import import_optional
 from ..utils.version import __version__
 from .convert import check_complete, count_parameters, load_checkpoint, write_float32
+from .manifest import published_files
 from .trained_classes import trained_classes, trained_metric
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def configuration(
     network: Recognised, weights: str | Path, names: Optional[list[str]], passport: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What ``config.json`` says: how the network is built, and what it expects."""
-    published = network.preprocessing(weights)
+    published = next((each for each in published_files() if each.file == Path(weights).name), None)
     content: dict[str, Any] = {
         "library_name": "ppreplk",
         "architecture": network.name,
@@ -90,7 +91,7 @@ def configuration(
         "arguments": {key: _plain(value) for key, value in network.arguments.items()},
     }
     if published is not None:
-        content["preprocessing"] = {"mean": published.mean, "std": published.std, "size": published.size}
+        content["preprocessing"] = dict(published.preprocessing)
     if passport.get("preprocessing"):
         content["transforms"] = passport["preprocessing"]
     if names is not None and len(names) <= MAX_LABELS:

@@ -46,8 +46,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.asked.append((self.path, self.headers.get("Range", "")))
         how, _, name = self.path.lstrip("/").partition("/")
-        if not name:
-            how, name = "", how
+        if not name or self.path.lstrip("/") in self.server.files:
+            how, name = "", self.path.lstrip("/")
         content = self.server.files.get(name)
         if how == "loop":
             return self._moved("/loop/x")
@@ -88,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
             part = part[: len(part) // 2]
         try:
             if how == "stall":
-                self.wfile.write(part[:1000])
+                self.wfile.write(part[: len(part) // 2])
                 self.wfile.flush()
                 time.sleep(STALL)
                 return

@@ -6,6 +6,7 @@ import logging
 import random
 import subprocess
 import sys
+import time
 from collections import namedtuple
 
 import pytest
@@ -165,6 +166,26 @@ def test_a_server_that_stalls(server, target):
         download(f"{server.address}/stall/weights.pth", target, RIGHT, timeout=0.2)
     assert download(f"{server.address}/weights.pth", target, RIGHT) == SHA256
     assert server.asked[-1][1].startswith("bytes=")
+
+
+def test_a_process_that_is_killed(server, target):
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from ppreplk.checkpoints.download import Expected, download\n"
+        "download(sys.argv[1], Path(sys.argv[2]), Expected())\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, f"{server.address}/stall/weights.pth", str(target)])
+    partial = target.with_name("weights.pth.partial")
+    deadline = time.monotonic() + 60
+    while not (partial.is_file() and partial.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait(timeout=60)
+    kept = partial.stat().st_size
+    assert 0 < kept < len(CONTENT) and not target.exists()
+    assert download(f"{server.address}/weights.pth", target, RIGHT) == SHA256
+    assert server.asked[-1][1] == f"bytes={kept}-"
 
 
 def test_a_length_that_is_not_kept(server, target):

@@ -395,6 +395,11 @@ def test_the_commands(tmp_path):
     assert_one_line_and_exit_2(run("get", "RepLKNet31B-ImageNet1K-224"), "fd08e268", code="checkpoints.offline")
     assert_one_line_and_exit_2(run("convert", "x", "y.pth"), "y.pth", code="checkpoints.bad-target")
     assert not (tmp_path / "kept").exists()
+    (entry,) = find_published("replknet31b-imagenet1k-224-mmpretrain")
+    with serving({entry.address.split("/", 3)[3]: b"something else"}) as mirror:
+        environment |= {"PPREPLK_OFFLINE": "", "PPREPLK_MIRROR": mirror.address}
+        process = run("get", "replknet31b-imagenet1k-224")
+    assert_one_line_and_exit_2(process, "expected fd08e268", mirror.address, code="checkpoints.wrong-download")
     converted = run("convert", GOLDEN / "tiny_reparam5.pth", "tiny.safetensors")
     assert converted.returncode == 0 and "wrote tiny.safetensors" in converted.stdout
     process = run("verify", "tiny.safetensors")

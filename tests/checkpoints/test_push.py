@@ -1,5 +1,6 @@
 """Folders for the Hugging Face hub: what is in them, and that nothing is uploaded unless asked."""
 
+import inspect
 import json
 import os
 import re
@@ -83,6 +84,27 @@ def test_the_code_on_the_card_loads_the_weights(tmp_path, monkeypatch, name, cha
 def test_a_backbone(tmp_path):
     head, body = card_of(prepare_folder(tmp_path / "card", GOLDEN / "tiny_xl_backbone.pth"))
     assert "pipeline_tag" not in head and "a backbone without a head" in body
+
+
+def test_preprocessing_is_said_of_published_files_alone(tmp_path):
+    network = ppreplk.build_model("RepLKNet31B", layers=[1, 1, 1, 1], channels=[4, 4, 4, 4])
+    for name, has in (("own.pdparams", False), ("RepLKNet-31B_ImageNet-1K_384.pth", True)):
+        paddle.save(network.state_dict(), str(tmp_path / name))
+        folder = prepare_folder(tmp_path / "card", tmp_path / name)
+        config = json.loads((folder / "config.json").read_text())
+        assert ("preprocessing" in config) == has and (not has or config["preprocessing"]["size"] == 384)
+
+
+def test_the_arguments_of_an_upload_are_those_of_the_library(weights, tmp_path, monkeypatch):
+    library = pytest.importorskip("huggingface_hub")
+    folder = prepare_folder(tmp_path / "card", weights)
+    assert library.metadata_load(folder / "README.md")["library_name"] == "ppreplk"
+    create, send = inspect.signature(library.create_repo), inspect.signature(library.upload_folder)
+    hub = Hub()
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    upload(folder, "owner/name")
+    create.bind("owner/name", **hub.calls[0][2])
+    send.bind(**hub.calls[1][2])
 
 
 def test_the_folder_is_read_as_any_checkpoint(weights, tmp_path):
