@@ -27,6 +27,8 @@ from ppdet.modeling.heads.mask_head import MaskHead
 from ppdet.modeling.heads.roi_extractor import RoIAlign
 from ppdet.modeling.losses.iou_loss import GIoULoss
 
+from ...utils.errors import UserError
+
 STAGE_LOSS_WEIGHTS = (1.0, 0.5, 0.25)
 # 1 / standard deviations of (dx, dy, dw, dh): 0.1 and 0.2, 0.05 and 0.1, 0.033 and 0.067
 BOX_WEIGHTS = tuple((1 / xy, 1 / xy, 1 / wh, 1 / wh) for xy, wh in ((0.1, 0.2), (0.05, 0.1), (0.033, 0.067)))
@@ -138,11 +140,15 @@ class CascadeBoxHead(CascadeHead):
 
         In training :meth:`get_assigned_rois` and :meth:`get_assigned_targets` have what each stage was trained on, for
         :class:`CascadeMaskHead`.
+
+        Raises:
+            UserError: RoIs, scores or deltas are not finite in training. On a CPU RoIAlign would end the process.
         """
         stages, losses = [], {}
         all_rois, all_numbers, all_targets = [], [], []
         for stage in range(self.num_cascade_stages):
             if self.training:
+                _check_finite("RoIs", stage, rois)
                 rois, rois_num, targets = self._assigner(stage)(rois, rois_num, inputs)
                 all_rois.append(rois)
                 all_numbers.append(rois_num)
@@ -151,6 +157,7 @@ class CascadeBoxHead(CascadeHead):
             scores, deltas = self.bbox_score_list[stage](features), self.bbox_delta_list[stage](features)
             stages.append([scores, deltas, rois])
             if self.training:
+                _check_finite("scores and deltas", stage, [scores, deltas])
                 for name, loss in self._stage_losses(stage, scores, deltas, rois, targets).items():
                     losses[f"{name}_stage{stage}"] = loss * self.stage_loss_weights[stage]
             if stage < self.num_cascade_stages - 1:
@@ -227,6 +234,16 @@ class CascadeBoxHead(CascadeHead):
             kept = paddle.nonzero(keep).flatten()
             refined.append(paddle.gather(boxes, kept if kept.shape[0] else paddle.zeros([1], "int64")))
         return refined
+
+
+def _check_finite(what: str, stage: int, tensors: Sequence[paddle.Tensor]) -> None:
+    if not all(bool(paddle.isfinite(each).all()) for each in tensors):
+        raise UserError(
+            f"the {what} of stage {stage} are not finite: the training has diverged; a smaller learning rate, a longer "
+            "warm-up or clip_grad_by_norm may help",
+            code="plugins.diverged",
+            where="CascadeBoxHead",
+        )
 
 
 @register

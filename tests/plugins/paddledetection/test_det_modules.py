@@ -7,6 +7,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 from detection_helpers import open_suite
+from helpers import refused
 
 open_suite()  # skips the module without PaddleDetection
 
@@ -334,6 +335,17 @@ def test_boxes_are_trained_by_stage_with_the_deltas_of_their_true_class():
             after = np.clip(after, 0, 64)
             kept = ((after[:, 2:] - after[:, :2]) > 0).all(1)
             assert np.abs(all_rois[stage + 1][0].numpy() - after[kept]).max() < 1e-3
+
+
+@pytest.mark.parametrize("part, what", [("rois", "RoIs"), ("weight", "scores and deltas")])
+def test_a_training_that_has_diverged_ends_in_one_line(part, what):
+    head = box_head()
+    head.train()
+    rois = ROIS * np.nan if part == "rois" else ROIS
+    if part == "weight":
+        head.bbox_delta_list[0].weight.set_value(head.bbox_delta_list[0].weight * np.inf)
+    with refused("plugins.diverged", f"{what} of stage 0"):
+        head(pyramid(), [tensor(rois)], tensor([6], "int32"), INPUTS)
 
 
 def test_true_boxes_among_the_rois_are_not_handed_on():

@@ -101,7 +101,7 @@ def weights_of(project: Path, name: str) -> str:
 @pytest.mark.parametrize("name, wanted", [("cascade", [0.8, 0.65]), ("fcos", [0.8])])
 def test_eight_images_are_learnt_evaluated_exported_and_found_again(project, name, wanted):
     trained = run_suite("train", "-c", f"{name}.yml", "--eval", cwd=project)
-    assert trained.returncode == 0, trained.stderr[-3000:]
+    assert trained.returncode == 0, (trained.stdout[-3000:], trained.stderr[-3000:])
     reached = average_precisions(trained.stdout + trained.stderr)
     print(f"{name}: AP {reached} of boxes and masks")
     assert len(reached) == len(wanted) and all(one > least for one, least in zip(reached, wanted))
