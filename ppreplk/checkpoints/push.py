@@ -14,6 +14,7 @@ from ..utils.errors import UserError
 from ..utils.optional import import_optional
 from ..utils.version import __version__
 from .convert import check_complete, count_parameters, load_checkpoint, write_float32
+from .files import find_checkpoint
 from .manifest import published_files
 from .trained_classes import trained_classes, trained_metric
 
@@ -41,8 +42,8 @@ def prepare_folder(
     state = load_checkpoint(weights)
     network = recognise(state, str(weights))
     check_complete(network, state, str(weights))
-    passport = read_passport(Path(export_dir), network) if export_dir is not None else {}
-    names, evaluation = trained_classes(weights), passport.get("evaluation") or trained_metric(weights)
+    passport = read_passport(Path(export_dir), network, weights) if export_dir is not None else {}
+    names, evaluation = trained_classes(weights), trained_metric(weights) or passport.get("evaluation")
     folder = Path(folder)
     make_folder(folder)
     config = configuration(network, weights, names, passport)
@@ -54,11 +55,11 @@ def prepare_folder(
     return folder
 
 
-def read_passport(export_dir: Path, network: Recognised) -> dict[str, Any]:
-    """The passport of a program that was exported from weights of ``network``.
+def read_passport(export_dir: Path, network: Recognised, weights: str | Path) -> dict[str, Any]:
+    """The passport of a program that was exported from ``weights`` of ``network``.
 
     Raises:
-        UserError: there is none, it cannot be read, or the program has another number of classes.
+        UserError: there is none, it cannot be read, or the program is of other weights.
     """
     path = export_dir / PASSPORT
     try:
@@ -76,7 +77,25 @@ def read_passport(export_dir: Path, network: Recognised) -> dict[str, Any]:
             code="checkpoints.no-passport",
             where=str(path),
         )
+    _check_same_weights(str(content.get("weights")), weights, path)
     return content
+
+
+def _check_same_weights(exported: str, weights: str | Path, passport: Path) -> None:
+    """Refuse a passport of other weights. Where it was written elsewhere, its path says nothing here."""
+    try:
+        same = find_checkpoint(exported).samefile(find_checkpoint(weights))
+    except UserError:
+        logger.warning(
+            "%s: of a program made from %s, which is not here; make sure that is %s", passport, exported, weights
+        )
+        return
+    if not same:
+        raise UserError(
+            f"of a program that was made from {exported}, not from {weights}",
+            code="checkpoints.no-passport",
+            where=str(passport),
+        )
 
 
 def configuration(
@@ -173,6 +192,10 @@ def upload(folder: str | Path, repository: str) -> str:
     return str(getattr(commit, "commit_url", commit))
 
 
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
@@ -199,8 +222,8 @@ def _said_by(passport: Mapping[str, Any], evaluation: Mapping[str, Any] | None) 
     if evaluation:
         lines += [
             "",
-            f"Top-1 accuracy in the evaluation of its training, after epoch {evaluation.get('epoch')}: "
-            f"{evaluation.get('metric')}.",
+            f"Accuracy in the evaluation of its training, after epoch {evaluation.get('epoch')}: "
+            f"{_short(evaluation.get('metric'))}.",
         ]
     formats, checks = passport.get("formats"), passport.get("verification")
     if formats:
@@ -215,7 +238,9 @@ def _said_by(passport: Mapping[str, Any], evaluation: Mapping[str, Any] | None) 
             "|-|-|-|",
         ]
         lines += [
-            f"| {each.get('runtime')} | {each.get('largest_difference')} | {each.get('largest_logit')} |"
+            "| "
+            + " | ".join(_short(each.get(key)) for key in ("runtime", "largest_difference", "largest_logit"))
+            + " |"
             for each in checks
         ]
     if made := passport.get("made"):

@@ -133,6 +133,10 @@ def test_refused(weights, tmp_path):
     (tmp_path / "export.json").write_text(json.dumps({**PASSPORT, "classes": 7}))
     with refused("checkpoints.no-passport", "7 classes", "5 classes"):
         prepare_folder(tmp_path / "card", weights, tmp_path)
+    paddle.save(small_network().state_dict(), str(tmp_path / "other.pdparams"))
+    (tmp_path / "export.json").write_text(json.dumps({**PASSPORT, "weights": str(tmp_path / "other")}))
+    with refused("checkpoints.no-passport", "made from", "other"):
+        prepare_folder(tmp_path / "card", weights, tmp_path)
     with refused("checkpoints.no-file"):
         prepare_folder(tmp_path / "card", tmp_path / "none.pdparams")
     (tmp_path / "file").write_text("")
