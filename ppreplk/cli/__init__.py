@@ -1,7 +1,7 @@
-"""The ``ppreplk`` command: ``ppreplk train|eval|export|infer|convert|weights|erf|complexity|study|benchmark``.
+"""The ``ppreplk`` command; ``ppreplk --help`` lists its subcommands.
 
-Each subcommand is one function here, ``benchmark`` in ``speed_commands.py`` and ``weights`` in ``weights_commands.py``.
-It adds its arguments to a parser, and imports what it runs when it runs.
+Each subcommand is one function, here or in one of the ``*_commands.py`` beside this file. It adds its arguments to a
+parser, and imports what it runs when it runs.
 The scripts in ``tools/`` are the same commands under the names that PaddleClas's users know.
 """
 
@@ -21,6 +21,7 @@ from ..utils.command import (
     run_command,
 )
 from ..utils.version import __version__
+from .configs_commands import configs
 from .speed_commands import benchmark
 from .weights_commands import weights
 
@@ -311,6 +312,7 @@ COMMANDS: dict[str, tuple[Callable[[Parser], None], str, Optional[str]]] = {
     "eval": (evaluate, "Evaluate trained weights.", EPILOG),
     "export": (export, "Merge, fold, save and verify a program.", EPILOG),
     "infer": (infer, "Predict images with trained weights or with an exported program.", EPILOG),
+    "configs": (configs, "Recipes that come with the package: list them, copy them to edit and run.", None),
     "convert": (convert, "Convert a checkpoint of any layout to weights under this package's names.", CONVERT_EPILOG),
     "weights": (weights, "Published weights by name: list, get, verify, convert; push your own.", WEIGHTS_EPILOG),
     "erf": (erf, "Measure which pixels the centre of a network's last feature map depends on.", None),

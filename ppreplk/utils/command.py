@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import signal
 import sys
 import traceback
@@ -20,7 +21,16 @@ from .paths import user_path
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
+MIN_PADDLE, END_OF_PADDLE = (3, 0), (4, 0)
 PACKAGE = __name__.partition(".")[0]
+# what brings a module whose name differs from its package's
+BRINGS = {
+    "paddle": '"paddlepaddle>=3.0,<4" (for CPUs), or Paddle\'s wheel for your GPU',
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -104,7 +114,7 @@ def run_command(
     """
     try:
         arguments = parser.parse_args(argv)
-        _prepare_process()
+        _prepare_process(getattr(arguments, "needs_paddle", True))
         command(arguments)
         sys.stdout.flush()
     except UserError as error:
@@ -128,24 +138,40 @@ def run_command(
     return 0
 
 
-def _prepare_process() -> None:
-    """Import Paddle quietly, let a signal end the process as usual, and send log messages to the terminal.
+def _prepare_process(needs_paddle: bool) -> None:
+    """Let a signal end the process as usual, send log messages to the terminal, and import Paddle quietly if needed.
 
     Names that the terminal's encoding does not have are printed with backslashes.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
-    import paddle
-
     from .log import log_to_terminal
 
-    paddle.disable_signal_handler()  # it would print a stack of C++ frames
+    if needs_paddle:
+        warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
+        import paddle
+
+        check_paddle(paddle.__version__)
+        paddle.disable_signal_handler()  # it would print a stack of C++ frames
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
             signal.signal(number, _terminate)
     log_to_terminal()
+
+
+def check_paddle(version: str) -> None:
+    """Refuse a Paddle that is too old or too new. A wheel of ours cannot require one: GPU wheels have another name.
+
+    Raises:
+        UserError: it is too old or too new. A Paddle built from its sources may not know its version, 0.0.0, and counts
+            as new enough.
+    """
+    numbers = [int(number) for number in re.findall(r"\d+", version)[:2]]
+    if any(numbers) and not MIN_PADDLE <= tuple(numbers) < END_OF_PADDLE:
+        least, end = (".".join(map(str, limit)) for limit in (MIN_PADDLE, END_OF_PADDLE))
+        text = f"Paddle is {version} here, and needed is {least} or newer, below {end}; pip install {BRINGS['paddle']}"
+        raise UserError(text, code="command.paddle-version")
 
 
 def _refuse(error: UserError) -> int:
@@ -182,7 +208,8 @@ def broken_import(error: Exception) -> UserError | None:
         return None
     if isinstance(error, ModuleNotFoundError):
         return UserError(
-            f"{name} is not installed, and this command needs it; install it with pip", code="command.missing-package"
+            f"{name} is not installed, and this command needs it; pip install {BRINGS.get(name, name)}",
+            code="command.missing-package",
         )
     return UserError(
         f"{name} is installed but does not fit: {error}; install another version of {name}",

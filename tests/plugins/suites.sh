@@ -10,7 +10,7 @@
 # made anew if it is not whole.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-extras=(".[segmentation]" "pytest>=7" pytest-timeout)
+extras=(".[cpu,segmentation]" "pytest>=7" pytest-timeout)
 key=$({ python3 --version; echo "${extras[@]}"; cat pyproject.toml setup.py; } | sha256sum | cut -c 1-12)
 place=${XDG_CACHE_HOME:-$HOME/.cache}/ppreplk/paddleseg-$key
 mkdir -p "$(dirname "$place")"
