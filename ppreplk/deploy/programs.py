@@ -72,7 +72,7 @@ def check_place(folder: str | Path, where: str | None = None) -> None:
         ) from error
 
 
-def _load_operators(program: Path, device: str) -> bool:
+def load_operators(program: Path, device: str) -> bool:
     """Load the operators of this package that a program holds. Returns whether it is a channels-last one.
 
     Raises:
@@ -212,7 +212,7 @@ class Program:
     ):
         program, weights = program_files(folder, precision)
         check_place(folder)
-        is_channels_last = _load_operators(program, device)
+        is_channels_last = load_operators(program, device)
         if precision == BF16 and is_channels_last and not onednn_ops.has_bfloat16():
             _announce_emulation()
         if device not in DEVICES:
@@ -269,7 +269,7 @@ def choose_precision(folder: str, device: str, exported: str, requested: str | N
     """
     precision = requested or exported
     program, _ = program_files(folder, precision)
-    if precision == BF16 and _load_operators(program, device) and not onednn_ops.has_bfloat16():
+    if precision == BF16 and load_operators(program, device) and not onednn_ops.has_bfloat16():
         if requested:
             raise UserError(f"precision {BF16}: {NO_BFLOAT16}; use {FP32}", code="deploy.precision")
         logger.info("%s: predicting in %s", NO_BFLOAT16, FP32)

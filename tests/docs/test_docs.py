@@ -20,6 +20,7 @@ from ppreplk.cli import command_parser
 from ppreplk.config.checking import describe, signature_of
 from ppreplk.data import BATCH_TRANSFORMS, DATASETS, TRANSFORMS
 from ppreplk.models.registry import architectures
+from ppreplk.plugins.paddlex import pipeline_parser
 from ppreplk.training.losses import LOSSES
 from ppreplk.training.metrics import METRICS
 from ppreplk.training.optimizers import OPTIMIZERS
@@ -137,6 +138,14 @@ def test_commands_of_suites_have_arguments_and_recipes_that_exist(page):
             keys = yaml.load((ROOT / parsed.config).read_text(encoding="utf-8"), AnyTag)
             for option in getattr(parsed, "opts", None) or getattr(parsed, "opt", None) or []:
                 assert has_key(keys, option.partition("=")[0]), option
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_of_paddlex_have_arguments_that_exist(page):
+    for command in shell_lines(page):
+        given = shlex.split(command.partition("python -m ppreplk.plugins.paddlex ")[2], comments=True)
+        if given[:1] == ["pipeline"]:
+            assert pipeline_parser().parse_args(given[1:]).output.endswith(".yaml")
 
 
 class AnyTag(yaml.SafeLoader):
