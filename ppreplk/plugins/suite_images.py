@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..config import read_ops
 from ..data import IMAGE, build_transforms, find_images, load_image
-from ..utils.atomic import make_folder
+from ..utils.atomic import make_folder, replacing
 from ..utils.errors import Incomplete, UserError
 
 logger = logging.getLogger(__name__)
@@ -78,18 +78,27 @@ def draw_images(picture: Callable[[str], Image.Image], images: str, output: str)
 
     Raises:
         Incomplete: after all pictures, if images were left out.
-        UserError: there are no images, or the folder cannot be written.
+        UserError: there are no images, or the folder cannot be written, or a picture would replace an image.
     """
     paths = find_images(images, where="--images")
+    targets = list(_targets(paths, Path(output)))
+    replaced = sorted({Path(path).resolve() for path in paths} & {target.resolve() for target in targets})
+    if replaced:
+        raise UserError(
+            f"the picture would replace the image {replaced[0]}; name another folder",
+            code="plugins.would-replace",
+            where="--output",
+        )
     make_folder(Path(output), "--output")
     written, failures = list[Path](), list[UserError]()
-    for path, target in zip(paths, _targets(paths, Path(output))):
+    for path, target in zip(paths, targets):
         try:
             drawn = picture(path)
         except UserError as error:
             failures.append(error.at(path) if path not in str(error) else error)
             continue
-        drawn.save(target)
+        with replacing(target) as [partial]:
+            drawn.save(partial, format="PNG")
         written.append(target)
         logger.info("%s", target)
     if failures and not written:

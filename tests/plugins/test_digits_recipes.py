@@ -87,7 +87,7 @@ def test_the_head_names_this_recipe_and_what_was_measured(folder, name):
 
 @pytest.mark.slow
 def test_paddleseg_trains_evaluates_exports_and_paints_one(tmp_path):
-    pytest.importorskip("paddleseg", reason="PaddleSeg is not installed")
+    pytest.importorskip("paddleseg.cvlibs", reason="PaddleSeg is not installed")
     recipe = str(ROOT / "configs" / "segmentation" / "digits_k13.yml")
 
     def run(*arguments):

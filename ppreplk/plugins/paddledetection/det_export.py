@@ -164,7 +164,7 @@ def compare(said: Detections, expected: Detections, side: int, name: str) -> Agr
     """Find each detection in the other list.
 
     The one with the lowest score may be missing, and those that are as low: a difference in the last digit decides
-    whether they are kept.
+    whether they are kept. But one list is not empty where the other is not.
 
     Args:
         said, expected: of the program and the network.
@@ -177,6 +177,9 @@ def compare(said: Detections, expected: Detections, side: int, name: str) -> Agr
     scores = np.concatenate([said.scores, expected.scores])
     if not len(scores):
         return Agreement(0, 0.0, 0.0, 0.0)
+    if not (len(said.scores) and len(expected.scores)):
+        who = "the network" if len(expected.scores) else "the program"
+        raise _wrong(name, f"{who} alone finds something, {len(scores)} boxes")
     kept_by_chance = scores.min() + SCORE_TOLERANCE
     free = set(range(len(said.scores)))
     pairs = 0

@@ -101,11 +101,17 @@ def export(arguments: argparse.Namespace) -> Path:
             content = describe(config, expected[0].shape[1], spec, arguments.output_op, program)
             text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
             (staging / description).write_text(text, encoding="utf-8")
-            replace_files(staging, target, stale=[])
+            replace_files(staging, target, stale=_of_the_other_names(arguments.for_fd))
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     logger.info("saved %s with %s.pdiparams, and %s beside them", target / f"{program}.json", program, description)
     return target
+
+
+def _of_the_other_names(for_fd: bool) -> list[str]:
+    """The files of an export under the other names, whose program would be taken for this one."""
+    program, description = NAMES[not for_fd]
+    return [f"{program}.json", f"{program}.pdiparams", description]
 
 
 def _input_spec(shape: Optional[Sequence[int]]) -> list[Optional[int]]:

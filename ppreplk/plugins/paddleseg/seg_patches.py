@@ -69,8 +69,9 @@ def averaged_loss(
         loss = loss * semantic_weights
     share = mask
     if self.weight is not None:
-        classes = paddle.where(counted, label, paddle.zeros_like(label)).clip(0, logit.shape[-1] - 1)
-        share = mask * self.weight.astype(loss.dtype)[classes]
+        is_class = label != self.ignore_index  # ignored pixels, counted or not, have no class and so no weight
+        weights = self.weight.astype(loss.dtype)[paddle.where(is_class, label, paddle.zeros_like(label))]
+        share = mask * weights * is_class.astype(loss.dtype)
     share.stop_gradient = True
     if self.top_k_percent_pixels < 1.0:
         loss, hardest = paddle.topk(loss.flatten(), int(self.top_k_percent_pixels * loss.size))

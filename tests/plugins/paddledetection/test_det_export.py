@@ -13,7 +13,8 @@ from PIL import Image
 
 import ppreplk
 from ppreplk.plugins.paddledetection import DetectionPredictor
-from ppreplk.plugins.paddledetection.det_export import check_arguments, export_folded
+from ppreplk.plugins.paddledetection.det_export import check_arguments, compare, export_folded
+from ppreplk.plugins.pictures import Detections
 
 TRANSFORMS = [
     {"type": "NormalizeImage", "is_scale": True, "mean": [0.5] * 3, "std": [0.5] * 3},
@@ -126,6 +127,15 @@ def test_a_wrong_program_is_refused_and_the_one_before_stays(trainer, tmp_path):
         export_folded(trainer, tmp_path / "out", writer(trainer, change=spoil))
     assert (kept / "model.pdiparams").read_bytes() == before
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["tiny"]
+
+
+@pytest.mark.parametrize("sides", [(1, 0), (0, 1)])
+def test_a_program_that_finds_nothing_where_the_network_does_is_refused(sides):
+    """Also a single box, which is the one with the lowest score."""
+    said, expected = (Detections(np.ones((n, 4)), np.zeros(n, int), np.full(n, 0.9)) for n in sides)
+    with refused("plugins.wrong-program", "alone finds something"):
+        compare(said, expected, 32, "image")
+    assert compare(said, said, 32, "image").boxes == sides[0]
 
 
 def test_a_backbone_of_others_is_exported_as_it_is(trainer, tmp_path, caplog):

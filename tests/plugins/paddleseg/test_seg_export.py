@@ -66,6 +66,14 @@ def test_a_program_says_what_the_network_says(tmp_path, align_corners, caplog):
     assert predictor.names[0] == "road" and predictor.palette[0].tolist() == [128, 64, 128]
 
 
+def test_a_program_under_other_names_does_not_stay_beside_the_new_one(tmp_path):
+    trained(tmp_path)
+    for more, names in (((), ["deploy.yaml", "model.json"]), (("--for_fd",), ["inference.json", "inference.yml"])):
+        run_export(tmp_path, *more, "--input_shape", "1", "3", "32", "32")
+        kept = sorted(path.name for path in (tmp_path / "out").iterdir() if path.suffix != ".pdiparams")
+        assert kept == names and SegmentationPredictor(tmp_path / "out", threads=1)
+
+
 def test_the_backbone_is_folded_and_the_description_is_right(tmp_path):
     trained(tmp_path, "ADE20K")
     table = "Idx\tRatio\tTrain\tVal\tStuff\tName\n" + "".join(

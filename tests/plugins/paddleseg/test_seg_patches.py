@@ -28,13 +28,16 @@ def test_nothing_is_needed_after_them():
     assert all(each.reason for each in PATCHES)
 
 
+WEIGHTS = [0.5, 1.0, 2.0, 0.0]
+
+
 def labels(rng):
     label = rng.integers(0, 4, (2, 6, 7))
     label[:, :2] = 255
     return label
 
 
-@pytest.mark.parametrize(("weight", "ignored"), [(None, True), (None, False), ([0.5, 1.0, 2.0, 0.0], True)])
+@pytest.mark.parametrize(("weight", "ignored"), [(None, True), (None, False), (WEIGHTS, True), (WEIGHTS, False)])
 def test_the_loss_is_the_average_over_counted_pixels(weight, ignored):
     rng = np.random.default_rng(0)
     logits, label = rng.standard_normal((2, 4, 6, 7)), labels(rng)
@@ -45,7 +48,7 @@ def test_the_loss_is_the_average_over_counted_pixels(weight, ignored):
     chosen = np.take_along_axis(probabilities, np.where(counted, label, 0)[:, None], 1)[:, 0]
     factor = np.ones(4) if weight is None else np.array(weight)
     factors = np.where(counted, factor[np.where(counted, label, 0)], 0)
-    expected = (-np.log(chosen) * factors).sum() / (factors.sum() if ignored else label.size)
+    expected = (-np.log(chosen) * factors).sum() / (factors.sum() if ignored or weight else label.size)
     assert received == pytest.approx(expected, rel=1e-5)
 
 

@@ -77,6 +77,9 @@ def test_pictures_of_a_folder_with_names_and_one_broken_file(tmp_path):
     with pytest.raises(Incomplete) as caught:
         draw_images(predictor.picture, str(tmp_path / "images"), str(tmp_path / "out"))
     assert caught.value.code == "plugins.unreadable-images" and "two.png" in str(caught.value)
+    with refused("plugins.would-replace", "--output: the picture would replace the image", "one.png"):
+        draw_images(predictor.picture, str(tmp_path / "images"), str(tmp_path / "images"))
+    assert (np.asarray(Image.open(tmp_path / "images" / "one.png")) == scene(0)[0]).all()
     with refused("data.missing-image", "--images: there is no image"):
         draw_images(predictor.picture, str(tmp_path / "none"), str(tmp_path / "out"))
 
