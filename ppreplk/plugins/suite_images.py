@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Optional, Union
+from typing import Any, Optional, TypeVar, Union
 
 import numpy as np
 from PIL import Image
@@ -13,11 +13,12 @@ from PIL import Image
 from ..config import read_ops
 from ..data import IMAGE, build_transforms, find_images, load_image
 from ..utils.atomic import make_folder, replacing
-from ..utils.errors import Incomplete, UserError
+from ..utils.errors import Incomplete, UserError, nearest
 
 logger = logging.getLogger(__name__)
 
 MAX_NAMED = 3
+StepType = TypeVar("StepType")
 
 
 def read_image(image: Union[str, Path, np.ndarray]) -> np.ndarray:
@@ -37,6 +38,36 @@ def read_image(image: Union[str, Path, np.ndarray]) -> np.ndarray:
             f"expected an array (H, W, 3) of uint8, got {image.shape} of {image.dtype}", code="plugins.bad-image"
         )
     return image
+
+
+def read_transforms(transforms: Any, known: Mapping[str, Callable[..., StepType]], where: str) -> list[StepType]:
+    """The preprocessing that a suite stored beside a program.
+
+    Args:
+        transforms: as they stand there, ``[{"type": "Resize", ...}, ...]``; None is none.
+        known: {type: makes a transform of the keys beside it, or raises TypeError or ValueError}.
+        where: file and key, for messages.
+
+    Raises:
+        UserError: one that is not served here.
+    """
+    if not isinstance(transforms, (list, type(None))):
+        raise UserError(f"expected a list, got {transforms!r}", code="plugins.bad-transform", where=where)
+    steps = []
+    for index, entry in enumerate(transforms or []):
+        place = f"{where}[{index}]"
+        if not isinstance(entry, Mapping) or "type" not in entry:
+            raise UserError(f"expected a mapping with type, got {entry!r}", code="plugins.bad-transform", where=place)
+        kind, arguments = str(entry["type"]), {name: value for name, value in entry.items() if name != "type"}
+        if kind not in known:
+            raise UserError(
+                f"{kind} is not served here{nearest(kind, known)}", code="plugins.bad-transform", where=place
+            )
+        try:
+            steps.append(known[kind](**arguments))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{kind}: {error}", code="plugins.bad-transform", where=place) from error
+    return steps
 
 
 def resized(image: np.ndarray, size: tuple[int, int], scale: Optional[tuple[float, float]] = None) -> np.ndarray:

@@ -6,9 +6,11 @@ import functools
 import logging
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+import numpy as np
 import paddle
 import paddle.inference
 from paddle import nn
@@ -96,5 +98,27 @@ def create_predictor(config: paddle.inference.Config, program: Path) -> Any:
         raise UserError(
             f"cannot be loaded ({paddle_reason(error)}); export it again",
             code="plugins.bad-program",
+            where=str(program),
+        ) from error
+
+
+def run_program(predictor: Any, inputs: Sequence[np.ndarray], program: Path) -> list[np.ndarray]:
+    """The outputs of a running program.
+
+    Args:
+        predictor: of :func:`create_predictor`.
+        inputs: in the program's order; the one of four dimensions is the images.
+        program: its file, for the message.
+
+    Raises:
+        UserError: it does not run on images of this shape.
+    """
+    try:
+        return [output.numpy() for output in predictor.run([paddle.to_tensor(each) for each in inputs])]
+    except (*PADDLE_ERRORS, NotImplementedError) as error:
+        shape = next(list(each.shape[1:]) for each in inputs if each.ndim == 4)
+        raise UserError(
+            f"does not run on an image of shape {shape} ({paddle_reason(error)})",
+            code="plugins.bad-image",
             where=str(program),
         ) from error

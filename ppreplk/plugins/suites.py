@@ -245,18 +245,18 @@ def option_value(arguments: Sequence[str], *names: str) -> Optional[str]:
     return found
 
 
-def option_values(arguments: Sequence[str], name: str) -> list[str]:
-    """The values of an option that takes several: those up to the next option.
+def option_values(arguments: Sequence[str], *names: str) -> list[str]:
+    """The values of an option that takes several: those up to the next option. Given twice, the last one counts.
 
-    >>> option_values(["--opts", "a=1", "b=2", "--do_eval"], "--opts")
+    >>> option_values(["-o", "a=1", "b=2", "--eval"], "-o", "--opt")
     ['a=1', 'b=2']
     """
     found: list[str] = []
     is_inside = False
     for argument in arguments:
-        if argument.startswith("--"):
+        if argument.startswith("-"):
             option, equals, value = argument.partition("=")
-            is_inside = option == name
+            is_inside = option in names
             found = ([value] if equals else []) if is_inside else found
         elif is_inside:
             found.append(argument)

@@ -6,10 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Optional
 
-from ...utils.command import Parser, path, positive, run_command
+from ...utils.command import Parser, run_command
+from ..suite_commands import digits_parser, launcher_parser, run_parser, without_checkout
 
+PROG = "python -m ppreplk.plugins.paddledetection"
 HANDED_OVER = ("train", "eval", "infer", "export")
 COMMANDS = (*HANDED_OVER, "run", "digits")
 FILES = {"--infer_img": "image", "--infer_dir": "folder", "--infer_list": "list of images"}
@@ -32,19 +33,19 @@ def hand_over(command: str, arguments: Sequence[str]) -> None:
     Raises:
         UserError: there is no PaddleDetection; or the arguments or the configuration name what is not there.
     """
-    from ..suites import check_files, errors_of_ours, option_value
+    from ..suites import check_files, errors_of_ours, option_value, option_values
     from . import register
     from .det_checks import check_data, check_parts, check_weights_named, read_config, whole_weights
     from .det_export import check_arguments, proved_exports
     from .det_suite import SUITE
     from .det_wheel import run
 
-    arguments, given = _without_checkout(arguments)
+    arguments, given = without_checkout(arguments)
     checkout = SUITE.open(given)
     register()
     if "-h" not in arguments and "--help" not in arguments:
         check_files(arguments, FILES)
-        config = read_config(option_value(arguments, "-c", "--config"), overrides_of(arguments))
+        config = read_config(option_value(arguments, "-c", "--config"), option_values(arguments, "-o", "--opt"))
         check_parts(config)
         if command == "train":
             check_data(config, ["TrainDataset", *(["EvalDataset"] if "--eval" in arguments else [])])
@@ -66,31 +67,6 @@ def hand_over(command: str, arguments: Sequence[str]) -> None:
                 run(command, arguments)
 
 
-def _without_checkout(arguments: Sequence[str]) -> tuple[list[str], Optional[str]]:
-    """The arguments for PaddleDetection, and the value of ``--checkout``."""
-    parser = Parser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--checkout", type=path)
-    found, rest = parser.parse_known_args(arguments)
-    return rest, found.checkout
-
-
-def overrides_of(arguments: Sequence[str]) -> list[str]:
-    """What stands behind ``-o`` in arguments for PaddleDetection, which takes several at once. The last ``-o`` counts.
-
-    >>> overrides_of(["-c", "a.yml", "-o", "epoch=1", "weights=w", "--eval"])
-    ['epoch=1', 'weights=w']
-    """
-    found: list[str] = []
-    inside = False
-    for argument in arguments:
-        if argument.startswith("-"):
-            inside = argument in ("-o", "--opt")
-            found = [] if inside else found
-        elif inside:
-            found.append(argument)
-    return found
-
-
 def command_parser(command: str) -> Parser:
     """The arguments behind a command's name. A checkout's own tools take more than this for those handed over."""
     if command in ("run", "digits"):
@@ -101,16 +77,8 @@ def command_parser(command: str) -> Parser:
 
 
 def _run_parser() -> Parser:
-    parser = Parser(
-        prog="python -m ppreplk.plugins.paddledetection run",
-        description="Run an exported program on images, and write pictures with boxes, and masks if there are some.",
-    )
-    parser.add_argument("--model-dir", type=path, required=True, help="folder that export wrote")
-    parser.add_argument("--images", type=path, required=True, help="an image, a folder, or a .txt list")
-    parser.add_argument("--output", type=path, required=True, help="folder of the pictures")
+    parser = run_parser(f"{PROG} run", "boxes, and masks if there are some")
     parser.add_argument("--threshold", type=float, help="what has a lower score is not drawn; default: the program's")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"])
-    parser.add_argument("--threads", type=positive, help="math threads on a CPU")
     return parser
 
 
@@ -125,16 +93,7 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def _digits_parser() -> Parser:
-    parser = Parser(
-        prog="python -m ppreplk.plugins.paddledetection digits",
-        description="Write a small data set in COCO's format: handwritten digits, which ship with scikit-learn, on "
-        "noise.",
-    )
-    parser.add_argument("folder", type=path)
-    parser.add_argument("--train", type=positive, default=400, help="training images")
-    parser.add_argument("--val", type=positive, default=100, help="held-out images")
-    parser.add_argument("--seed", type=int, default=0)
-    return parser
+    return digits_parser(f"{PROG} digits", "data set in COCO's format")
 
 
 def _digits(arguments: Sequence[str]) -> None:
@@ -146,14 +105,7 @@ def _digits(arguments: Sequence[str]) -> None:
 
 def make_parser() -> Parser:
     """Of the command's name; what is behind it is read by the command."""
-    parser = Parser(
-        prog="python -m ppreplk.plugins.paddledetection",
-        description="PaddleDetection's tools with our networks registered: those of a source checkout (the current "
-        "folder, --checkout DIR or PADDLEDETECTION), or the wheel.",
-    )
-    parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the command; --help behind its name lists them")
-    return parser
+    return launcher_parser(PROG, "PaddleDetection", "PADDLEDETECTION", COMMANDS)
 
 
 if __name__ == "__main__":

@@ -140,12 +140,17 @@ def check_weights(network: nn.Layer, path: str) -> None:
     if path.startswith(URL):
         raise UserError("nothing is downloaded; name a file", code="plugins.bad-path", where="weights")
     file = find_checkpoint(path)
-    found = compare(shapes_of(network), read_weights(file).state)
+    state = read_weights(file).state
+    found = compare(shapes_of(network), state)
     if found.missing or found.misshaped:
         example = (found.misshaped or found.missing)[0]
+        hint = ""
+        if any(name.startswith("neck.lateral_convs.") for name in state):
+            hint = "; these are MMDetection's names: convert it with ppreplk convert FILE OUT --for paddledetection"
         raise UserError(
             f"{file} belongs to another network than the configuration: {found.matched} matched, {len(found.missing)} "
-            f"missing, {len(found.unexpected)} unexpected, {len(found.misshaped)} mis-shaped, for example {example}",
+            f"missing, {len(found.unexpected)} unexpected, {len(found.misshaped)} mis-shaped, for example {example}"
+            f"{hint}",
             code="checkpoints.other-architecture",
             where="weights",
         )

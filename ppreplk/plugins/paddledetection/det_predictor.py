@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 import numpy as np
-import paddle
 from PIL import Image
 
 from ...config import read_yaml
 from ...utils.errors import UserError
-from ...utils.paddle_errors import PADDLE_ERRORS, paddle_reason
 from ..pictures import Detections, draw_detections
 from ..suite_images import read_image
-from ..suite_programs import create_predictor, inference_config
+from ..suite_programs import create_predictor, inference_config, run_program
 from .det_transforms import Preprocessing
 
 DESCRIPTION = "infer_cfg.yml"  # what PaddleDetection writes beside a program
@@ -61,15 +59,8 @@ class DetectionPredictor:
 
     def run(self, batch: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The program's outputs for a batch of one: boxes (N, 6), their number (1,), and masks (N, H, W)."""
-        inputs = [paddle.to_tensor(batch[name]) for name in self._predictor.get_input_names()]
-        try:
-            return [output.numpy() for output in self._predictor.run(inputs)]
-        except (*PADDLE_ERRORS, NotImplementedError) as error:
-            raise UserError(
-                f"does not run on an image of shape {list(batch['image'].shape[1:])} ({paddle_reason(error)})",
-                code="plugins.bad-image",
-                where=str(self._program),
-            ) from error
+        inputs = [batch[name] for name in self._predictor.get_input_names()]
+        return run_program(self._predictor, inputs, self._program)
 
     def picture(self, image: Union[str, Path, np.ndarray], threshold: Optional[float] = None) -> Image.Image:
         """The image with boxes, classes and scores, and masks if the program makes some.

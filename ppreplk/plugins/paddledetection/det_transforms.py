@@ -11,8 +11,7 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
-from ...utils.errors import UserError, nearest
-from ..suite_images import resized
+from ..suite_images import read_transforms, resized
 
 BILINEAR = 1  # OpenCV's number
 
@@ -50,22 +49,7 @@ class Preprocessing:
     """
 
     def __init__(self, transforms: Any, where: str):
-        self._steps: list[Transform] = []
-        for index, entry in enumerate(transforms if isinstance(transforms, Sequence) else []):
-            place = f"{where}: Preprocess[{index}]"
-            if not isinstance(entry, Mapping) or "type" not in entry:
-                raise UserError(
-                    f"expected a mapping with type, got {entry!r}", code="plugins.bad-transform", where=place
-                )
-            kind, arguments = str(entry["type"]), {name: value for name, value in entry.items() if name != "type"}
-            if kind not in TRANSFORMS:
-                raise UserError(
-                    f"{kind} is not served here{nearest(kind, TRANSFORMS)}", code="plugins.bad-transform", where=place
-                )
-            try:
-                self._steps.append(TRANSFORMS[kind](**arguments))
-            except (TypeError, ValueError) as error:
-                raise UserError(f"{kind}: {error}", code="plugins.bad-transform", where=place) from error
+        self._steps = read_transforms(transforms, TRANSFORMS, f"{where}: Preprocess")
 
     def __call__(self, image: np.ndarray) -> Prepared:
         """An image (H, W, 3) uint8 RGB, as a program reads it."""

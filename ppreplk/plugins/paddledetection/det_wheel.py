@@ -19,6 +19,9 @@ NO_EXPORT = (
 )
 
 
+SEED = 0  # that of PaddleDetection's tools
+
+
 def run(command: str, arguments: Sequence[str]) -> None:
     """Train, evaluate or predict with the wheel, as the tool of that name in a checkout does.
 
@@ -42,14 +45,17 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--eval", action="store_true", help="evaluate at every snapshot")
     parser.add_argument("-r", "--resume", help="checkpoint to go on from")
     parser.add_argument("--amp", action="store_true", help="mixed precision")
+    parser.add_argument("--enable_ce", choices=["True"], help="draw the same at every run")
 
 
 def _train(arguments: argparse.Namespace) -> None:
     """Train a detector."""
-    from ppdet.engine import Trainer, init_parallel_env
+    from ppdet.engine import Trainer, init_parallel_env, set_random_seed
 
     config = _opened(arguments, amp=arguments.amp)
     init_parallel_env()
+    if arguments.enable_ce:
+        set_random_seed(SEED)
     trainer = Trainer(config, mode="train")
     if arguments.resume is not None:
         trainer.resume_weights(arguments.resume)

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from ppreplk.utils.command import Parser, path, positive, run_command
+from ppreplk.plugins.suite_commands import digits_parser, launcher_parser, run_parser, without_checkout
+from ppreplk.utils.command import Parser, run_command
 from ppreplk.utils.errors import UserError
 
+PROG = "python -m ppreplk.plugins.paddleseg"
 HANDED_OVER = ("train", "val", "predict", "export")
 COMMANDS = (*HANDED_OVER, "run", "digits")
 FILES = {"--model_path": "file of weights", "--resume_model": "checkpoint", "--image_path": "image, folder or list"}
@@ -36,7 +38,7 @@ def hand_over(command: str, arguments: Sequence[str]) -> None:
     from ppreplk.plugins.paddleseg.seg_model import SUITE
     from ppreplk.plugins.suites import check_files, errors_of_ours
 
-    arguments, given = _without_checkout(arguments)
+    arguments, given = without_checkout(arguments)
     checkout = SUITE.open(given)
     register()
     is_help = "-h" in arguments or "--help" in arguments
@@ -59,14 +61,6 @@ def hand_over(command: str, arguments: Sequence[str]) -> None:
             run(command, arguments)
 
 
-def _without_checkout(arguments: Sequence[str]) -> tuple[list[str], Optional[str]]:
-    """The arguments for PaddleSeg, and the value of ``--checkout``."""
-    parser = Parser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--checkout", type=path)
-    found, rest = parser.parse_known_args(arguments)
-    return rest, found.checkout
-
-
 def _check(command: str, arguments: Sequence[str]) -> None:
     """What PaddleSeg would answer with a traceback, or with the results of a network that is not trained.
 
@@ -76,12 +70,17 @@ def _check(command: str, arguments: Sequence[str]) -> None:
     from ppreplk.plugins.paddleseg.seg_checks import check_components, check_data, check_resumable, read_config
     from ppreplk.plugins.suites import option_value, option_values
 
-    config, weights = option_value(arguments, "--config"), option_value(arguments, "--model_path")
-    if config is None:
-        raise UserError("missing; name a configuration file", code="plugins.missing-argument", where="--config")
-    content = read_config(config, option_values(arguments, "--opts")).dic
-    if command != "train" and weights is None:
-        raise UserError("missing; name trained weights", code="plugins.missing-argument", where="--model_path")
+    needed = {"--config": "a configuration file"}
+    if command != "train":
+        needed["--model_path"] = "trained weights"
+    if command == "predict":
+        needed["--image_path"] = "an image, a folder of images, or a list of images"
+    if "--is_slide" in arguments:
+        needed |= {"--crop_size": "width and height of a window", "--stride": "width and height of a step"}
+    for option, what in needed.items():
+        if option_value(arguments, option) is None:
+            raise UserError(f"missing; name {what}", code="plugins.missing-argument", where=option)
+    content = read_config(str(option_value(arguments, "--config")), option_values(arguments, "--opts")).dic
     check_components(content)
     if command == "train":
         check_data(content, ["train_dataset", *(["val_dataset"] if "--do_eval" in arguments else [])])
@@ -121,16 +120,7 @@ def command_parser(command: str) -> Parser:
 
 
 def _run_parser() -> Parser:
-    parser = Parser(
-        prog="python -m ppreplk.plugins.paddleseg run",
-        description="Run an exported program on images, and write pictures with the classes painted over them.",
-    )
-    parser.add_argument("--model-dir", type=path, required=True, help="folder that export wrote")
-    parser.add_argument("--images", type=path, required=True, help="an image, a folder, or a .txt list")
-    parser.add_argument("--output", type=path, required=True, help="folder of the pictures")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"])
-    parser.add_argument("--threads", type=positive, help="math threads on a CPU")
-    return parser
+    return run_parser(f"{PROG} run", "the classes painted over them")
 
 
 def _run(arguments: Sequence[str]) -> None:
@@ -144,15 +134,7 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def _digits_parser() -> Parser:
-    parser = Parser(
-        prog="python -m ppreplk.plugins.paddleseg digits",
-        description="Write a small segmentation data set: handwritten digits, which ship with scikit-learn, on noise.",
-    )
-    parser.add_argument("folder", type=path)
-    parser.add_argument("--train", type=positive, default=400, help="training images")
-    parser.add_argument("--val", type=positive, default=100, help="held-out images")
-    parser.add_argument("--seed", type=int, default=0)
-    return parser
+    return digits_parser(f"{PROG} digits", "segmentation data set")
 
 
 def _digits(arguments: Sequence[str]) -> None:
@@ -164,14 +146,7 @@ def _digits(arguments: Sequence[str]) -> None:
 
 def make_parser() -> Parser:
     """Of the command's name; what is behind it is read by the command."""
-    parser = Parser(
-        prog="python -m ppreplk.plugins.paddleseg",
-        description="PaddleSeg's tools with our networks registered: those of a source checkout (the current folder, "
-        "--checkout DIR or PADDLESEG), or the wheel.",
-    )
-    parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the command; --help behind its name lists them")
-    return parser
+    return launcher_parser(PROG, "PaddleSeg", "PADDLESEG", COMMANDS)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from ...nn import fold
 from ...utils.atomic import creating, replace_files
 from ...utils.command import Parser
 from ...utils.errors import UserError
-from ..suite_programs import create_predictor, inference_config
+from ..suite_programs import create_predictor, inference_config, run_program
 from .seg_checks import read_config
 from .seg_classes import class_colours, class_names
 from .seg_model import is_ours, load_network
@@ -81,6 +81,8 @@ def export(arguments: argparse.Namespace) -> Path:
             code="plugins.foreign-network",
             where="model.backbone.type",
         )
+    if config.test_config.get("is_slide"):
+        logger.warning("the program sees whole images; PaddleSeg evaluates this configuration window by window")
     load_network(model, arguments.model_path)
     model.eval()
     images = random_images(spec)
@@ -188,7 +190,7 @@ def check_program(program: Path, images: Sequence[np.ndarray], expected: Sequenc
     predictor = create_predictor(inference_config(program, program.with_suffix(".pdiparams")), program)
     difference, same = 0.0, []
     for batch, logits in zip(images, expected):
-        output = predictor.run([paddle.to_tensor(batch)])[0].numpy()
+        output = run_program(predictor, [batch], program)[0]
         difference = max(difference, _difference(output, logits.astype(np.float64), operator))
         classes = output if operator == "argmax" else output.argmax(1)
         same.append(float((classes == logits.argmax(1)).mean()))

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 import numpy as np
-import paddle
 from PIL import Image
 
 from ...config import read_yaml
 from ...utils.errors import UserError
-from ...utils.paddle_errors import PADDLE_ERRORS, paddle_reason
 from ..pictures import draw_mask
 from ..suite_images import read_image
-from ..suite_programs import create_predictor, inference_config
+from ..suite_programs import create_predictor, inference_config, run_program
 from .seg_transforms import Preprocessing, restored
 
 DESCRIPTIONS = ("deploy.yaml", "inference.yml")  # what PaddleSeg writes beside a program
@@ -58,14 +56,7 @@ class SegmentationPredictor:
     def predict(self, image: np.ndarray) -> np.ndarray:
         """The class of each pixel of an array (H, W, 3) uint8, RGB: (H, W) int64."""
         batch, steps = self.preprocessing(image)
-        try:
-            output = self._predictor.run([paddle.to_tensor(batch[None])])[0].numpy()[0]
-        except (*PADDLE_ERRORS, NotImplementedError) as error:
-            raise UserError(
-                f"does not run on an image of shape {list(batch.shape)} ({paddle_reason(error)})",
-                code="plugins.bad-image",
-                where=str(self._program),
-            ) from error
+        output = run_program(self._predictor, [batch[None]], self._program)[0][0]
         return restored(output, steps)
 
     def picture(self, image: Union[str, Path, np.ndarray]) -> Image.Image:

@@ -12,8 +12,8 @@ from typing import Any, Literal, NamedTuple, Optional
 
 import numpy as np
 
-from ...utils.errors import UserError, nearest
-from ..suite_images import resized
+from ...utils.errors import UserError
+from ..suite_images import read_transforms, resized
 
 Size = tuple[int, int]  # height and width
 
@@ -41,24 +41,8 @@ class Preprocessing:
         UserError: one that is not served here.
     """
 
-    def __init__(self, transforms: Optional[Sequence[Mapping[str, Any]]], where: str):
-        self._steps: list[Callable[[np.ndarray], tuple[np.ndarray, list[Step]]]] = []
-        for index, entry in enumerate(transforms or []):
-            place = f"{where}: transforms[{index}]"
-            if not isinstance(entry, Mapping) or "type" not in entry:
-                raise UserError(
-                    f"expected a mapping with type, got {entry!r}", code="plugins.bad-transform", where=place
-                )
-            arguments = {name: value for name, value in entry.items() if name != "type"}
-            kind = str(entry["type"])
-            if kind not in TRANSFORMS:
-                raise UserError(
-                    f"{kind} is not served here{nearest(kind, TRANSFORMS)}", code="plugins.bad-transform", where=place
-                )
-            try:
-                self._steps.append(TRANSFORMS[kind](**arguments))
-            except (TypeError, ValueError) as error:
-                raise UserError(f"{kind}: {error}", code="plugins.bad-transform", where=place) from error
+    def __init__(self, transforms: Any, where: str):
+        self._steps = read_transforms(transforms, TRANSFORMS, f"{where}: transforms")
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, list[Step]]:
         """An image (H, W, 3) uint8 RGB as the program reads it, (3, H', W') float32, and the changes of its size.

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from detection_helpers import cascade_config, fcos_config, run_suite, write_coco, write_yaml
-from helpers import assert_one_line_and_exit_2
+from helpers import GOLDEN, assert_one_line_and_exit_2
 
 from ppreplk.plugins.paddledetection import DetectionPredictor
 from ppreplk.plugins.paddledetection.det_suite import SUITE
@@ -81,6 +81,8 @@ def test_weights_of_another_network_are_refused(project):
     paddle.save({"backbone.stem.0.conv.weight": paddle.zeros([2, 3, 3, 3])}, str(project / "other.pdparams"))
     process = run_suite("eval", "-c", "fcos.yml", "-o", "weights=other.pdparams", cwd=project)
     assert_one_line_and_exit_2(process, "missing", "1 mis-shaped", code="checkpoints.other-architecture")
+    process = run_suite("eval", "-c", "fcos.yml", "-o", f"weights={GOLDEN / 'tiny_fcos.pth'}", cwd=project)
+    assert_one_line_and_exit_2(process, "--for paddledetection", code="checkpoints.other-architecture")
 
 
 def average_precisions(text: str) -> list[float]:

@@ -234,6 +234,12 @@ def test_what_is_no_configuration_is_one_line(project):
         (["trian"], "command.arguments", "did you mean train"),
         (["train", "--device", "cpu"], "plugins.missing-argument", "--config"),
         (["val", "--config", "tiny.yml"], "plugins.missing-argument", "--model_path"),
+        (["predict", "--config", "tiny.yml", "--model_path", "tiny.yml"], "plugins.missing-argument", "--image_path"),
+        (
+            ["val", "--config", "tiny.yml", "--model_path", "tiny.yml", "--is_slide"],
+            "plugins.missing-argument",
+            "--crop",
+        ),
         (["train", "--config", "none.yml"], "config.no-file", "none.yml"),
         (["train", "--config", "tiny.yml", "--opts", "model.bakbone.x=3"], "plugins.bad-config", "bakbone"),
         (["train", "--config", "tiny.yml", "--resume_model", "data"], "plugins.not-resumable", "iter_NUMBER"),
