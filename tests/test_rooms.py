@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "analysis": ["utils", "config", "data", "nn", "models", "checkpoints", "training"],
     "benchmark": ["utils", "config", "ops", "data", "nn", "models", "deploy"],
     "plugins": ["utils", "config", "data", "nn", "models", "checkpoints", "deploy"],
+    "serve": ["utils", "config", "data", "models", "checkpoints", "deploy", "analysis"],
 }
 SHARED_OF_MODELS = ["registry", "preprocessing", "arch"]  # the others are architectures
 FACADES = ["weights", "erf", "complexity", "optim"]  # public names, kept where they always were
@@ -48,6 +49,10 @@ NO_NETWORKS = [
     "deploy.infer",
     "deploy.class_names",
     "plugins",
+    "serve.app",
+    "serve.batching",
+    "serve.program_process",
+    "serve.server",
     "plugins.pictures",
     "plugins.suite_images",
     "plugins.suite_programs",

@@ -22,6 +22,7 @@ from ..utils.command import (
 )
 from ..utils.version import __version__
 from .configs_commands import configs
+from .serve_commands import serve
 from .speed_commands import benchmark
 from .weights_commands import weights
 
@@ -306,6 +307,7 @@ WEIGHTS_EPILOG = (
     "They are kept in ~/.cache/ppreplk/weights, or in the folder that PPREPLK_WEIGHTS names. PPREPLK_MIRROR is an "
     "address to download from instead of the servers' own; with PPREPLK_OFFLINE=1 nothing is downloaded."
 )
+SERVE_EPILOG = "docs/serving.md describes the requests and the answers."
 # name: the function that adds its arguments, what it does, what --help says at its end
 COMMANDS: dict[str, tuple[Callable[[Parser], None], str, Optional[str]]] = {
     "train": (train, "Train a network.", EPILOG),
@@ -313,6 +315,7 @@ COMMANDS: dict[str, tuple[Callable[[Parser], None], str, Optional[str]]] = {
     "export": (export, "Merge, fold, save and verify a program.", EPILOG),
     "infer": (infer, "Predict images with trained weights or with an exported program.", EPILOG),
     "configs": (configs, "Recipes that come with the package: list them, copy them to edit and run.", None),
+    "serve": (serve, "Serve an exported program over HTTP, with a page to try it.", SERVE_EPILOG),
     "convert": (convert, "Convert a checkpoint of any layout to weights under this package's names.", CONVERT_EPILOG),
     "weights": (weights, "Published weights by name: list, get, verify, convert; push your own.", WEIGHTS_EPILOG),
     "erf": (erf, "Measure which pixels the centre of a network's last feature map depends on.", None),
