@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from ...utils.command import Parser, run_command
+from ...utils.errors import UserError
 from ..suite_commands import digits_parser, launcher_parser, run_parser, without_checkout
 
 PROG = "python -m ppreplk.plugins.paddledetection"
@@ -35,7 +36,15 @@ def hand_over(command: str, arguments: Sequence[str]) -> None:
     """
     from ..suites import check_files, errors_of_ours, option_value, option_values
     from . import register
-    from .det_checks import check_data, check_parts, check_weights_named, read_config, whole_weights
+    from .det_checks import (
+        check_data,
+        check_device,
+        check_parts,
+        check_resumable,
+        check_weights_named,
+        read_config,
+        whole_weights,
+    )
     from .det_export import check_arguments, proved_exports
     from .det_suite import SUITE
     from .det_wheel import run
@@ -47,10 +56,16 @@ def hand_over(command: str, arguments: Sequence[str]) -> None:
         check_files(arguments, FILES)
         config = read_config(option_value(arguments, "-c", "--config"), option_values(arguments, "-o", "--opt"))
         check_parts(config)
+        if command != "export":  # which runs on the CPU
+            check_device(config)
         if command == "train":
             check_data(config, ["TrainDataset", *(["EvalDataset"] if "--eval" in arguments else [])])
+            check_resumable(option_value(arguments, "-r", "--resume"))
         else:
             check_weights_named(config)
+        if command == "infer" and option_value(arguments, *FILES) is None:
+            text = "name an image with --infer_img or a folder with --infer_dir"
+            raise UserError(text, code="plugins.missing-argument")
         if command == "eval":
             check_data(config, ["EvalDataset"])
         if command == "export":

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
+import paddle
 import yaml
 from paddle import nn
 
@@ -94,6 +95,26 @@ def _check_arguments(name: str, section: Any) -> None:
             raise UserError(
                 f"unknown key{nearest(str(key), section.schema)}", code="plugins.unknown-key", where=f"{name}.{key}"
             )
+
+
+def check_device(config: Any) -> None:
+    """Check that there is a GPU if the configuration asks for one.
+
+    Raises:
+        UserError: this Paddle has none.
+    """
+    if config.get("use_gpu") and not paddle.is_compiled_with_cuda():
+        raise UserError("this Paddle has no GPU; add -o use_gpu=false", code="plugins.device", where="use_gpu")
+
+
+def check_resumable(path: Optional[str]) -> None:
+    """Check that a checkpoint is there, with or without its ending.
+
+    Raises:
+        UserError: it is not.
+    """
+    if path is not None and not Path(path).with_suffix(".pdparams").is_file():
+        raise UserError(f"there is no checkpoint {path}", code="plugins.no-file", where="--resume")
 
 
 def check_data(config: Any, sections: Sequence[str]) -> None:

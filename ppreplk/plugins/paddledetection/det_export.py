@@ -30,7 +30,7 @@ MASK_TOLERANCE = 1e-3  # share of the pixels that either mask covers
 FEATURE_TOLERANCE = 1e-3  # of the largest value of a feature map
 MAX_IMAGES = 4  # that are tried until one has boxes
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
-NOISE_SIDE = 256  # pixels of the image that is made where no data set is at hand
+NOISE_SIDE = 256  # pixels of the image that is made where no data set is at hand, if the program takes any
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
@@ -108,7 +108,7 @@ def export_folded(trainer: Any, output: Path, write: Callable[[str], None]) -> P
             if not (written / file).is_file():
                 raise UserError(f"PaddleDetection has written no {file}", code="plugins.no-program", where=str(written))
         fuses = bool(trainer.cfg["TestReader"].get("fuse_normalize", False))
-        verify(DetectionPredictor(written), network, folded, _images(trainer.cfg), fuses)
+        verify(DetectionPredictor(written), network, folded, images_to_compare(trainer.cfg), fuses)
         make_folder(target, "--output_dir")
         replace_files(written, target, [])
     logger.info("kept: %s", target)
@@ -259,7 +259,7 @@ def _check_features(backbone: nn.Layer, folded: nn.Layer, batch: dict[str, np.nd
     return largest
 
 
-def _images(config: Any) -> Iterator[tuple[str, np.ndarray]]:
+def images_to_compare(config: Any) -> Iterator[tuple[str, np.ndarray]]:
     """Images of the configuration's data sets, then noise."""
     for section in ("EvalDataset", "TrainDataset"):
         dataset = config.get(section)
@@ -271,4 +271,6 @@ def _images(config: Any) -> Iterator[tuple[str, np.ndarray]]:
                 yield str(path), read_image(path)
             break
     rng = np.random.default_rng(0)
-    yield "an image of noise", rng.integers(0, 256, (NOISE_SIDE, NOISE_SIDE, 3)).astype(np.uint8)
+    shape = (config["TestReader"].get("inputs_def") or {}).get("image_shape") or [3, -1, -1]
+    height, width = (side if isinstance(side, int) and side > 0 else NOISE_SIDE for side in shape[-2:])  # -1 is any
+    yield "an image of noise", rng.integers(0, 256, (height, width, 3)).astype(np.uint8)

@@ -94,8 +94,6 @@ def _infer(arguments: argparse.Namespace) -> None:
     from ppdet.engine import Trainer
 
     source = arguments.infer_img or arguments.infer_dir
-    if source is None:
-        raise UserError("name an image with --infer_img or a folder with --infer_dir", code="plugins.no-file")
     config = _opened(arguments)
     trainer = Trainer(config, mode="test")
     trainer.load_weights(config.weights)

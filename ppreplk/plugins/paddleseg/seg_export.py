@@ -24,6 +24,7 @@ from ...nn import fold
 from ...utils.atomic import creating, replace_files
 from ...utils.command import Parser
 from ...utils.errors import UserError
+from ...utils.paddle_errors import PADDLE_ERRORS, paddle_reason
 from ..suite_programs import create_predictor, inference_config, run_program
 from .seg_checks import read_config
 from .seg_classes import class_colours, class_names
@@ -86,8 +87,16 @@ def export(arguments: argparse.Namespace) -> Path:
     load_network(model, arguments.model_path)
     model.eval()
     images = random_images(spec)
-    with paddle.no_grad():
-        expected = [model(paddle.to_tensor(batch))[0].numpy() for batch in images]
+    try:
+        with paddle.no_grad():
+            expected = [model(paddle.to_tensor(batch))[0].numpy() for batch in images]
+    except (*PADDLE_ERRORS, ValueError) as error:
+        shapes = " and ".join(str(list(batch.shape)) for batch in images)
+        raise UserError(
+            f"the network does not run on images of shape {shapes} ({paddle_reason(error)})",
+            code="plugins.bad-shape",
+            where="--input_shape",
+        ) from error
     model.backbone = fold(model.backbone)
     target = Path(arguments.save_dir)
     program, description = NAMES[arguments.for_fd]

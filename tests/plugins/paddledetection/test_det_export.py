@@ -13,7 +13,7 @@ from PIL import Image
 
 import ppreplk
 from ppreplk.plugins.paddledetection import DetectionPredictor
-from ppreplk.plugins.paddledetection.det_export import check_arguments, compare, export_folded
+from ppreplk.plugins.paddledetection.det_export import check_arguments, compare, export_folded, images_to_compare
 from ppreplk.plugins.pictures import Detections
 
 TRANSFORMS = [
@@ -114,6 +114,14 @@ def test_without_a_data_set_noise_is_compared(trainer, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         export_folded(trainer, tmp_path / "out", writer(trainer))
     assert any("noise: 2 boxes" in record.getMessage() for record in caplog.records)
+
+
+def test_noise_has_the_shape_that_a_program_is_made_for(trainer):
+    del trainer.cfg["EvalDataset"]
+    for given, shape in (([3, 96, 64], (96, 64, 3)), ([3, -1, -1], (256, 256, 3)), ([None, 3, 32, 32], (32, 32, 3))):
+        trainer.cfg["TestReader"]["inputs_def"] = {"image_shape": given}
+        [(name, image)] = images_to_compare(trainer.cfg)
+        assert "noise" in name and image.shape == shape
 
 
 def test_a_wrong_program_is_refused_and_the_one_before_stays(trainer, tmp_path):

@@ -57,6 +57,8 @@ def test_without_the_suite_it_is_one_line(tmp_path):
         (["train", "-c", "fcos.yml", "-o", "RepLKNet13T.pretrained=none"], "checkpoints.no-file", "none"),
         (["train", "-c", "fcos.yml", "-o", "TrainDataset.image_dir=none"], "plugins.no-data", "TrainDataset.image_dir"),
         (["train", "-c", "fcos.yml", "-o", "epoch"], "plugins.bad-override", "epoch"),
+        (["train", "-c", "fcos.yml", "-r", "none"], "plugins.no-file", "none"),
+        (["infer", "-c", "fcos.yml", "-o", "weights=none"], "plugins.missing-argument", "--infer_img"),
         (["eval", "-c", "fcos.yml"], "checkpoints.none-named", "-o weights=FILE"),
         (["eval", "-c", "fcos.yml", "-o", "weights=none"], "checkpoints.no-file", "none"),
         (["eval", "-c", "fcos.yml", "-o", "weights=https://x/y"], "plugins.bad-path", "downloaded"),

@@ -74,6 +74,12 @@ def test_a_program_under_other_names_does_not_stay_beside_the_new_one(tmp_path):
         assert kept == names and SegmentationPredictor(tmp_path / "out", threads=1)
 
 
+def test_a_shape_that_the_network_does_not_take_is_one_line(tmp_path):
+    trained(tmp_path)
+    with refused("plugins.bad-shape", "--input_shape", "[1, 4, 32, 32]"):
+        run_export(tmp_path, "--input_shape", "1", "4", "32", "32")
+
+
 def test_the_backbone_is_folded_and_the_description_is_right(tmp_path):
     trained(tmp_path, "ADE20K")
     table = "Idx\tRatio\tTrain\tVal\tStuff\tName\n" + "".join(
