@@ -26,6 +26,13 @@ def benchmark(parser: Parser) -> None:
     )
     benchmark_data(subjects.add_parser("data", parents=[common], help="decoding and transforms, per core"))
     parser.set_defaults(run=print_table)
+    benchmark_readers(
+        subjects.add_parser(
+            "readers",
+            parents=[output_parser()],
+            help="the same images through everything that reads an export: the same classes, and times",
+        )
+    )
 
 
 def benchmark_conv(parser: Parser) -> None:
@@ -112,3 +119,41 @@ def benchmark_data(parser: Parser) -> None:
         return measure_data(load_config(arguments.config, arguments.override), arguments.rounds, arguments.images)
 
     parser.set_defaults(table=table)
+
+
+def benchmark_readers(parser: Parser) -> None:
+    add_config_arguments(parser)
+    parser.add_argument("--images", type=positive, default=360, help="of DataLoader.Eval; default: 360")
+    for name, what in {
+        "paddlex": "with PaddleX",
+        "paddleclas": "with PaddleClas",
+        "service": 'with what "ppreplk serve" needs',
+    }.items():
+        parser.add_argument(
+            f"--{name}-python", type=path, metavar="PYTHON", help=f"of an environment {what}; default: this one"
+        )
+
+    def run(arguments: argparse.Namespace) -> None:
+        from ..benchmark.readers import Pythons, compare_readers
+        from ..utils.errors import Incomplete
+
+        given = {
+            name: getattr(arguments, f"{name}_python")
+            for name in ("paddlex", "paddleclas", "service")
+            if getattr(arguments, f"{name}_python")
+        }
+        bad: list[str] = []
+
+        def table(arguments: argparse.Namespace) -> Table:
+            made, found = compare_readers(arguments.config, arguments.override, arguments.images, Pythons(**given))
+            bad.extend(found)
+            return made
+
+        arguments.table = table
+        print_table(arguments)
+        if bad:
+            raise Incomplete(
+                f"readers that failed, or gave another class: {', '.join(bad)}", code="benchmark.reader-differs"
+            )
+
+    parser.set_defaults(run=run)

@@ -76,14 +76,14 @@ def _openvino(file: str, threads: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda images: model(images)[0]
 
 
-_LOADERS = {ONNXRUNTIME: _onnxruntime, OPENVINO: _openvino}
+LOADERS = {ONNXRUNTIME: _onnxruntime, OPENVINO: _openvino}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("package", choices=_LOADERS)
+    parser.add_argument("package", choices=LOADERS)
     for argument in ("file", "images", "outputs"):
         parser.add_argument(argument)
     parser.add_argument("threads", type=int)
     arguments = parser.parse_args()
-    run = _LOADERS[arguments.package](arguments.file, arguments.threads)
+    run = LOADERS[arguments.package](arguments.file, arguments.threads)
     np.save(arguments.outputs, run(np.load(arguments.images)))
