@@ -96,14 +96,15 @@ class Comparison:
         """The folder of an export, made when it is first asked for.
 
         Raises:
-            Skipped: what it needs is not installed.
+            Skipped: what it needs is not installed, a package or a compiler.
+            UserError: it fails for another reason.
         """
         if name not in self._folders:
             folder = self.folder / name
             try:
                 self._folders[name] = export(self.config(save_inference_dir=str(folder), **EXPORTS[name]))
             except UserError as error:
-                if error.code == "deploy.wrong-program":
+                if not (error.code == "deploy.missing-package" or error.code.startswith("ops.")):
                     raise
                 self._folders[name] = error
         found = self._folders[name]
@@ -164,7 +165,7 @@ def compare_readers(path: str, overrides: Sequence[str], images: int, pythons: P
         shared.arrays = _prepared(shared)
         reference: Optional[Answers] = None
         rows, bad = [], []
-        for reader, file, given, ask in _readers(shared):
+        for reader, file, given, ask in list_readers(shared):
             logger.info("%s, %s", reader, file)
             try:
                 answers = ask()
@@ -213,7 +214,7 @@ def _prepared(shared: Comparison) -> np.ndarray:
     return arrays
 
 
-def _readers(shared: Comparison) -> list[tuple[str, str, str, Callable[[], Answers]]]:
+def list_readers(shared: Comparison) -> list[tuple[str, str, str, Callable[[], Answers]]]:
     """(name, what it reads, what it is given, the function that asks it) of every reader, the network itself first."""
     json_file, ours = "inference.json", "inference.json, operators of ours"
     return [

@@ -53,7 +53,14 @@ def write(network: nn.Layer, config: Config, folder: Path, precisions: Sequence[
 
 
 def save_network(model: nn.Layer, image_shape: Sequence[int], path: Path) -> None:
-    """Write ``path`` with the program's suffix and ``path``.pdiparams, for any number of images of (C, H, W)."""
+    """Write ``path`` with the program's suffix and ``path``.pdiparams, for any number of images of (C, H, W).
+
+    The weights lie in the file in the order of their names. Those that Paddle gives are numbered without leading zeros,
+    on from those given before, so that ``conv2d_100`` of one copy of a network would come before ``conv2d_99``, and the
+    next copy's be in another order. So the model's weights get other names.
+    """
+    for number, weight in enumerate([*model.parameters(), *model.buffers()]):
+        weight.name = f"weight_{number:05d}"
     spec = [paddle.static.InputSpec([None, *image_shape], "float32")]
     paddle.jit.save(paddle.jit.to_static(model, input_spec=spec, full_graph=True), str(path))
 

@@ -18,8 +18,9 @@ from helpers import (
     run_tool,
 )
 
-from ppreplk.deploy.export import export, save_network
+from ppreplk.deploy.export import export
 from ppreplk.deploy.lowering import lower
+from ppreplk.deploy.program_file import save_network
 from ppreplk.deploy.programs import Program
 from ppreplk.models import build_model
 from ppreplk.nn.channels_last import DepthwiseNHWC

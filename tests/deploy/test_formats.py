@@ -53,6 +53,16 @@ def test_a_legacy_program_alone_brings_its_weights(project):
     assert relative_difference(run_pdmodel(folder, images()), network()(paddle.to_tensor(images())).numpy()) < 1e-5
 
 
+def test_formats_share_the_weights_whatever_names_paddle_would_give_them(project):
+    """Paddle counts the layers of a process, and writes weights in the order of their names: 98, 99, 100, ..."""
+    with paddle.utils.unique_name.guard():
+        while int(paddle.nn.Conv2D(1, 1, 1).weight.name.partition(".")[0].rpartition("_")[2]) < 65:
+            pass
+        folder = export(config(LEGACY))
+    expected = paddle.nn.functional.softmax(network()(paddle.to_tensor(images()))).numpy()
+    assert relative_difference(run_pdmodel(folder, images()), expected) < 1e-5
+
+
 def test_the_passport_says_what_is_there(project):
     folder = export(config(LEGACY))
     content = passport(folder)
