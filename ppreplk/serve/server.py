@@ -235,6 +235,8 @@ class TimedProtocol(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        # Head and body of an answer are two packets: the second would wait 40 ms for the first one's acknowledgement.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._idle_since = self.loop.time()
         self._unsent = 0
         if len(self.connections) > self.connections_allowed:

@@ -4,7 +4,9 @@ import base64
 import contextlib
 import io
 import socket
+import struct
 import threading
+import zlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -29,6 +31,17 @@ def picture(seed: int = 0, size: tuple[int, int] = (40, 30), kind: str = "PNG") 
     buffer = io.BytesIO()
     Image.fromarray(pixels.astype(np.uint8)).save(buffer, kind)
     return buffer.getvalue()
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_bomb(width: int, height: int) -> bytes:
+    """A PNG of one colour, of a few hundred kilobytes whatever its size."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    rows = zlib.compress(bytes(1000))  # never reached
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 def encoded(data: bytes) -> str:
@@ -68,12 +81,12 @@ def post(body: bytes, content_type: str, path: str = "/predict", headers: str = 
 
 
 @contextlib.contextmanager
-def running(model, limits, **options) -> Iterator[Running]:
+def running(model, limits, info=None, **options) -> Iterator[Running]:
     """A service of ``model`` in a thread of this process."""
     from ppreplk.serve.app import Service
     from ppreplk.serve.server import listen, make_server
 
-    service = Service(model, {"model": "three colours"}, limits, **options)
+    service = Service(model, {"model": "three colours", **(info or {})}, limits, **options)
     with listen("127.0.0.1", 0) as listening:
         server = make_server(service, listening, limits)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
