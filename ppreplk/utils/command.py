@@ -139,14 +139,13 @@ def run_command(
 
 
 def _prepare_process(needs_paddle: bool) -> None:
-    """Let a signal end the process as usual, send log messages to the terminal, and import Paddle quietly if needed.
+    """Let a signal end the process as usual. Import Paddle quietly and send log messages to the terminal, if needed.
 
-    Names that the terminal's encoding does not have are printed with backslashes.
+    Names that the terminal's encoding does not have are printed with backslashes. Without Paddle, which tells the
+    processes of a training apart, there are no messages but warnings.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    from .log import log_to_terminal
-
     if needs_paddle:
         warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
         import paddle
@@ -157,7 +156,10 @@ def _prepare_process(needs_paddle: bool) -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
             signal.signal(number, _terminate)
-    log_to_terminal()
+    if needs_paddle:
+        from .log import log_to_terminal
+
+        log_to_terminal()
 
 
 def check_paddle(version: str) -> None:

@@ -7,12 +7,12 @@ import subprocess
 import sys
 
 import pytest
-from helpers import ROOT, assert_one_line_and_exit_2, run_python
+from helpers import ROOT, assert_one_line_and_exit_2, refused, run_python
 
 from ppreplk import __version__, cli
 from ppreplk.analysis.rows import TABLES
 from ppreplk.deploy.lowering import PRECISIONS
-from ppreplk.utils.command import Parser, positive, run_command
+from ppreplk.utils.command import Parser, check_paddle, positive, run_command
 from ppreplk.utils.errors import UserError
 
 
@@ -90,6 +90,44 @@ def test_a_package_that_is_broken_is_named(tmp_path, text, reason):
 def test_a_package_that_is_missing_is_named(capsys):
     assert end_of(raising(ModuleNotFoundError("No module named 'torch'", name="torch"))) == 2
     assert capsys.readouterr().err.startswith("error: torch is not installed")
+
+
+WITHOUT_PADDLE = """
+import sys
+
+sys.modules["paddle"] = None
+from ppreplk.cli import main
+
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def run_without_paddle(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", WITHOUT_PADDLE, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_without_paddle_a_command_says_what_to_install():
+    """Its package has another name: ``pip install paddle`` would bring something else."""
+    process = run_without_paddle("train", "-c", "configs/digits.yaml")
+    parts = ["paddle is not installed", 'pip install "paddlepaddle>=', "GPU"]
+    assert_one_line_and_exit_2(process, *parts, code="command.missing-package")
+
+
+def test_recipes_are_listed_without_paddle():
+    process = run_without_paddle("configs", "list")
+    assert process.returncode == 0 and "| digits |" in process.stdout
+
+
+@pytest.mark.parametrize("version", ["3.0.0", "3.3.1", "3.2.2.post1", "0.0.0", "3.4.0.dev20261101"])
+def test_a_paddle_that_will_do(version):
+    check_paddle(version)
+
+
+@pytest.mark.parametrize("version", ["2.6.2", "1.8.5", "4.0.0", "4.0.0-rc0"])
+def test_a_paddle_of_another_age_is_refused(version):
+    with refused("command.paddle-version", f"Paddle is {version} here", "paddlepaddle>=3"):
+        check_paddle(version)
 
 
 def test_a_reader_that_has_enough():
