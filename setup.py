@@ -9,7 +9,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-PADDLE = "paddlepaddle>=3.0,<4"  # as the extra "cpu" of pyproject.toml
+PADDLE = "paddlepaddle>=3.1,<4"  # as the extra "cpu" of pyproject.toml
 
 
 def paddle() -> list[str]:

@@ -21,11 +21,11 @@ from .paths import user_path
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
-MIN_PADDLE, END_OF_PADDLE = (3, 0), (4, 0)
+MIN_PADDLE, END_OF_PADDLE = (3, 1), (4, 0)
 PACKAGE = __name__.partition(".")[0]
 # what brings a module whose name differs from its package's
 BRINGS = {
-    "paddle": '"paddlepaddle>=3.0,<4" (for CPUs), or Paddle\'s wheel for your GPU',
+    "paddle": '"paddlepaddle>=3.1,<4" (for CPUs), or Paddle\'s wheel for your GPU',
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
     "sklearn": "scikit-learn",
