@@ -1,5 +1,6 @@
 """Fixtures. Helpers that tests import are in helpers.py."""
 
+import logging
 import signal
 
 import numpy as np
@@ -12,6 +13,7 @@ from ppreplk.utils.device import use_vector_units
 # A suite in the background starts with these ignored, and the tools that tests interrupt would be deaf to them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+logging.getLogger("ppreplk").setLevel(logging.INFO)  # as commands do
 use_vector_units()  # before the math library is used: every process of a test then rounds alike
 
 

@@ -14,7 +14,7 @@ import pytest
 from helpers import ROOT
 
 from ppreplk import __version__
-from ppreplk.utils.command import BRINGS
+from ppreplk.utils.paddle_version import END, OLDEST, REQUIREMENT
 
 SOURCES = ["ppreplk", "configs", "docs", "notebooks", "tools", "tests"]
 BUILT = shutil.ignore_patterns("__pycache__", "*.egg-info")
@@ -152,8 +152,8 @@ def test_the_versions_of_paddle_are_said_once(tree, tmp_path, wheel):
     ]
     folder = hook(tree, "prepare_metadata_for_build_editable", tmp_path, tmp_path / "site")
     assert paddles(email.message_from_bytes((folder / "METADATA").read_bytes()).get_all("Requires-Dist")) == [extra]
-    named, least = extra.replace(" ", "").split("<4,")
-    assert BRINGS["paddle"].startswith(f'"{named}{least},<4"')
+    assert sorted(extra.strip().removeprefix("paddlepaddle").split(",")) == ["<4", ">=3.1"]
+    assert (OLDEST, END) == ((3, 1), (4, 0)) and '"paddlepaddle>=3.1,<4"' in REQUIREMENT
 
 
 OUTSIDE = """

@@ -9,6 +9,9 @@ import paddle
 from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 
+from ..utils.distributed import processes
+from ..utils.errors import UserError
+from ..utils.paddle_version import is_before
 from . import fusion
 from .conv import Conv2D, DepthwiseConv2D, rebuilt_with_bias
 from .norm import batch_norm, bn_scale_shift, set_weight_bias, to_numpy
@@ -140,10 +143,23 @@ def checkpointed(layer: nn.Layer, x: paddle.Tensor) -> paddle.Tensor:
     """``layer(x)``, its activations recomputed in the backward pass instead of kept.
 
     Running statistics are updated in the first pass alone, so once per step, as without recomputation. The
-    recomputation is not reentrant: under ``DataParallel`` a reentrant one marks a parameter ready twice.
+    recomputation is not reentrant: under ``DataParallel`` a reentrant one marks a parameter ready twice. Paddle before
+    3.3 crashes where such a recomputation meets batch normalization, so there it is reentrant, for one process.
+
+    Raises:
+        UserError: Paddle before 3.3, and several processes.
     """
     if not layer.training or not paddle.is_grad_enabled():
         return layer(x)
+    reentrant = is_before(paddle.__version__, (3, 3))
+    if reentrant and processes() > 1:
+        raise UserError(
+            f"recomputation in several processes needs Paddle 3.3 or newer, here is {paddle.__version__}; "
+            "leave out Arch.use_checkpoint, or update Paddle",
+            code="nn.recomputation",
+        )
+    if reentrant and x.stop_gradient:
+        return layer(x)  # a reentrant recomputation would give its parameters no gradients
     passes = 0
 
     def run(x: paddle.Tensor) -> paddle.Tensor:
@@ -157,4 +173,4 @@ def checkpointed(layer: nn.Layer, x: paddle.Tensor) -> paddle.Tensor:
             tensor.set_value(value)
         return out
 
-    return recompute(run, x, use_reentrant=False)
+    return recompute(run, x, use_reentrant=reentrant)

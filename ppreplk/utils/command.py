@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import re
 import signal
 import sys
 import traceback
@@ -17,15 +16,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from .errors import UserError, nearest
+from .paddle_version import REQUIREMENT, check_paddle
 from .paths import user_path
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
-MIN_PADDLE, END_OF_PADDLE = (3, 1), (4, 0)
 PACKAGE = __name__.partition(".")[0]
 # what brings a module whose name differs from its package's
 BRINGS = {
-    "paddle": '"paddlepaddle>=3.1,<4" (for CPUs), or Paddle\'s wheel for your GPU',
+    "paddle": REQUIREMENT,
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
     "sklearn": "scikit-learn",
@@ -160,20 +159,6 @@ def _prepare_process(needs_paddle: bool) -> None:
         from .log import log_to_terminal
 
         log_to_terminal()
-
-
-def check_paddle(version: str) -> None:
-    """Refuse a Paddle that is too old or too new. A wheel of ours cannot require one: GPU wheels have another name.
-
-    Raises:
-        UserError: it is too old or too new. A Paddle built from its sources may not know its version, 0.0.0, and counts
-            as new enough.
-    """
-    numbers = [int(number) for number in re.findall(r"\d+", version)[:2]]
-    if any(numbers) and not MIN_PADDLE <= tuple(numbers) < END_OF_PADDLE:
-        least, end = (".".join(map(str, limit)) for limit in (MIN_PADDLE, END_OF_PADDLE))
-        text = f"Paddle is {version} here, and needed is {least} or newer, below {end}; pip install {BRINGS['paddle']}"
-        raise UserError(text, code="command.paddle-version")
 
 
 def _refuse(error: UserError) -> int:

@@ -7,12 +7,12 @@ import subprocess
 import sys
 
 import pytest
-from helpers import ROOT, assert_one_line_and_exit_2, refused, run_python
+from helpers import ROOT, assert_one_line_and_exit_2, run_python
 
 from ppreplk import __version__, cli
 from ppreplk.analysis.rows import TABLES
 from ppreplk.deploy.lowering import PRECISIONS
-from ppreplk.utils.command import Parser, check_paddle, positive, run_command
+from ppreplk.utils.command import Parser, positive, run_command
 from ppreplk.utils.errors import UserError
 
 
@@ -117,17 +117,6 @@ def test_without_paddle_a_command_says_what_to_install():
 def test_recipes_are_listed_without_paddle():
     process = run_without_paddle("configs", "list")
     assert process.returncode == 0 and "| digits |" in process.stdout
-
-
-@pytest.mark.parametrize("version", ["3.1.0", "3.3.1", "3.2.2.post1", "0.0.0", "3.4.0.dev20261101"])
-def test_a_paddle_that_will_do(version):
-    check_paddle(version)
-
-
-@pytest.mark.parametrize("version", ["3.0.0", "2.6.2", "4.0.0", "4.0.0-rc0"])
-def test_a_paddle_of_another_age_is_refused(version):
-    with refused("command.paddle-version", f"Paddle is {version} here", "paddlepaddle>=3"):
-        check_paddle(version)
 
 
 def test_a_reader_that_has_enough():

@@ -38,7 +38,8 @@ def test_output_and_gradients_of_any_size(impl, number):
 
 def test_half_precision(impl):
     x, weight, bias, _ = operands(2, 20, 15, 17, 9)
-    for dtype, step in (("float16", 2**-11), ("bfloat16", 2**-8)):
+    truncates = paddle.to_tensor(1.9999).astype("float16") < 2  # as Paddle 3.1 does on CPUs; 3.2 rounds
+    for dtype, step in (("float16", 2**-10 if truncates else 2**-11), ("bfloat16", 2**-8)):
         tensors = [paddle.to_tensor(value).astype(dtype) for value in (x, weight, bias)]
         y = ppreplk.depthwise_conv2d(*tensors, impl=impl)
         assert y.dtype == tensors[0].dtype

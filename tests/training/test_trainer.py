@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from helpers import colour_config, refused
+from helpers import colour_config, random_images, refused, small_network
 from runs import config, same_weights
 
 from ppreplk.checkpoints import load_checkpoint
 from ppreplk.training import Trainer, evaluate_config, train
 from ppreplk.utils.cores import default_threads
+from ppreplk.utils.paddle_version import is_before
 
 
 def test_learns_and_saves_what_paddleclas_saves(project):
@@ -67,6 +68,41 @@ def test_recomputation_trains_to_the_same_weights(project):
     first, second = load_checkpoint("plain/latest"), load_checkpoint("recomputed/latest")
     for name, value in first.items():
         np.testing.assert_allclose(second[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_recomputation_of_either_kind_gives_the_gradients(reentrant, monkeypatch):
+    """Paddle before 3.3 needs a reentrant one, which works with every Paddle in one process."""
+    if reentrant:
+        monkeypatch.setattr(paddle, "__version__", "3.2.2")
+    elif is_before(paddle.__version__, (3, 3)):
+        pytest.skip(f"Paddle {paddle.__version__} crashes in the other one")
+    images = random_images(2, 3, 32, 32)
+    results = []
+    for use_checkpoint in (False, True):
+        model = small_network(drop_path_rate=0.0, use_checkpoint=use_checkpoint)
+        if results:
+            model.set_state_dict(results[0][0])
+        state = {name: value.clone() for name, value in model.state_dict().items()}
+        model.train()
+        model(images).square().sum().backward()
+        results.append((state, {name: value.grad for name, value in model.named_parameters()}, model.state_dict()))
+    (_, first, statistics), (_, second, recomputed) = results
+    for name, value in first.items():
+        assert (value is None) == (second[name] is None), name
+        if value is not None:
+            np.testing.assert_allclose(second[name].numpy(), value.numpy(), rtol=1e-4, atol=1e-5, err_msg=name)
+    for name, value in statistics.items():
+        np.testing.assert_allclose(recomputed[name].numpy(), value.numpy(), rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_recomputation_in_several_processes_needs_a_newer_paddle(monkeypatch):
+    monkeypatch.setattr(paddle, "__version__", "3.2.2")
+    monkeypatch.setattr("ppreplk.nn.blocks.processes", lambda: 2)
+    model = small_network(use_checkpoint=True)
+    model.train()
+    with refused("nn.recomputation", "Paddle 3.3", "3.2.2", "Arch.use_checkpoint"):
+        model(random_images(2, 3, 32, 32))
 
 
 def test_mixed_images_train_without_training_accuracy(project):
