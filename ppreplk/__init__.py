@@ -10,6 +10,7 @@ import importlib
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from .utils.paddle_version import REQUIREMENT
 from .utils.version import __version__
 
 warnings.filterwarnings("ignore", message="No ccache found")  # about a compiler cache, when Paddle is imported
@@ -52,10 +53,15 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in _HOMES:
-        value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
-    else:
-        value = importlib.import_module(f".{name}", __name__)
+    try:
+        if name in _HOMES:
+            value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+        else:
+            value = importlib.import_module(f".{name}", __name__)
+    except ModuleNotFoundError as error:
+        if error.name != "paddle":
+            raise
+        raise ModuleNotFoundError(f"Paddle is not installed; pip install {REQUIREMENT}", name="paddle") from error
     globals()[name] = value
     return value
 

@@ -308,13 +308,17 @@ WEIGHTS_EPILOG = (
     "address to download from instead of the servers' own; with PPREPLK_OFFLINE=1 nothing is downloaded."
 )
 SERVE_EPILOG = "docs/serving.md describes the requests and the answers."
+CONFIGS_EPILOG = (
+    "The head of a recipe says what it needs, and the command. Without a clone, 'ppreplk train' stands for 'python "
+    "tools/train.py', and '$(which ppreplk) train' for 'tools/train.py' behind the launcher of several GPUs."
+)
 # name: the function that adds its arguments, what it does, what --help says at its end
 COMMANDS: dict[str, tuple[Callable[[Parser], None], str, Optional[str]]] = {
     "train": (train, "Train a network.", EPILOG),
     "eval": (evaluate, "Evaluate trained weights.", EPILOG),
     "export": (export, "Merge, fold, save and verify a program.", EPILOG),
     "infer": (infer, "Predict images with trained weights or with an exported program.", EPILOG),
-    "configs": (configs, "Recipes that come with the package: list them, copy them to edit and run.", None),
+    "configs": (configs, "Recipes that come with the package: list them, copy them to edit and run.", CONFIGS_EPILOG),
     "serve": (serve, "Serve an exported program over HTTP, with a page to try it.", SERVE_EPILOG),
     "convert": (convert, "Convert a checkpoint of any layout to weights under this package's names.", CONVERT_EPILOG),
     "weights": (weights, "Published weights by name: list, get, verify, convert; push your own.", WEIGHTS_EPILOG),

@@ -114,6 +114,13 @@ def test_without_paddle_a_command_says_what_to_install():
     assert_one_line_and_exit_2(process, *parts, code="command.missing-package")
 
 
+def test_without_paddle_a_name_says_what_to_install():
+    code = "import sys; sys.modules['paddle'] = None; import ppreplk; ppreplk.Predictor"
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    last = process.stderr.splitlines()[-1]
+    assert last.startswith('ModuleNotFoundError: Paddle is not installed; pip install "paddlepaddle>=')
+
+
 def test_recipes_are_listed_without_paddle():
     process = run_without_paddle("configs", "list")
     assert process.returncode == 0 and "| digits |" in process.stdout
@@ -162,6 +169,12 @@ def test_version(capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["--version"])
     assert ended.value.code == 0 and capsys.readouterr().out == f"ppreplk {__version__}\n"
+
+
+def test_the_package_is_the_command():
+    command = [sys.executable, "-m", "ppreplk", "--version"]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert process.stdout == f"ppreplk {__version__}\n"
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
