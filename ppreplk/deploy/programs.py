@@ -47,6 +47,13 @@ def program_files(folder: str | Path, precision: str = FP32) -> tuple[Path, Path
             "-o Global.export_runtime=channels_last",
             code="deploy.no-program",
         )
+    others = [path.name for path in sorted(Path(folder).glob("*")) if path.suffix in (".pdmodel", ".onnx")]
+    if missing and others:
+        raise UserError(
+            f"{folder} has only {' and '.join(others)}, for other readers; export again with "
+            "Global.export_format=paddle, or with it beside the others",
+            code="deploy.no-program",
+        )
     if missing:
         raise UserError(
             f"no exported program in {folder}: {' and '.join(missing)} missing; run tools/export.py",

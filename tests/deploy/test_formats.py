@@ -15,6 +15,7 @@ from ppreplk.deploy import legacy_file, onnx_export
 from ppreplk.deploy.export import export
 from ppreplk.deploy.formats import FORMATS
 from ppreplk.deploy.other_runtimes import run_elsewhere
+from ppreplk.deploy.programs import Program
 from ppreplk.models.arch import build_network
 
 ALL = "Global.export_format=[paddle, pdmodel, onnx]"
@@ -49,6 +50,8 @@ def test_a_legacy_program_shares_the_weights_and_computes_the_same(project):
 
 def test_a_legacy_program_alone_brings_its_weights(project):
     folder = export(config("Global.export_format=pdmodel", "Arch.infer_add_softmax=False"))
+    with refused("deploy.no-program", "inference has only inference.pdmodel", "Global.export_format=paddle"):
+        Program(folder)
     assert file_names(folder) == sorted([*SHARED, "inference.pdiparams", "inference.pdmodel"])
     assert relative_difference(run_pdmodel(folder, images()), network()(paddle.to_tensor(images())).numpy()) < 1e-5
 
