@@ -181,7 +181,7 @@ def torch_training_step(
 def onnx_conv(x: np.ndarray, weight: np.ndarray) -> bytes:
     """An ONNX file of one depthwise layer."""
     writer = OnnxWriter(x.shape)
-    return writer.serialized(writer.conv(INPUT_NAME, weight, None, groups=len(weight)))
+    return writer.serialized(writer.conv(INPUT_NAME, weight, None, groups=len(weight)), x.shape)
 
 
 def onnxruntime_session(model: bytes | Path, images: np.ndarray, threads: int) -> Call:

@@ -35,8 +35,8 @@ def load_weights(model: nn.Layer, state: Mapping[str, np.ndarray], source: str, 
 
     >>> linear = nn.Linear(1, 1)
     >>> load_weights(linear, {"weight": np.array([[2.0]]), "bias": np.array([1.0])}, "two numbers")
-    >>> float(linear(paddle.ones([1, 1])))
-    3.0
+    >>> linear(paddle.ones([1, 1])).tolist()
+    [[3.0]]
     """
     own = model.state_dict()
     state = _in_form(model, own, state, source)

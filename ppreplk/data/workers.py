@@ -95,6 +95,8 @@ class WorkerPool:
 
     def close(self) -> None:
         """End the workers at once. They hold nothing that needs an orderly end."""
+        if sys.is_finalizing():  # an iterator lives until modules are taken apart; the workers ended before, at exit
+            return
         with _interrupts_postponed():
             for worker in self.workers:
                 worker.process.kill()

@@ -72,12 +72,12 @@ class OnnxWriter:
         share = self.node("Add", self.node("Erf", self.node("Mul", x, scale)), one)
         return self.node("Mul", self.node("Mul", x, half), share)
 
-    def serialized(self, output: str, output_shape: Sequence[Union[int, str]] | None = None) -> bytes:
+    def serialized(self, output: str, output_shape: Sequence[Union[int, str]]) -> bytes:
         """The content of the file, after ONNX's own full check.
 
         Args:
             output: the name of the value to return.
-            output_shape: its shape, as ``input_shape``; None says nothing about it.
+            output_shape: its shape, as ``input_shape``.
         """
         from onnx import checker
 

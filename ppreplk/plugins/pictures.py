@@ -220,7 +220,7 @@ def _colours(palette: Optional[np.ndarray], classes: np.ndarray) -> np.ndarray:
     if len(classes) and classes.min() < 0:
         raise UserError(f"classes count from 0, got {classes.min()}", code="plugins.picture-values")
     if palette is None:
-        return class_palette()[classes % COLOURS]
+        return class_palette()[classes.astype(np.int64) % COLOURS]
     palette = np.asarray(palette)
     if palette.ndim != 2 or palette.shape[1] != 3:
         raise _bad_shape(f"a palette is (classes, 3), got {palette.shape}")

@@ -83,7 +83,7 @@ def test_predictions_as_text(project):
         ("Infer.PostProcess.class_id_map_file=data/many.txt", "deploy.bad-class-names", "4 class names for 3 classes"),
         ("Infer.PostProcess.topk=0", "config.bad-value", "topk"),
         ("Infer.batch_size=0", "config.bad-value", "batch_size"),
-        ("Infer.transforms=[DecodeImage]", "data.transform-order", "Infer.transforms"),
+        ("Infer.transforms=[DecodeImage: {backend: pil}]", "data.transform-order", "Infer.transforms"),
     ],
 )
 def test_bad_requests(project, override, code, part):
