@@ -5,7 +5,6 @@ Only functions that a person has asked for a download come here.
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import logging
@@ -22,6 +21,7 @@ from typing import IO, Any, Optional
 from urllib.parse import urlsplit
 
 from ..utils.atomic import partial_path
+from ..utils.digests import sha256_of
 from ..utils.errors import UserError
 from ..utils.log import progress_of_bytes
 from ..utils.version import __version__
@@ -59,15 +59,6 @@ class Expected:
 
 class _Again(Exception):
     """An attempt failed, and another one may not."""
-
-
-def hash_file(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def download(address: str, target: Path, expected: Expected, timeout: float = TIMEOUT) -> str:
@@ -270,7 +261,7 @@ class _Transfer:
         return received
 
     def _finish(self, resumed: bool) -> str:
-        sha256 = hash_file(self.partial)
+        sha256 = sha256_of(self.partial)
         problem = self.expected.problem(self.partial.stat().st_size, sha256)
         if problem is None:
             os.replace(self.partial, self.target)

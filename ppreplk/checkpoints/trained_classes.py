@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+from ..utils.digests import blake2b_of
+
 WEIGHTS, STATES = ".pdparams", ".pdstates"
-
-
-def digest(path: str | Path) -> str:
-    """A digest of a file's content, by which files of one checkpoint know each other."""
-    result = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            result.update(block)
-    return result.hexdigest()
 
 
 def trained_classes(weights: str | Path) -> list[str] | None:
@@ -48,7 +40,7 @@ def _states(weights: str | Path) -> dict[str, Any]:
     prefix = prefix[: -len(WEIGHTS)] if prefix.endswith(WEIGHTS) else prefix
     try:
         states = json.loads(Path(prefix + STATES).read_text(encoding="utf-8"))
-        if digest(prefix + WEIGHTS) == states["digests"][WEIGHTS]:
+        if blake2b_of(prefix + WEIGHTS) == states["digests"][WEIGHTS]:
             return dict(states)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         pass  # such a file is of no use here; resuming says what is wrong with it

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Optional
 
 from ..models.registry import Recognised, recognise
+from ..utils.digests import sha256_of
 from ..utils.errors import Incomplete, UserError
 from .convert import load_checkpoint
-from .download import hash_file
 from .files import find_checkpoint
 from .manifest import Published, find_published, published_files
 from .weights_folder import expected_of
@@ -74,7 +74,7 @@ def verify(path: str | Path, name: Optional[str] = None) -> Verified:
     """
     path = find_checkpoint(path)
     try:
-        size, sha256 = path.stat().st_size, hash_file(path)
+        size, sha256 = path.stat().st_size, sha256_of(path)
     except OSError as error:
         raise UserError(
             f"cannot be read ({error.strerror or error})", code="checkpoints.not-readable", where=str(path)

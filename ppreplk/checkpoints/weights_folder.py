@@ -17,9 +17,10 @@ from typing import IO, Optional
 from urllib.parse import urlsplit
 
 from ..utils.atomic import make_folder, replacing
+from ..utils.digests import sha256_of
 from ..utils.errors import UserError
 from ..utils.tables import Table
-from .download import Expected, check_address, download, hash_file
+from .download import Expected, check_address, download
 from .manifest import UNKNOWN, Published, default_weights, find_published, published_files
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ def kept(entry: Published) -> Optional[Path]:
             return None
         if _receipt(path) == _stamp(path):
             return path
-        sha256 = hash_file(path)
+        sha256 = sha256_of(path)
     except OSError as error:
         raise UserError(
             f"cannot be read ({error.strerror or error})", code="checkpoints.not-readable", where=str(path)

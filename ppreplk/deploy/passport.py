@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import platform
@@ -13,6 +12,7 @@ from typing import Any
 
 from ..checkpoints.trained_classes import trained_metric
 from ..config import Config
+from ..utils.digests import sha256_of
 from ..utils.version import __version__
 from .verify import Verification
 
@@ -39,7 +39,7 @@ def write_passport(
         "output": "probabilities" if config.Arch.infer_add_softmax else "logits",
         "formats": {name: list(files) for name, files in formats.items()},
         "files": {
-            path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
+            path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
             for path in sorted(folder.iterdir())
             if path.is_file()
         },
@@ -65,15 +65,6 @@ def write_passport(
         },
     }
     (folder / FILE).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    result = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            result.update(block)
-    return result.hexdigest()
 
 
 def _versions() -> dict[str, str]:

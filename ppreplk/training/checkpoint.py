@@ -32,7 +32,7 @@ from paddle import nn
 
 from ..checkpoints import load_checkpoint, load_weights
 from ..checkpoints.files import load_arrays
-from ..checkpoints.trained_classes import digest as _digest
+from ..utils.digests import blake2b_of
 from ..utils.errors import UserError
 from .ema import ExponentialMovingAverage
 
@@ -124,7 +124,7 @@ def _write_aside(prefix: Path, contents: Mapping[str, Any], state: TrainState) -
     for suffix, content in contents.items():
         path = _aside(prefix, suffix)
         paddle.save(content, str(path))
-        digests[suffix] = _digest(path)
+        digests[suffix] = blake2b_of(path)
     text = json.dumps({**dataclasses.asdict(state), "digests": digests}, indent=1)
     _aside(prefix, STATES).write_text(text + "\n", encoding="utf-8")
     for suffix in (*contents, STATES):
@@ -142,7 +142,7 @@ def _clear_aside(prefix: Path) -> None:
     except (OSError, ValueError):  # there is no checkpoint of this name yet, or no whole one
         digests = {}
     for suffix, path in paths.items():
-        if suffix in digests and _digest(path) == digests[suffix]:
+        if suffix in digests and blake2b_of(path) == digests[suffix]:
             os.replace(path, _place(prefix, suffix))
         else:
             path.unlink()
@@ -186,7 +186,7 @@ def find_whole(prefix: str, optimizer: str, with_ema: bool) -> Checkpoint:
     if missing:
         raise _missing(prefix, missing)
     matching = {
-        suffix: [path for path in _copies(prefix, suffix) if _digest(path) == digest]
+        suffix: [path for path in _copies(prefix, suffix) if blake2b_of(path) == digest]
         for suffix, digest in digests.items()
     }
     differing = [f"{prefix}{suffix}" for suffix, paths in matching.items() if not paths]

@@ -16,7 +16,7 @@ from helpers import GOLDEN, assert_one_line_and_exit_2, refused, run_tool, small
 import ppreplk
 from ppreplk.checkpoints import load_checkpoint, load_weights
 from ppreplk.checkpoints.push import prepare_folder, upload
-from ppreplk.checkpoints.trained_classes import digest
+from ppreplk.utils.digests import blake2b_of
 
 PASSPORT = {
     "model": "RepLKNet",
@@ -115,7 +115,7 @@ def test_the_folder_is_read_as_any_checkpoint(weights, tmp_path):
 
 def test_what_the_training_wrote_down(weights, tmp_path):
     states = {"classes": ["a", "b", "c", "d", "e"], "best_metric": 0.5, "epoch": 2, "best_epoch": 2}
-    states["digests"] = {".pdparams": digest(weights)}
+    states["digests"] = {".pdparams": blake2b_of(weights)}
     (tmp_path / "best_model.pdstates").write_text(json.dumps(states))
     folder = prepare_folder(tmp_path / "card", weights.with_suffix(""))
     config = json.loads((folder / "config.json").read_text())
