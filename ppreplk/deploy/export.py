@@ -67,24 +67,25 @@ def export(config: Config, precision: str = FP32) -> Path:
             _clear_old_staging(target)
             staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=target))
         try:
-            results: list[Verification] = []
-            written: dict[str, list[str]] = {}
-            for name, each in formats.items():
-                with _writing_to(target):
+            with _writing_to(target):
+                for each in formats.values():
                     each.write(network, config, staging, precisions)
-                written[name] = [file for file in each.files if (staging / file).exists()]
-                results += verify(network, config, each.runtimes(staging, config, precisions))
+            runtimes = [run for each in formats.values() for run in each.runtimes(staging, config, precisions)]
+            results = verify(network, config, runtimes)
             for result in results:
                 _check_difference(result, config)
             with _writing_to(target):
                 write_inference_yml(config, class_names(config), staging / INFERENCE_YAML, precisions[-1])
-                write_passport(staging, config, written, results)
+                files = {
+                    name: [file for file in each.files if (staging / file).exists()] for name, each in formats.items()
+                }
+                write_passport(staging, config, files, results)
                 names = {file for each in FORMATS.values() for file in each.files}
                 replace_files(staging, target, sorted(names - {path.name for path in staging.iterdir()}))
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    files = sorted({file for names in written.values() for file in names})
-    logger.info("saved %s with %s and %s in %s", ", ".join(files), INFERENCE_YAML, PASSPORT, target)
+    saved = sorted({file for names in files.values() for file in names})
+    logger.info("saved %s with %s and %s in %s", ", ".join(saved), INFERENCE_YAML, PASSPORT, target)
     return target
 
 

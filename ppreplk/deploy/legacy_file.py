@@ -20,6 +20,7 @@ from ..utils.cores import default_threads
 from ..utils.errors import UserError
 from ..utils.paddle_errors import PADDLE_ERRORS, paddle_reason
 from .lowering import NATIVE, lower
+from .other_runtimes import openvino_runtime
 from .program_file import InferenceModel, save_network
 from .programs import FP32, PROGRAMS, WEIGHTS, inference_config
 from .verify import Runtime
@@ -77,6 +78,8 @@ def write(network: nn.Layer, config: Config, folder: Path, precisions: Sequence[
         try:
             with paddle.pir_utils.OldIrGuard():
                 save_network(model, config.Global.image_shape, path)
+        except OSError:  # the disk, not the format
+            raise
         except PADDLE_ERRORS as error:
             raise UserError(
                 f"{type(network).__name__} cannot be written in this format ({paddle_reason(error)}); use paddle",
@@ -100,14 +103,13 @@ def _use_legacy_gelu(network: nn.Layer) -> None:
 
 
 def runtimes(folder: Path, config: Config, precisions: Sequence[str]) -> list[Runtime]:
-    """Paddle Inference. OpenVINO reads the file too, see :mod:`.other_runtimes`."""
-    from .other_runtimes import openvino_runtime
-
-    settings = inference_config(folder / FILE, folder / WEIGHTS, config.Global.device, config.Global.num_threads)
+    """Paddle Inference, and OpenVINO if it is installed."""
+    device, threads = config.Global.device, config.Global.num_threads or default_threads()
+    settings = inference_config(folder / FILE, folder / WEIGHTS, device, threads)
     predictor = paddle.inference.create_predictor(settings)
 
     def run(images: np.ndarray) -> np.ndarray:
         (outputs,) = predictor.run([paddle.to_tensor(images)])
         return outputs.numpy()
 
-    return [Runtime("pdmodel", run), *openvino_runtime("pdmodel", folder / FILE, default_threads())]
+    return [Runtime("pdmodel", run), *openvino_runtime("pdmodel", folder / FILE, threads)]

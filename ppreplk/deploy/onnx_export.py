@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +16,12 @@ from ..utils.cores import default_threads
 from ..utils.errors import UserError
 from . import legacy_file
 from .onnx_file import BATCH, HEIGHT, WIDTH, onnx_network
-from .other_runtimes import ONNXRUNTIME, onnxruntime_runtime, openvino_runtime
+from .other_runtimes import ONNXRUNTIME, onnxruntime_runtime, openvino_runtime, problem_of_python
 from .programs import FP32, PROGRAMS, WEIGHTS
 from .verify import Runtime
 
 FILE = f"{PROGRAMS[FP32]}.onnx"
 KEY = "Global.export_format=onnx"
-SECONDS = 900  # for paddle2onnx
 # It installs packages while it converts, unless optimize_tool is "None"; unsupported operators abort its process.
 PADDLE2ONNX = """
 import sys
@@ -81,12 +78,10 @@ def _convert(network: nn.Layer, config: Config, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as aside:
         legacy_file.write(network, config, Path(aside), [FP32])
         files = [str(Path(aside) / name) for name in (legacy_file.FILE, WEIGHTS)]
-        command = [sys.executable, "-c", PADDLE2ONNX, *files, str(folder / FILE), str(config.Global.onnx_opset)]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
-    if result.returncode != 0 or not (folder / FILE).is_file():
-        reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
+        problem = problem_of_python("-c", PADDLE2ONNX, *files, folder / FILE, config.Global.onnx_opset)
+    if problem is not None:
         raise UserError(
-            f"paddle2onnx cannot convert {type(network).__name__} ({reason}); leave this format out",
+            f"paddle2onnx cannot convert {type(network).__name__} ({problem}); leave this format out",
             code="deploy.no-format",
             where=KEY,
         )

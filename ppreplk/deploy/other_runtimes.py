@@ -21,7 +21,7 @@ from .verify import Runtime
 
 ONNXRUNTIME, OPENVINO = "onnxruntime", "openvino"
 NAMES = {ONNXRUNTIME: "ONNX Runtime", OPENVINO: "OpenVINO"}
-SECONDS = 900  # for the images of a verification
+SECONDS = 900  # for a conversion, or for the images of a verification
 
 
 def onnxruntime_runtime(file: Path, threads: int) -> list[Runtime]:
@@ -49,12 +49,23 @@ def run_elsewhere(package: str, file: Path, images: np.ndarray, threads: int) ->
     with tempfile.TemporaryDirectory() as folder:
         given, received = Path(folder) / "images.npy", Path(folder) / "outputs.npy"
         np.save(given, images)
-        command = [sys.executable, "-m", __name__, package, str(file), str(given), str(received), str(threads)]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
-        if result.returncode != 0 or not received.exists():
-            reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
-            raise UserError(f"{NAMES[package]} cannot run it ({reason})", code="deploy.bad-program", where=str(file))
+        problem = problem_of_python("-m", __name__, package, file, given, received, threads)
+        if problem is not None:
+            raise UserError(f"{NAMES[package]} cannot run it ({problem})", code="deploy.bad-program", where=str(file))
         return np.load(received)
+
+
+def problem_of_python(*arguments: object) -> str | None:
+    """Run Python with these arguments in another process; why that failed, in a line, or None."""
+    try:
+        result = subprocess.run(
+            [sys.executable, *map(str, arguments)], capture_output=True, text=True, errors="replace", timeout=SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return f"no end after {SECONDS} seconds"
+    if result.returncode == 0:
+        return None
+    return (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
 
 
 def _onnxruntime(file: str, threads: int) -> Callable[[np.ndarray], np.ndarray]:

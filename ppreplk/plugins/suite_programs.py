@@ -15,7 +15,7 @@ import paddle
 import paddle.inference
 from paddle import nn
 
-from ..utils.cores import default_threads
+from ..deploy import programs
 from ..utils.errors import UserError
 from ..utils.paddle_errors import PADDLE_ERRORS, paddle_reason
 
@@ -42,7 +42,7 @@ def onednn_cannot_interpolate() -> bool:
             config.disable_gpu()
             config.enable_mkldnn()
             paddle.inference.create_predictor(config).run([paddle.ones([1, 1, 2, 2])])
-        except (*PADDLE_ERRORS, NotImplementedError):
+        except PADDLE_ERRORS:
             logger.info(
                 "oneDNN cannot interpolate in Paddle %s: programs run without %s", paddle.__version__, FAULTY_PASS
             )
@@ -73,16 +73,9 @@ def inference_config(
         raise UserError(f"programs run on cpu or gpu here, got {device!r}", code="plugins.device", where="--device")
     if device == "gpu" and not paddle.device.is_compiled_with_cuda():
         raise UserError("this Paddle has no GPU; use cpu", code="plugins.device", where="--device")
-    config = paddle.inference.Config(str(program), str(weights))
-    config.disable_glog_info()
-    if device == "gpu":
-        config.enable_use_gpu(256, 0)  # MB to begin with, on the first card
-        return config
-    config.disable_gpu()
-    config.enable_mkldnn()
-    if onednn_cannot_interpolate():
+    config = programs.inference_config(program, weights, device, threads)
+    if device == "cpu" and onednn_cannot_interpolate():
         config.delete_pass(FAULTY_PASS)
-    config.set_cpu_math_library_num_threads(threads or default_threads())
     return config
 
 
@@ -94,7 +87,7 @@ def create_predictor(config: paddle.inference.Config, program: Path) -> Any:
     """
     try:
         return paddle.inference.create_predictor(config)
-    except (*PADDLE_ERRORS, NotImplementedError) as error:
+    except PADDLE_ERRORS as error:
         raise UserError(
             f"cannot be loaded ({paddle_reason(error)}); export it again",
             code="plugins.bad-program",
@@ -115,7 +108,7 @@ def run_program(predictor: Any, inputs: Sequence[np.ndarray], program: Path) -> 
     """
     try:
         return [output.numpy() for output in predictor.run([paddle.to_tensor(each) for each in inputs])]
-    except (*PADDLE_ERRORS, NotImplementedError) as error:
+    except PADDLE_ERRORS as error:
         shape = next(list(each.shape[1:]) for each in inputs if each.ndim == 4)
         raise UserError(
             f"does not run on an image of shape {shape} ({paddle_reason(error)})",

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 import numpy as np
@@ -28,7 +28,7 @@ from .limits import Limits, Refused, busy, check_header, check_host
 from .page import page_response
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
 logger = logging.getLogger(__name__)
 
@@ -151,6 +151,23 @@ class Service:
         finally:
             self.in_flight -= 1
 
+    @asynccontextmanager
+    async def received(self, request: Request) -> AsyncIterator[Images]:
+        """The images of a request, which is served in this block. Their bytes count until its end.
+
+        Raises:
+            Refused: so many requests are being served already, or it is not one that can be.
+        """
+        with self.admit():
+            body = await read_body(request, self.limits, self.memory)
+            size = len(body)
+            try:
+                images = await self._in_pool(parse_body, body, request.headers.get("content-type", ""), self.limits)
+                del body
+                yield images
+            finally:
+                self.memory.give_back(size)
+
     # ------------------------------------------------------------------------------------------------------------------
     # Routes
 
@@ -169,21 +186,14 @@ class Service:
 
     async def predict(self, request: Request) -> Response:
         start = time.perf_counter()
-        with self.admit():
-            body, size = await read_body(request, self.limits, self.memory), 0
+        async with self.received(request) as images:
+            if "topk" in request.query_params:
+                images.topk = parse_topk(request.query_params["topk"])
             try:
-                size = len(body)
-                images = await self._in_pool(parse_body, body, request.headers.get("content-type", ""), self.limits)
-                del body
-                if "topk" in request.query_params:
-                    images.topk = parse_topk(request.query_params["topk"])
-                try:
-                    response = await asyncio.wait_for(self._predict(images), self.limits.timeout)
-                except asyncio.TimeoutError as error:
-                    message = f"no answer after {self.limits.timeout:g} seconds (--timeout)"
-                    raise Refused(503, message, "serve.no-answer") from error
-            finally:
-                self.memory.give_back(size)
+                response = await asyncio.wait_for(self._predict(images), self.limits.timeout)
+            except asyncio.TimeoutError as error:
+                message = f"no answer after {self.limits.timeout:g} seconds (--timeout)"
+                raise Refused(503, message, "serve.no-answer") from error
         self.seconds.observe(time.perf_counter() - start)
         return response
 
@@ -241,25 +251,18 @@ class Service:
         if self.field is None:
             message = "no weights are known, only the program; start the service with --weights"
             raise Refused(404, message, "serve.no-weights")
-        with self.admit():
-            body, size = await read_body(request, self.limits, self.memory), 0
+        async with self.received(request) as images:
+            if len(images.data) > 1:
+                raise Refused(400, "a receptive field is that of one image", "serve.too-many-files")
+            if self.fields_waiting > FIELDS_WAITING:
+                raise busy("other receptive fields are being computed")
+            check_header(images.data[0], self.limits)
+            self.fields_waiting += 1
             try:
-                size = len(body)
-                images = await self._in_pool(parse_body, body, request.headers.get("content-type", ""), self.limits)
-                del body
-                if len(images.data) > 1:
-                    raise Refused(400, "a receptive field is that of one image", "serve.too-many-files")
-                if self.fields_waiting > FIELDS_WAITING:
-                    raise busy("other receptive fields are being computed")
-                check_header(images.data[0], self.limits)
-                self.fields_waiting += 1
-                try:
-                    loop = asyncio.get_running_loop()
-                    return _json(await loop.run_in_executor(self._field_thread, self.field, images.data[0]))
-                finally:
-                    self.fields_waiting -= 1
+                loop = asyncio.get_running_loop()
+                return _json(await loop.run_in_executor(self._field_thread, self.field, images.data[0]))
             finally:
-                self.memory.give_back(size)
+                self.fields_waiting -= 1
 
     async def _in_pool(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
