@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
-import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 
@@ -19,16 +17,13 @@ from ..data import Loader, build_dataset, build_loader, prepare_dataset
 from ..data.classes import check_same_classes
 from ..models.arch import build_network
 from ..nn.merge import form_of
-from ..utils.atomic import make_folder
 from ..utils.device import set_up_device
-from ..utils.distributed import processes, rank, share_statistics
+from ..utils.distributed import rank, share_statistics
 from ..utils.errors import UserError
-from ..utils.log import log_to_file, progress
-from ..utils.seeds import choose_seed, seed_step
+from ..utils.log import progress
+from ..utils.seeds import choose_seed
 from . import checkpoint
 from .checkpoint import TrainState
-from .curves import Curves
-from .divergence import not_finite
 from .ema import ExponentialMovingAverage
 from .evaluate import evaluate
 from .losses import build_loss
@@ -37,8 +32,10 @@ from .metrics import build_metric
 from .notices import log_global_batch, log_start
 from .optimizers import build_optimizer
 from .precision import Precision
+from .recorder import Recorder
 from .schedules import build_schedule
 from .signals import stopping_put_off
+from .stepping import Stepper
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +97,11 @@ class Trainer:
             self.precision.restore_loss_scale(self.state.loss_scale)
             self.schedule.step(self.state.step)  # the configuration's rate; the optimizer's file has that of its own
         self.precision.decorate(self.model, self.optimizer)
-        self.network = paddle.DataParallel(self.model) if processes() > 1 else self.model  # what training calls
-        self.curves: Curves | None = None
+        self.stepper = Stepper(
+            *(self.model, self.optimizer, self.schedule, self.criterion, self.metric),
+            *(self.precision, self.ema, self.update_freq, self.state.seed),
+        )
+        self.recorder = Recorder(settings, self.batches)
 
     # ----------------------------------------------------------------------------------------------------
     # The loop
@@ -114,7 +114,10 @@ class Trainer:
         """
         settings = self.config.Global
         output = Path(settings.output_dir)
-        with self._recording(output):
+        with self.recorder.recording(), self._saying_where_to_go_on():
+            if rank() == 0:
+                logger.info("%s, seed %d", self.device, self.state.seed)
+                log_start(settings, self.resumed, form_of(self.model.state_dict()))
             for epoch in range(self.state.epoch + 1, settings.epochs + 1):
                 self.train_epoch(epoch)
                 self.state.epoch = epoch
@@ -135,48 +138,15 @@ class Trainer:
             for iteration, (images, labels) in enumerate(islice(batches, self.batches)):
                 watch.batch_read()
                 lr = self.optimizer.get_lr()
-                sums = self.train_batch(epoch, iteration, images, labels)
-                averages.add(sums, images.shape[0])
+                averages.add(self.stepper.train_batch(epoch, iteration, images, labels), images.shape[0])
+                self.state.step += self.stepper.completes_step(iteration)
                 watch.batch_done(images.shape[0])
                 if iteration % settings.print_batch_step == 0:
-                    self._log_iteration(epoch, iteration, lr, averages, watch)
+                    self.recorder.iteration(epoch, iteration, self.state.step, lr, averages, watch)
                     watch.reset()
         for network in (self.model, self.ema.model) if self.ema else (self.model,):
             share_statistics(network)
-        logger.info("[Train][Epoch %d/%d][Avg]%s", epoch, settings.epochs, averages.over_processes())
-
-    def train_batch(self, epoch: int, iteration: int, images: paddle.Tensor, labels: paddle.Tensor) -> dict[str, float]:
-        """Add the gradients of one batch, and after every ``update_freq`` batches take a step.
-
-        Returns:
-            {name: sum over the batch} of losses and, unless images are mixed, of hits.
-        """
-        seed_step(self.state.seed, epoch, iteration)
-        complete = (iteration + 1) % self.update_freq == 0
-        with self._gradients_shared(complete):
-            with self.precision.training():
-                logits = self.network(images)
-            logits = logits.astype("float32")
-            losses = self.criterion(logits, labels)
-            if not math.isfinite(losses["loss"]):
-                raise not_finite(float(losses["loss"]), epoch, iteration, self.model, images)
-            self.precision.backward(losses["loss"] / self.update_freq)
-        if complete:
-            self._take_step()
-        hits = self.metric(logits, labels) if self.metric is not None else {}
-        return {**hits, **{name: float(value) * images.shape[0] for name, value in losses.items()}}
-
-    def _gradients_shared(self, complete: bool) -> AbstractContextManager:
-        """Processes exchange gradients once per step, with its last batch."""
-        return nullcontext() if complete or processes() == 1 else self.network.no_sync()
-
-    def _take_step(self) -> None:
-        self.precision.step(self.optimizer)
-        self.optimizer.clear_grad()
-        self.schedule.step()
-        if self.ema:
-            self.ema.update(self.model)
-        self.state.step += 1
+        self.recorder.epoch(epoch, averages)
 
     # ----------------------------------------------------------------------------------------------------
     # Evaluating and saving
@@ -205,8 +175,7 @@ class Trainer:
         every = self.config.Global.print_batch_step
         precision = self.precision.evaluation if model is self.model else nullcontext
         results = evaluate(model, self.eval_loader, self.eval_metric, self.eval_criterion, every, label, precision)
-        if self.curves is not None:
-            self.curves.add(results, self.state.step, "eval_" if model is self.model else "eval_ema_")
+        self.recorder.evaluation(results, self.state.step, averaged=model is not self.model)
         return results
 
     def save(self, prefix: Path) -> None:
@@ -219,51 +188,16 @@ class Trainer:
             self.newest = str(prefix)
             logger.info("saved %s", prefix)
 
-    # ----------------------------------------------------------------------------------------------------
-    # The log
-
     @contextmanager
-    def _recording(self, output: Path) -> Iterator[None]:
-        """Keep the log and the curves of the training in ``output``; process 0 alone does."""
-        if rank() > 0:
+    def _saying_where_to_go_on(self) -> Iterator[None]:
+        try:
             yield
-            return
-        make_folder(output, "Global.output_dir")
-        if not os.access(output, os.W_OK):
-            raise UserError(f"{output} cannot be written to", code="training.cannot-write", where="Global.output_dir")
-        with log_to_file(output / "train.log"):
-            logger.info("%s, seed %d", self.device, self.state.seed)
-            log_start(self.config.Global, self.resumed, form_of(self.model.state_dict()))
-            self.curves = Curves(output) if self.config.Global.use_visualdl else None
-            try:
-                yield
-            except KeyboardInterrupt:
-                if self.newest is None:
-                    logger.info("stopped before anything was saved")
-                else:
-                    logger.info("stopped; go on with -o Global.checkpoints=%s", self.newest)
-                raise
-            finally:
-                if self.curves is not None:
-                    self.curves.close()
-
-    def _log_iteration(self, epoch: int, iteration: int, lr: float, averages: Averages, watch: Stopwatch) -> None:
-        epochs = self.config.Global.epochs
-        left = (epochs - epoch + 1) * self.batches - iteration - 1
-        logger.info(
-            "[Train][Epoch %d/%d][Iter: %d/%d]lr: %.8f, %s, %s",
-            *(epoch, epochs, iteration, self.batches),
-            *(lr, averages, watch.line(left, processes()) + self._memory()),
-        )
-        if self.curves is not None:
-            self.curves.add({"lr": lr, **averages.means()}, self.state.step, "train_")
-
-    def _memory(self) -> str:
-        if not self.config.Global.print_mem_info or self.config.Global.device != "gpu":
-            return ""
-        device = paddle.device.cuda
-        reserved, allocated = device.max_memory_reserved() / 2**20, device.max_memory_allocated() / 2**20
-        return f", max_mem_reserved: {reserved:.2f} MB, max_mem_allocated: {allocated:.2f} MB"
+        except KeyboardInterrupt:
+            if rank() == 0 and self.newest is None:
+                logger.info("stopped before anything was saved")
+            elif rank() == 0:
+                logger.info("stopped; go on with -o Global.checkpoints=%s", self.newest)
+            raise
 
     # ----------------------------------------------------------------------------------------------------
     # Parts of the constructor

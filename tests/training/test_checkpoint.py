@@ -10,8 +10,9 @@ from helpers import refused, run_python
 from runs import config
 from versions import Versions
 
-from ppreplk.training import Trainer, checkpoint, train
+from ppreplk.training import checkpoint, train
 from ppreplk.training.signals import stopping_put_off
+from ppreplk.training.stepping import Stepper
 
 KILLED_EVERYWHERE = """
 import os, signal, sys
@@ -184,7 +185,7 @@ def test_a_run_stopped_before_it_has_saved_names_what_it_began_with(project, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train_batch", stopped)
+        patch.setattr(Stepper, "train_batch", stopped)
         for advice, overrides in (
             ("stopped before anything was saved", []),
             ("stopped; go on with -o Global.checkpoints=first/latest", ["Global.checkpoints=first/latest"]),

@@ -1,0 +1,91 @@
+"""One batch of a training: forward and backward pass, and an update of the weights where it is due."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+
+import paddle
+from paddle import nn
+from paddle.optimizer.lr import LRScheduler
+
+from ..utils.distributed import processes
+from ..utils.seeds import seed_step
+from .divergence import not_finite
+from .ema import ExponentialMovingAverage
+from .losses import CombinedLoss
+from .metrics import TopkAcc
+from .precision import Precision
+
+
+class Stepper:
+    """Trains on one batch after another. A *step* is one update of the weights, with the gradients of several batches.
+
+    Args:
+        model: (N, C, H, W) -> (N, K). Processes share its gradients.
+        optimizer: of its parameters.
+        schedule: of its learning rate, by steps.
+        criterion: losses of logits and labels.
+        metric: hits of logits and labels, or None where images are mixed.
+        precision: of the forward pass, and what scales the loss for it.
+        ema: the average that follows the weights, or None.
+        update_freq: batches in a step.
+        seed: of random draws; they depend on it, the epoch and the iteration alone.
+    """
+
+    def __init__(
+        self,
+        model: nn.Layer,
+        optimizer: paddle.optimizer.Optimizer,
+        schedule: LRScheduler,
+        criterion: CombinedLoss,
+        metric: TopkAcc | None,
+        precision: Precision,
+        ema: ExponentialMovingAverage | None,
+        update_freq: int,
+        seed: int,
+    ):
+        self.model, self.optimizer, self.schedule = model, optimizer, schedule
+        self.criterion, self.metric = criterion, metric
+        self.precision, self.ema = precision, ema
+        self.update_freq, self.seed = update_freq, seed
+        self.network = paddle.DataParallel(model) if processes() > 1 else model  # what training calls
+
+    def train_batch(self, epoch: int, iteration: int, images: paddle.Tensor, labels: paddle.Tensor) -> dict[str, float]:
+        """Add the gradients of one batch; if it is the last one of a step, take the step.
+
+        Returns:
+            {name: sum over the batch} of losses and, unless images are mixed, of hits.
+
+        Raises:
+            UserError: the loss is not finite.
+        """
+        seed_step(self.seed, epoch, iteration)
+        complete = self.completes_step(iteration)
+        with self._gradients_shared(complete):
+            with self.precision.training():
+                logits = self.network(images)
+            logits = logits.astype("float32")
+            losses = self.criterion(logits, labels)
+            if not math.isfinite(losses["loss"]):
+                raise not_finite(float(losses["loss"]), epoch, iteration, self.model, images)
+            self.precision.backward(losses["loss"] / self.update_freq)
+        if complete:
+            self._take_step()
+        hits = self.metric(logits, labels) if self.metric is not None else {}
+        return {**hits, **{name: float(value) * images.shape[0] for name, value in losses.items()}}
+
+    def completes_step(self, iteration: int) -> bool:
+        """Whether the batch of this number, from 0 in each epoch, is the last one of a step."""
+        return (iteration + 1) % self.update_freq == 0
+
+    def _gradients_shared(self, complete: bool) -> AbstractContextManager:
+        """Processes exchange gradients once per step, with its last batch."""
+        return nullcontext() if complete or processes() == 1 else self.network.no_sync()
+
+    def _take_step(self) -> None:
+        self.precision.step(self.optimizer)
+        self.optimizer.clear_grad()
+        self.schedule.step()
+        if self.ema:
+            self.ema.update(self.model)
