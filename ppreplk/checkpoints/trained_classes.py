@@ -34,6 +34,11 @@ def trained_metric(weights: str | Path) -> dict[str, Any] | None:
     return {"metric": metric, "epoch": epoch}
 
 
+def digests_beside(weights: str | Path) -> dict[str, str] | None:
+    """{suffix: digest} of the files that were saved with these weights; None as above."""
+    return _states(weights).get("digests")
+
+
 def _states(weights: str | Path) -> dict[str, Any]:
     """``NAME.pdstates`` beside ``NAME.pdparams``; empty where it is not there or was not written with these weights."""
     prefix = str(weights)

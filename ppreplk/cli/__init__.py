@@ -36,6 +36,7 @@ EPILOG = (
 )
 PRECISIONS = ("fp32", "bf16")  # of exported programs, as in deploy
 SUITES = ("paddleseg", "paddledetection")  # into which whole checkpoints are converted
+WEIGHTS = ("raw", "averaged", "both")  # of a checkpoint, as in checkpoints.kept_weights
 TABLES = (2, 3, 4, 5, 11)  # of the paper, as in analysis.rows
 
 
@@ -98,11 +99,13 @@ def train(parser: Parser) -> None:
 
 def evaluate(parser: Parser) -> None:
     add_config_arguments(parser)
+    text = "of a checkpoint that was trained with EMA; default: those in the file that is named"
+    parser.add_argument("--weights", choices=WEIGHTS, help=text)
 
     def run(arguments: argparse.Namespace) -> None:
         from ..training import evaluate_config
 
-        evaluate_config(configuration(arguments))
+        evaluate_config(configuration(arguments), arguments.weights)
 
     parser.set_defaults(run=run)
 

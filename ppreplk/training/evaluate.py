@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import paddle
 from paddle import nn
 
-from ..checkpoints.pretrained import build_trained_network
+from ..checkpoints.kept_weights import KeptWeights, kept_weights
+from ..checkpoints.pretrained import build_trained_network, load_pretrained
 from ..checkpoints.trained_classes import trained_classes
 from ..config import Config
 from ..data import Loader, build_dataset, build_loader, prepare_dataset
 from ..data.classes import check_same_classes
+from ..data.datasets import ImageDataset
 from ..nn import eval_mode
 from ..utils.device import set_up_device
 from ..utils.errors import UserError
@@ -21,6 +24,7 @@ from ..utils.log import progress
 from .losses import CombinedLoss, build_loss
 from .meters import Averages, Stopwatch
 from .metrics import TopkAcc, build_metric
+from .outputs import Outputs
 from .precision import Precision
 
 logger = logging.getLogger(__name__)
@@ -35,6 +39,7 @@ def evaluate(
     print_every: int,
     label: str = "",
     precision: Callable[[], AbstractContextManager] = nullcontext,
+    outputs: Outputs | None = None,
 ) -> dict[str, float]:
     """Compute metrics and losses in eval mode, over all images of ``loader`` in all processes.
 
@@ -45,6 +50,7 @@ def evaluate(
         print_every: batches between log lines.
         label: head of the log lines.
         precision: makes the context of each forward pass.
+        outputs: to keep logits and labels in.
 
     Returns:
         {"top1": share of hits, ..., "loss": mean}.
@@ -54,8 +60,12 @@ def evaluate(
     with eval_mode(model), progress(loader, len(loader), "eval") as batches:
         for iteration, (images, labels) in enumerate(batches):
             watch.batch_read()
+            if outputs is not None:
+                outputs.batch_read()
             with precision():
                 logits = model(images).astype("float32")
+            if outputs is not None:
+                outputs.batch_done(logits, labels)
             count = images.shape[0]
             if metric is not None:
                 averages.add(metric(logits, labels), count)
@@ -70,13 +80,44 @@ def evaluate(
     return averages.means()
 
 
-def evaluate_config(config: Config) -> dict[str, float]:
+class Evaluated(NamedTuple):
+    """One evaluation: of which weights, its results, what the network answered if that was kept, and on what."""
+
+    weights: KeptWeights
+    results: dict[str, float]
+    outputs: Outputs | None
+    dataset: ImageDataset
+
+
+def evaluate_config(config: Config, choice: str | None = None) -> dict[str, float]:
     """Do what ``tools/eval.py`` does: evaluate ``Global.pretrained_model`` on ``DataLoader.Eval``.
+
+    Args:
+        config: the configuration.
+        choice: raw weights, averaged ones or both, see :func:`~ppreplk.checkpoints.kept_weights.kept_weights`.
+
+    Returns:
+        What :func:`evaluate` returns, of the averaged weights for ``both``.
 
     Raises:
         UserError: missing data, missing weights, or a configuration that does not fit.
     """
+    return [evaluated.results for evaluated in evaluate_kept(config, choice)][-1]
+
+
+def evaluate_kept(config: Config, choice: str | None = None, keep_outputs: bool = False) -> Iterator[Evaluated]:
+    """Evaluate one set of weights after the other on ``DataLoader.Eval``.
+
+    Args:
+        config, choice: see :func:`evaluate_config`.
+        keep_outputs: keep logits and labels. All images then come once, whatever ``DataLoader.Eval.sampler`` says.
+
+    Raises:
+        UserError: see :func:`evaluate_config`.
+    """
     split = config.require("DataLoader.Eval")
+    if keep_outputs:
+        split.sampler.shuffle = split.sampler.drop_last = False
     prepare_dataset(config)
     dataset = build_dataset(split.dataset, config.Arch.class_num, config.Global.seed or 0)
     metric = build_metric(config.Metric.Eval)
@@ -86,9 +127,16 @@ def evaluate_config(config: Config) -> dict[str, float]:
     logger.info("%s", set_up_device(config.Global.device, config.Global.num_threads))
     loader = build_loader(split, dataset, config.Arch.class_num)
     model = build_trained_network(config)
-    weights = config.require("Global.pretrained_model")
-    if (trained := trained_classes(weights)) is not None:
-        check_same_classes(dataset.classes, dataset.source, trained, f"the training of {weights}")
+    named = config.require("Global.pretrained_model")
+    if (trained := trained_classes(named)) is not None:
+        check_same_classes(dataset.classes, dataset.source, trained, f"the training of {named}")
     precision = Precision(config.AMP, config.Global.device)
     every = config.Global.print_batch_step
-    return evaluate(model, loader, metric, criterion, every, precision=precision.evaluation)
+    for weights in kept_weights(named, choice):
+        if weights.path != config.Global.pretrained_model:
+            config.Global.pretrained_model = weights.path
+            load_pretrained(model, config)
+        label = f"[{weights.name}]" if weights.name else ""
+        outputs = Outputs(loader) if keep_outputs else None
+        results = evaluate(model, loader, metric, criterion, every, label, precision.evaluation, outputs)
+        yield Evaluated(weights, results, outputs, dataset)

@@ -69,6 +69,11 @@ class Stopwatch:
         self._batches += 1
         self._samples += samples
 
+    def rates(self) -> tuple[float, float]:
+        """Samples per second with reading them, and without."""
+        computing = self._total - self._reading
+        return self._samples / max(self._total, 1e-9), self._samples / max(computing, 1e-9)
+
     def line(self, batches_left: int | None = None, processes: int = 1) -> str:
         """The costs in seconds per batch, the samples per second of all processes, and the time left."""
         batches = max(self._batches, 1)

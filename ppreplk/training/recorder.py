@@ -72,10 +72,16 @@ class Recorder:
         """Log the averages of a whole epoch over all processes."""
         logger.info("[Train][Epoch %d/%d][Avg]%s", epoch, self.settings.epochs, averages.over_processes())
 
-    def evaluation(self, results: dict[str, float], step: int, averaged: bool) -> None:
-        """Add the results of an evaluation, of raw or of averaged weights, to the curves at ``step``."""
+    def evaluation(self, results: dict[str, float], step: int, weights: str) -> None:
+        """Add the results of an evaluation to the curves at ``step``.
+
+        Args:
+            results: {name: value}.
+            step: updates so far.
+            weights: ``raw`` or ``averaged`` with EMA, which is then part of the curves' names; otherwise empty.
+        """
         if self.curves is not None:
-            self.curves.add(results, step, "eval_ema_" if averaged else "eval_")
+            self.curves.add(results, step, f"eval_{weights}_" if weights else "eval_")
 
     def _memory(self) -> str:
         if not self.settings.print_mem_info or self.settings.device != "gpu":

@@ -11,6 +11,7 @@ from pathlib import Path
 import paddle
 from paddle import nn
 
+from ..checkpoints.kept_weights import AVERAGED, RAW
 from ..checkpoints.pretrained import load_pretrained, use_named_weights
 from ..config import Config
 from ..data import Loader, build_dataset, build_loader, prepare_dataset
@@ -157,25 +158,27 @@ class Trainer:
         return self.eval_loader is not None and (due or epoch == settings.epochs)
 
     def evaluate_epoch(self, epoch: int, output: Path) -> None:
-        """Evaluate, and save the best model so far. With EMA, the averaged network decides."""
-        results = self._evaluate(self.model, f"[Epoch {epoch}]")
+        """Evaluate, and save the best model so far. With EMA, raw and averaged weights are, and the latter decide."""
+        results = self._evaluate(self.model, epoch, RAW if self.ema else "")
         if self.ema:
-            results = self._evaluate(self.ema.model, f"[Epoch {epoch}, ema]")
+            results = self._evaluate(self.ema.model, epoch, AVERAGED)
         assert self.eval_metric is not None  # checked by the constructor
         metric = results[f"top{self.eval_metric.topk[0]}"]
         if metric >= self.state.best_metric:
             self.state.best_metric, self.state.best_epoch = metric, epoch
             self.save(output / "best_model")
         logger.info(
-            "[Eval][Epoch %d][best metric: %.5f, epoch %d]", epoch, self.state.best_metric, self.state.best_epoch
+            "[Eval][Epoch %d][best metric: %.5f, epoch %d%s]",
+            *(epoch, self.state.best_metric, self.state.best_epoch, f", {AVERAGED} weights" if self.ema else ""),
         )
 
-    def _evaluate(self, model: nn.Layer, label: str) -> dict[str, float]:
+    def _evaluate(self, model: nn.Layer, epoch: int, weights: str) -> dict[str, float]:
         assert self.eval_loader is not None
         every = self.config.Global.print_batch_step
         precision = self.precision.evaluation if model is self.model else nullcontext
+        label = f"[Epoch {epoch}, {weights}]" if weights else f"[Epoch {epoch}]"
         results = evaluate(model, self.eval_loader, self.eval_metric, self.eval_criterion, every, label, precision)
-        self.recorder.evaluation(results, self.state.step, averaged=model is not self.model)
+        self.recorder.evaluation(results, self.state.step, weights)
         return results
 
     def save(self, prefix: Path) -> None:

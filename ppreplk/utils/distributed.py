@@ -19,13 +19,27 @@ def rank() -> int:
     return paddle.distributed.get_rank()
 
 
-def sum_over_processes(values: Sequence[float]) -> list[float]:
+def sum_over_processes(values: Sequence[float] | np.ndarray) -> list[float]:
     """Element-wise sum of every process's ``values``."""
     if processes() == 1:
         return list(values)
     total = paddle.to_tensor(np.asarray(values, np.float64))
     paddle.distributed.all_reduce(total)
     return total.numpy().tolist()
+
+
+def gather_rows(rows: np.ndarray) -> np.ndarray:
+    """The rows of every process, those of process 0 first. Their numbers may differ, the rest of the shape may not."""
+    if processes() == 1:
+        return rows
+    own = np.zeros(processes())
+    own[rank()] = len(rows)
+    counts = [int(count) for count in sum_over_processes(own)]
+    padded = np.zeros((max(counts), *rows.shape[1:]), rows.dtype)
+    padded[: len(rows)] = rows
+    received: list[paddle.Tensor] = []
+    paddle.distributed.all_gather(received, paddle.to_tensor(padded))
+    return np.concatenate([part.numpy()[:count] for part, count in zip(received, counts)])
 
 
 def share_statistics(model: nn.Layer) -> None:

@@ -1,0 +1,69 @@
+"""Evaluation: raw and averaged weights, each under its own name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers import assert_one_line_and_exit_2, refused, run_tool
+from runs import config
+
+from ppreplk.cli import main
+from ppreplk.training import evaluate_config, train
+from ppreplk.training.evaluate import evaluate_kept
+
+AVERAGED = ("EMA={decay: 0.9}", "Global.epochs=1")
+
+
+@pytest.fixture
+def trained(project):
+    """A training with averaged weights."""
+    train(config(*AVERAGED))
+    return project
+
+
+def results(named: str, choice: str | None = None) -> dict[str, dict[str, float]]:
+    return {
+        each.weights.name: each.results for each in evaluate_kept(config(f"Global.pretrained_model={named}"), choice)
+    }
+
+
+def test_each_set_of_weights_is_evaluated_under_its_own_name(trained, caplog):
+    both = results("output/latest", "both")
+    assert list(both) == ["raw", "averaged"] and both["raw"] != both["averaged"]
+    log = (trained / "output" / "train.log").read_text()
+    for name in both:
+        assert f"[Eval][{name}][Avg]" in caplog.text
+        line = caplog.text.split(f"[Eval][{name}][Avg]")[1].splitlines()[0]
+        assert f"[Eval][Epoch 1, {name}][Avg]{line}" in log
+        for named in ("output/latest", "output/latest.pdparams", "output/latest.pdema"):
+            assert results(named, name) == {name: both[name]}
+    assert results("output/latest") == results("output/latest.pdparams") == {"averaged": both["averaged"]}
+    assert results("output/latest.pdema") == {"raw": both["raw"]}
+    assert evaluate_config(config("Global.checkpoints=output/latest"), "both") == both["averaged"]
+
+
+def test_the_log_of_a_training_says_which_weights_decide(trained):
+    states = json.loads(Path("output/latest.pdstates").read_text())
+    best = f"[best metric: {states['best_metric']:.5f}, epoch 1, averaged weights]"
+    assert best in (trained / "output" / "train.log").read_text()
+
+
+def test_the_only_weights_have_no_name(project, caplog):
+    train(config("Global.epochs=1"))
+    assert list(results("output/latest")) == [""]
+    assert "[Eval][Avg]" in caplog.text and "[Epoch 1][Avg]" in caplog.text and "averaged" not in caplog.text
+    with refused("checkpoints.no-averaged", "--weights both", "output/latest.pdema"):
+        results("output/latest", "both")
+    Path("output/latest.pdema").write_bytes(b"of another run")  # the checkpoint was saved without it
+    assert list(results("output/latest")) == [""]
+
+
+def test_the_command(trained, capsys):
+    arguments = ["eval", "-c", "config.yaml", "-o", "Global.pretrained_model=output/latest"]
+    assert main([*arguments, "--weights", "both"]) == 0
+    error = capsys.readouterr().err
+    assert "[Eval][raw][Avg]" in error and "[Eval][averaged][Avg]" in error
+    process = run_tool("eval", *arguments[1:], "--weights", "mean", cwd=trained)
+    assert_one_line_and_exit_2(process, "'mean' is not known", code="command.arguments")
