@@ -57,6 +57,7 @@ class GlobalConfig:
     onnx_opset: int = 20
     onnx_dynamic_size: bool = False
     global_batch: Optional[int] = None
+    max_bad_images: int = 0
 
     unserved: ClassVar[dict[str, Unserved]] = {
         "to_static": Unserved("training runs in dynamic graph; export makes the static one"),
@@ -76,6 +77,7 @@ class GlobalConfig:
         for name in ("epochs", "eval_interval", "print_batch_step", "update_freq", "num_threads"):
             _check_min(name, getattr(self, name), 1)
         _check_min("seed", self.seed, 0)
+        _check_min("max_bad_images", self.max_bad_images, 0)
         if not self.export_formats:
             raise _bad_value("export_format", "expected at least one format, got an empty list")
         first, last = ONNX_OPSETS

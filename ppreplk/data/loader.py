@@ -13,6 +13,7 @@ from paddle.io import BatchSampler, DistributedBatchSampler
 from ..config import SplitConfig
 from ..utils.distributed import processes, rank
 from ..utils.errors import UserError
+from .bad_images import BadImage, BadImages
 from .datasets import ImageDataset
 from .mixing import BatchTransform, build_batch_transforms
 from .workers import FORK_IS_SAFE, WorkerPool
@@ -76,10 +77,12 @@ class Loader:
         num_workers: processes that load; 0 loads in this one.
         use_shared_memory: workers hand images over in shared memory; otherwise through pipes, which is slower.
         batch_transforms: mixing.
+        bad_images: counts images that cannot be used and are left out of their batches; without it, one ends the
+            iteration.
 
     Raises:
-        UserError: fewer images than a batch, with ``drop_last``. While iterating: an unreadable image, or a worker
-            that was ended from outside.
+        UserError: fewer images than a batch, with ``drop_last``. While iterating: an unreadable image, too many of
+            them or a batch of nothing else, or a worker that was ended from outside.
     """
 
     def __init__(
@@ -91,9 +94,11 @@ class Loader:
         num_workers: int = 0,
         use_shared_memory: bool = True,
         batch_transforms: Sequence[BatchTransform] = (),
+        bad_images: BadImages | None = None,
     ):
         self.dataset = dataset
         self.batch_size = batch_size
+        self.bad_images = bad_images
         self.mixes = bool(batch_transforms)
         self.batch_sampler: BatchSampler
         if shuffle or drop_last:
@@ -127,31 +132,70 @@ class Loader:
     def __iter__(self) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
         if self.num_workers == 0:
             for indices in self.batch_sampler:
-                yield as_tensors(*self.load(indices))
+                yield self.receive(*self.load(indices))
             return
         with WorkerPool(self.load, list(self.batch_sampler), self.num_workers, self._buffer_size()) as pool:
-            yield from pool.batches(as_tensors)
+            yield from pool.batches(self.receive)
 
-    def load(self, indices: Sequence[int]) -> list[np.ndarray]:
-        """Images (N, 3, H, W) and labels of one batch, as arrays."""
-        return self.collate([self.dataset[index] for index in indices])
+    def load(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray, list[BadImage]]:
+        """Images (N, 3, H, W) and labels of one batch, as arrays, and what was left out of it."""
+        samples, bad = self._read(indices)
+        if not samples:
+            raise UserError(
+                f"a batch of {len(bad)} would be empty, none of its images can be used: {bad[0].message}",
+                code="data.empty-batch",
+            )
+        images, labels = self.collate(samples)
+        return images, labels, bad
+
+    def _read(self, indices: Sequence[int]) -> tuple[list[tuple[np.ndarray, int, int]], list[BadImage]]:
+        samples, bad = [], []
+        for index in indices:
+            try:
+                samples.append(self.dataset[index])
+            except UserError as error:
+                if self.bad_images is None or not self.bad_images.skips(error):
+                    raise
+                bad.append(BadImage(index, str(error)))
+        return samples, bad
+
+    def receive(
+        self, images: np.ndarray, labels: np.ndarray, bad: list[BadImage]
+    ) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """A batch that was loaded, as copies on the device that is set. What was left out is counted now."""
+        for each in bad:
+            assert self.bad_images is not None
+            self.bad_images.add(each, self.dataset)
+        return paddle.to_tensor(images), paddle.to_tensor(labels)
 
     def _buffer_size(self) -> int:
-        """Bytes of the images of a batch, if all are like the first image."""
+        """Bytes of the images of a batch, if all are like the first image that can be used."""
         if not self.use_shared_memory:
             return 0
         if self.buffer_size is None:
-            self.buffer_size = self.dataset[0][0].nbytes * self.batch_size
+            self.buffer_size = self._image_size() * self.batch_size
         return self.buffer_size
 
+    def _image_size(self) -> int:
+        """Bytes of the first image that can be used; 0 if so many cannot that the training will stop at them."""
+        tries = 1 if self.bad_images is None else self.bad_images.limit + 1
+        for index in range(min(tries, len(self.dataset))):
+            samples, _ = self._read([index])
+            if samples:
+                return samples[0][0].nbytes
+        return 0
 
-def as_tensors(images: np.ndarray, labels: np.ndarray) -> tuple[paddle.Tensor, paddle.Tensor]:
-    """Copies on the device that is set."""
-    return paddle.to_tensor(images), paddle.to_tensor(labels)
 
-
-def build_loader(config: SplitConfig, dataset: ImageDataset, class_num: int) -> Loader:
+def build_loader(
+    config: SplitConfig, dataset: ImageDataset, class_num: int, bad_images: BadImages | None = None
+) -> Loader:
     """The loader of ``DataLoader.Train`` or ``DataLoader.Eval``, for the device that is set.
+
+    Args:
+        config: the section.
+        dataset: its images.
+        class_num: number of classes.
+        bad_images: see :class:`Loader`. Evaluation has none: an image that is left out would change its numbers.
 
     Raises:
         UserError: see :class:`Loader` and the batch transforms.
@@ -164,4 +208,5 @@ def build_loader(config: SplitConfig, dataset: ImageDataset, class_num: int) -> 
         config.loader.num_workers,
         config.loader.use_shared_memory,
         build_batch_transforms(config.dataset.batch_transform_ops, class_num),
+        bad_images,
     )

@@ -36,14 +36,14 @@ CHECK_INTERVAL = 1.0  # seconds between two looks at whether the process at the 
 POSTPONEMENT = 0.05  # seconds
 RESET_SIGNALS = ("SIGTERM", "SIGHUP", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT")
 
-Load = Callable[[Sequence[int]], Sequence[np.ndarray]]
+Load = Callable[[Sequence[int]], Sequence[Any]]  # the first is an array
 
 
 class WorkerPool:
     """Worker processes that load ``batches``. Leave its ``with`` block, early or not, and they are gone.
 
     Args:
-        load: indices of samples to images (N, C, H, W) and labels; runs in the workers.
+        load: indices of samples to images (N, C, H, W) and whatever goes with them; runs in the workers.
         batches: the indices of every batch.
         num_workers: how many processes.
         buffer_size: bytes of shared memory for the images of one batch. Larger batches go through the pipe; 0 sends
@@ -78,8 +78,8 @@ class WorkerPool:
     ) -> None:
         self.close()
 
-    def batches(self, convert: Callable[[np.ndarray, np.ndarray], Any]) -> Iterator[Any]:
-        """``convert(images, labels)`` of every batch, in order. ``convert`` must copy: buffers are used again.
+    def batches(self, convert: Callable[..., Any]) -> Iterator[Any]:
+        """``convert(images, ...)`` of every batch, in order. ``convert`` must copy: buffers are used again.
 
         Raises:
             UserError: one that ``load`` raised, or a worker died, even if it has made all its batches.
@@ -127,8 +127,8 @@ class _Worker:
         finally:
             theirs.close()
 
-    def receive(self) -> tuple[np.ndarray, np.ndarray]:
-        """The images and labels of the next batch. The images may lie in a buffer."""
+    def receive(self) -> tuple[Any, ...]:
+        """What ``load`` made of the next batch. The images, which are the first of it, may lie in a buffer."""
         try:
             while not self.connection.poll(CHECK_INTERVAL):
                 if not self.process.is_alive() and not self.connection.poll():
@@ -138,10 +138,10 @@ class _Worker:
             raise self._died() from None
         if isinstance(received, Exception):
             raise received
-        images, labels = received
+        images, *others = received
         if isinstance(images, _InBuffer):
             images = _view(self.buffers[self.turn % PREFETCH_FACTOR], images.shape, images.dtype)
-        return images, labels
+        return images, *others
 
     def release(self) -> None:
         """Let the worker use the buffer of the batch received last."""
@@ -213,18 +213,18 @@ def _end_with(main_process: int) -> None:
 
 
 def _load_into(load: Load, indices: Sequence[int], buffer: mmap.mmap | None) -> Any:
-    """A batch, ready to be sent: (array or :class:`_InBuffer`, labels), or the exception to raise."""
+    """A batch, ready to be sent: (array or :class:`_InBuffer`, ...), or the exception to raise."""
     try:
-        images, labels = load(indices)
+        images, *others = load(indices)
     except UserError as error:
         return error
     except Exception as error:
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         return RuntimeError(f"a loader process failed:\n{text}")
     if buffer is None or images.nbytes > len(buffer):
-        return images, labels
+        return images, *others
     np.copyto(_view(buffer, images.shape, images.dtype), images)
-    return _InBuffer(images), labels
+    return _InBuffer(images), *others
 
 
 @contextmanager

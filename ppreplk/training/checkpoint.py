@@ -56,6 +56,7 @@ class TrainState:
         best_metric, best_epoch: of the best model so far.
         loss_scale: see :meth:`ppreplk.training.precision.Precision.loss_scale`.
         classes: names in the order of their numbers, where the training images have names for them.
+        bad_images: paths of the training images that could not be used and were skipped.
     """
 
     seed: int
@@ -66,6 +67,7 @@ class TrainState:
     best_epoch: int = 0
     loss_scale: dict[str, float] = field(default_factory=dict)
     classes: Optional[list[str]] = None
+    bad_images: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from ..checkpoints.kept_weights import AVERAGED, RAW
 from ..checkpoints.pretrained import load_pretrained, use_named_weights
 from ..config import Config
 from ..data import Loader, build_dataset, build_loader, prepare_dataset
+from ..data.bad_images import BadImages
 from ..data.classes import check_same_classes
 from ..models.arch import build_network
 from ..nn.merge import form_of
@@ -70,6 +71,7 @@ class Trainer:
         self.state = self.resumed.state if self.resumed else TrainState(choose_seed(settings.seed), optimizer.name)
         self.newest = self.resumed.prefix if self.resumed else None  # checkpoint to go on from
 
+        self.bad_images = BadImages(settings.max_bad_images, self.state.bad_images)
         self.device, self.loader, self.eval_loader = self._open_data()
         self.update_freq = settings.update_freq
         self.steps = self._steps_of_an_epoch()
@@ -145,6 +147,7 @@ class Trainer:
                 if iteration % settings.print_batch_step == 0:
                     self.recorder.iteration(epoch, iteration, self.state.step, lr, averages, watch)
                     watch.reset()
+        self.bad_images.share(self.loader.dataset)
         for network in (self.model, self.ema.model) if self.ema else (self.model,):
             share_statistics(network)
         self.recorder.epoch(epoch, averages)
@@ -222,7 +225,8 @@ class Trainer:
             )
         self.state.classes = None if classes is None else list(classes)
         device = set_up_device(settings.device, settings.num_threads)
-        loader, *held_out = [build_loader(split, images, class_num) for split, images in zip(splits, datasets)]
+        loader = build_loader(splits[0], datasets[0], class_num, self.bad_images)
+        held_out = [build_loader(split, images, class_num) for split, images in zip(splits[1:], datasets[1:])]
         return device, loader, held_out[0] if held_out else None
 
     def _steps_of_an_epoch(self) -> int:
