@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 import ppreplk
-from ppreplk.checkpoints import load_checkpoint, load_weights
 from ppreplk.ops.build import find_compiler
 from ppreplk.utils.errors import UserError
+from ppreplk.weights import load_checkpoint, load_weights
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"

@@ -11,7 +11,8 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ..checkpoints import load_checkpoint, load_weights
+from ..checkpoints.apply import load_weights
+from ..checkpoints.convert import load_checkpoint
 from ..config import ArchConfig, read_ops
 from ..data import NORMALIZED_CHW, Pipeline, build_transforms, find_images, load_image
 from ..models import architecture_of

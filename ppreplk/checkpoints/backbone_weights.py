@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_backbone(network: nn.Layer, path: str) -> None:
-    """Put weights of any file that :func:`ppreplk.checkpoints.load_checkpoint` reads into a backbone.
+    """Put weights of any file that :func:`ppreplk.weights.load_checkpoint` reads into a backbone.
 
     What only a classifier has is left out. What the file lacks starts from scratch if it is a parallel kernel, or a
     normalization that only a backbone has; then all of these must be missing. Log lines count both.

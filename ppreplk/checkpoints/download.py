@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import ssl
+import string
 import time
 import urllib.error
 import urllib.request
@@ -18,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Optional
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from ..utils.atomic import partial_path
 from ..utils.digests import sha256_of
@@ -99,19 +100,21 @@ def download(address: str, target: Path, expected: Expected, timeout: float = TI
 
 
 def check_address(address: str) -> None:
-    """Check that an address is one of a web server.
+    """Check that an address is one of a web server: scheme, host in ASCII, no user.
 
     Raises:
         UserError: it is not.
     """
     try:
         parts = urlsplit(address)
-        valid = parts.scheme in SCHEMES and bool(parts.hostname) and not any(each.isspace() for each in address)
+        host, _ = (parts.hostname or ""), parts.port  # a port that is none raises ValueError
+        host.encode("idna")  # and so does a name with a part that is empty or too long
+        valid = parts.scheme in SCHEMES and host != "" and host.isascii() and parts.username is None
     except ValueError:
         valid = False
-    if not valid:
+    if not valid or any(each.isspace() for each in address):
         raise UserError(
-            f"expected an address that begins with https://, got {address!r}", code="checkpoints.bad-address"
+            f"expected an address such as https://HOST/PATH, got {address!r}", code="checkpoints.bad-address"
         )
 
 
@@ -132,6 +135,7 @@ class _Transfer:
 
     def __init__(self, address: str, target: Path, expected: Expected, timeout: float):
         self.address, self.target, self.expected, self.timeout = address, target, expected, timeout
+        self.quoted = quote(address, safe=string.punctuation)  # paths may be Chinese, for example
         self.partial = partial_path(target)
         self.record = self.partial.with_name(self.partial.name + ".json")
         self.opener = urllib.request.build_opener(_Redirections())
@@ -147,7 +151,7 @@ class _Transfer:
         done, validator = self._what_is_there()
         if done and done == self.expected.size:
             return self._finish(resumed=True)
-        request = urllib.request.Request(self.address, headers=_headers(done, validator))
+        request = urllib.request.Request(self.quoted, headers=_headers(done, validator))
         with self._answer(request) as answer:
             resumed = answer.status == 206
             if done and not resumed:

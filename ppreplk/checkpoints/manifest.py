@@ -77,7 +77,7 @@ class Published:
 
 @lru_cache(maxsize=1)
 def published_files() -> tuple[Published, ...]:
-    """All entries. Of files with the same weights, those that can be downloaded directly are first.
+    """All entries. Of files with the same weights, the preferred one is first.
 
     >>> len({each.name for each in published_files()}) == len(published_files())
     True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from .backbone_weights import load_backbone
 from .convert import load_checkpoint
 
 
-def build_model(name: str, pretrained: bool | str = False, **kwargs: Any) -> nn.Layer:
+def build_model(name: str, pretrained: bool | str | os.PathLike[str] = False, **kwargs: Any) -> nn.Layer:
     """Build a network by name, with initial weights or with published ones.
 
     Args:
@@ -38,7 +39,7 @@ def build_model(name: str, pretrained: bool | str = False, **kwargs: Any) -> nn.
     return network
 
 
-def load_pretrained_into(network: nn.Layer, name: str, pretrained: bool | str) -> Path:
+def load_pretrained_into(network: nn.Layer, name: str, pretrained: bool | str | os.PathLike[str]) -> Path:
     """Put published weights, or those of a file, into a network of the model ``name``; the file.
 
     Raises:

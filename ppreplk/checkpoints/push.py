@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 WEIGHTS, CONFIG, CARD = FILES = ("model.safetensors", "config.json", "README.md")
 PASSPORT = "export.json"  # beside an exported program, as deploy/ writes it
+LIBRARY = "library_name: ppreplk"  # in the head of a card
 MAX_LABELS = 50_000
 
 
@@ -31,20 +32,22 @@ def prepare_folder(
     """Write weights, configuration and model card into a folder. Nothing is uploaded.
 
     Args:
-        folder: is made unless it exists. Of its files, the three of these names are replaced.
+        folder: is made unless it exists. What an earlier call wrote there is replaced.
         weights: any file that :func:`ppreplk.weights.load_checkpoint` reads, of a network that can be recognised.
         export_dir: an exported program of these weights. The card says what its passport, ``export.json``, says.
         licence: of the weights, as the hub calls it; the card has none unless it is given.
 
     Raises:
-        UserError: the weights cannot be read or are incomplete, there is no passport, or the folder cannot be written.
+        UserError: the weights cannot be read or are incomplete, there is no passport, or the folder cannot be written
+            or has a README.md of something else.
     """
+    folder = Path(folder)
+    _check_replaceable(folder / CARD)
     state = load_checkpoint(weights)
     network = recognise(state, str(weights))
     check_complete(network, state, str(weights))
     passport = read_passport(Path(export_dir), network, weights) if export_dir is not None else {}
     names, evaluation = trained_classes(weights), trained_metric(weights) or passport.get("evaluation")
-    folder = Path(folder)
     make_folder(folder)
     config = configuration(network, weights, names, passport)
     write_float32(state, folder / WEIGHTS)
@@ -53,6 +56,20 @@ def prepare_folder(
         with replacing(folder / name) as [partial]:
             partial.write_text(text, encoding="utf-8")
     return folder
+
+
+def _check_replaceable(card: Path) -> None:
+    """Refuse to write over a README.md that is no card of ours: that of a project, for example."""
+    try:
+        text = card.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not there; or writing it says what is wrong
+        return
+    if LIBRARY not in text:
+        raise UserError(
+            "is no model card of ppreplk and would be lost; name another folder",
+            code="checkpoints.not-a-card",
+            where=str(card),
+        )
 
 
 def read_passport(export_dir: Path, network: Recognised, weights: str | Path) -> dict[str, Any]:
@@ -134,7 +151,7 @@ def model_card(
     is_classifier = network.class_num is not None
     head = [
         "---",
-        "library_name: ppreplk",
+        LIBRARY,
         *([f"license: {json.dumps(licence)}"] if licence else []),
         *(["pipeline_tag: image-classification"] if is_classifier else []),
         "tags:",

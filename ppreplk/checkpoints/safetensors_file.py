@@ -75,14 +75,17 @@ def read_safetensors(data: Piece, path: Path) -> dict[str, PlainArray]:
 
 
 def write_safetensors(state: Mapping[str, np.ndarray], path: Path) -> None:
-    """Write float32 arrays.
+    """Write float32 arrays. The file has the mode of every new file; the library's own is for its owner alone.
 
     Raises:
         OSError: the file cannot be written.
     """
     for name, array in state.items():
         assert array.dtype == np.float32, f"{name} is {array.dtype}"
+    path.touch()
+    mode = path.stat().st_mode
     try:
         save_file({name: np.asarray(array, order="C") for name, array in state.items()}, path, METADATA)
     except SafetensorError as error:
         raise OSError(f"{path}: {error}") from error
+    path.chmod(mode)

@@ -61,6 +61,8 @@ def _statistics_other_than(expected: Preprocessing, ops: Ops) -> str | None:
     for op in ops:
         if op.name == "NormalizeImage":
             scale = 255 * _numbers(op, "scale", [1 / 255])[0]
+            if scale == 0:
+                return "scale 0"
             mean = tuple(value / scale for value in _numbers(op, "mean", IMAGENET_MEAN))
             std = tuple(value / scale for value in _numbers(op, "std", IMAGENET_STD))
             if not _close(mean, expected.mean) or not _close(std, expected.std):

@@ -80,7 +80,7 @@ def verify(path: str | Path, name: Optional[str] = None) -> Verified:
             f"cannot be read ({error.strerror or error})", code="checkpoints.not-readable", where=str(path)
         ) from error
     candidates = find_published(name) if name else _named_as(path) or _with_hash(sha256)
-    entry = next((each for each in candidates if each.file == path.name), candidates[0] if candidates else None)
+    entry = _likeliest(candidates, path.name, size, sha256)
     if entry is not None and (problem := expected_of(entry).problem(size, sha256)) is not None:
         raise UserError(
             f"not the file that is published as {entry.name}: it {problem}; download it again",
@@ -98,6 +98,13 @@ def verify(path: str | Path, name: Optional[str] = None) -> Verified:
         )
     _check_network(verified, entry)
     return verified
+
+
+def _likeliest(candidates: list[Published], file: str, size: int, sha256: str) -> Optional[Published]:
+    """Of files that a name stands for, the one that is called so; else the first that these bytes can be."""
+    called_so = [each for each in candidates if each.file == file]
+    possible = [each for each in candidates if expected_of(each).problem(size, sha256) is None]
+    return next(iter([*called_so, *possible, *candidates]), None)
 
 
 def _named_as(path: Path) -> list[Published]:

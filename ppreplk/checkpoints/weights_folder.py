@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from ..utils.atomic import make_folder, replacing
 from ..utils.digests import sha256_of
 from ..utils.errors import UserError
+from ..utils.paths import user_path
 from ..utils.tables import Table
 from .download import Expected, check_address, download
 from .manifest import UNKNOWN, Published, default_weights, find_published, published_files
@@ -30,12 +31,16 @@ NO = ("", "0", "false", "no", "off")
 
 
 def weights_folder() -> Path:
-    """The folder; it need not exist."""
-    named = os.environ.get(FOLDER)
-    if named:
-        return Path(named).expanduser()
+    """The folder; it need not exist.
+
+    Raises:
+        UserError: no folder can be called so, or the home folder is not known.
+    """
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "ppreplk" / "weights"
+    try:
+        return Path(user_path(os.environ.get(FOLDER) or os.path.join(base, "ppreplk", "weights")))
+    except UserError as error:
+        raise error.at(FOLDER) from error
 
 
 def is_offline() -> bool:
@@ -133,29 +138,43 @@ def published_table() -> Table:
 
 
 def _is_here(entry: Published, folder: Path) -> bool:
-    return entry.file is not None and (folder / entry.file).is_file()
+    return entry.file is not None and os.path.isfile(folder / entry.file)
 
 
-def find_pretrained(variant: str, asked: bool | str) -> Path:
+def find_pretrained(variant: str, asked: bool | str | os.PathLike[str]) -> Path:
     """The file that ``pretrained`` asks for: True, the name of published weights, or a file.
+
+    Raises:
+        UserError: as :func:`get`; or it is something else.
+    """
+    if asked is True:
+        asked = default_weights(variant)
+    if not isinstance(asked, (str, os.PathLike)):
+        raise UserError(f"expected True, a name or a file, got {asked!r}", code="checkpoints.bad-pretrained")
+    path = find_weights(os.fspath(asked), variant)
+    logger.info("%s: the weights are %s", variant, path)
+    return path
+
+
+def find_weights(asked: str, variant: Optional[str] = None) -> Path:
+    """A file, whose ``.pdparams`` may be left off; or where there is none, published weights of this name.
+
+    Args:
+        asked: path or name.
+        variant: the network, see :func:`get`.
 
     Raises:
         UserError: as :func:`get`.
     """
-    if asked is True:
-        asked = default_weights(variant)
-    assert isinstance(asked, str)
-    for path in (Path(asked).expanduser(), Path(f"{asked}.pdparams").expanduser()):
-        if path.is_file():
-            return path
+    for path in map(os.path.expanduser, (asked, f"{asked}.pdparams")):
+        if os.path.isfile(path):
+            return Path(path)
     try:
-        path = get(asked, variant)
+        return get(asked, variant)
     except UserError as error:
         if error.code not in UNKNOWN:
             raise
         raise UserError(f"{error}; and there is no file {asked}", code=error.code) from error
-    logger.info("%s: the weights are %s", variant, path)
-    return path
 
 
 def _download(entry: Published) -> Path:

@@ -168,7 +168,7 @@ def convert(parser: Parser) -> None:
         if arguments.suite:
             print(convert_for(arguments))
             return
-        from ..checkpoints import convert
+        from ..checkpoints.convert import convert
 
         print(convert(arguments.source, arguments.target, arguments.ema))
         if arguments.check:

@@ -21,16 +21,12 @@ def weights(parser: Parser) -> None:
 
 
 def list_weights(parser: Parser) -> None:
-    def run(arguments: argparse.Namespace) -> None:
-        def table(arguments: argparse.Namespace) -> Table:
-            from ..checkpoints.weights_folder import published_table
+    def table(arguments: argparse.Namespace) -> Table:
+        from ..checkpoints.weights_folder import published_table
 
-            return published_table()
+        return published_table()
 
-        arguments.table = table
-        print_table(arguments)
-
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=print_table, table=table, needs_paddle=False)
 
 
 def get(parser: Parser) -> None:
@@ -42,7 +38,7 @@ def get(parser: Parser) -> None:
         for name in arguments.name:
             print(get(name))
 
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, needs_paddle=False)
 
 
 def verify(parser: Parser) -> None:
@@ -64,15 +60,11 @@ def convert(parser: Parser) -> None:
     parser.add_argument("target", type=path, help=".pdparams or .safetensors file to write")
 
     def run(arguments: argparse.Namespace) -> None:
-        from pathlib import Path
-
-        from ..checkpoints import convert
-        from ..checkpoints.convert import WRITERS, check_target
-        from ..checkpoints.weights_folder import get
+        from ..checkpoints.convert import WRITERS, check_target, convert
+        from ..checkpoints.weights_folder import find_weights
 
         check_target(arguments.target, WRITERS)  # before anything is downloaded
-        source = Path(arguments.source).expanduser()
-        print(convert(source if source.is_file() else get(arguments.source), arguments.target))
+        print(convert(find_weights(arguments.source), arguments.target))
 
     parser.set_defaults(run=run)
 

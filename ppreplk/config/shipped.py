@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Optional
 
 from ..utils.atomic import creating, replacing
 from ..utils.errors import UserError, nearest
@@ -73,7 +75,7 @@ def copy_recipe(name: str, target: str | Path = FOLDER, force: bool = False) -> 
     if path is None:
         raise UserError(f"there is no recipe {name!r}{nearest(name, known)}", code="config.unknown-recipe")
     target = Path(target)
-    if target.suffix in SUFFIXES and not target.is_dir():
+    if target.suffix in SUFFIXES and not os.path.isdir(target):
         return _copy({target: path}, force)
     return _copy_into(target, [path], force)
 
@@ -89,21 +91,18 @@ def _copy_into(folder: Path, paths: list[Path], force: bool) -> list[Path]:
     copies = {folder / path.relative_to(source): path for path in paths}
     if any(SCHEMA.search(path.read_text(encoding="utf-8")) for path in paths):
         schema = source / "schema.json"
-        if force or not (folder / schema.name).exists():
+        there = _content(folder / schema.name)
+        if force or there is None:
             copies[folder / schema.name] = schema
-        elif (folder / schema.name).read_bytes() != schema.read_bytes():
+        elif there != schema.read_bytes():
             logger.warning("%s is that of another version and stays; --force replaces it", folder / schema.name)
     return _copy(copies, force)
 
 
 def _copy(copies: dict[Path, Path], force: bool) -> list[Path]:
     """Copy {target: source}, all or nothing, without what is there already."""
-    for target in copies:
-        if target.is_dir():
-            text = f"{target} is a folder, in the place of a file to write; remove it"
-            raise UserError(text, code="config.recipe-exists")
-    new = {target: source for target, source in copies.items() if not _same(target, source)}
-    there = [str(target) for target in new if target.exists() or target.is_symlink()]
+    new = {target: source for target, source in copies.items() if _content(target) != source.read_bytes()}
+    there = [str(target) for target in new if os.path.lexists(target)]
     if there and not force:
         others = f" and {len(there) - 1} more" if len(there) > 1 else ""
         text = f"{there[0]}{others} would be overwritten; --force does so, or name another place"
@@ -116,5 +115,19 @@ def _copy(copies: dict[Path, Path], force: bool) -> list[Path]:
     return list(new)
 
 
-def _same(target: Path, source: Path) -> bool:
-    return target.is_file() and target.read_bytes() == source.read_bytes()
+def _content(target: Path) -> Optional[bytes]:
+    """What a file to write holds already; None where there is none.
+
+    Raises:
+        UserError: a folder is in its place, or it cannot be read.
+    """
+    try:
+        return target.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except IsADirectoryError as error:
+        text = f"{target} is a folder, in the place of a file to write; remove it"
+        raise UserError(text, code="config.recipe-exists") from error
+    except OSError as error:
+        text = f"cannot read {target} ({error.strerror or error})"
+        raise UserError(text, code="config.recipe-exists") from error

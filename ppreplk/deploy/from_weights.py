@@ -11,7 +11,8 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ..checkpoints import load_checkpoint, load_weights
+from ..checkpoints.apply import load_weights
+from ..checkpoints.convert import load_checkpoint
 from ..checkpoints.pretrained import build_trained_network
 from ..config import Config, PostProcessConfig
 from ..models.preprocessing import Preprocessing

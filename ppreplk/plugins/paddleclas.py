@@ -23,7 +23,8 @@ from typing import Any, Optional
 
 from paddle import nn
 
-from ..checkpoints import load_checkpoint, load_weights
+from ..checkpoints.apply import load_weights
+from ..checkpoints.convert import load_checkpoint
 from ..checkpoints.named import load_pretrained_into
 from ..checkpoints.weights_folder import find_pretrained
 from ..config import read_yaml

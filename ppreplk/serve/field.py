@@ -13,7 +13,8 @@ import paddle
 from PIL import Image
 
 from ..analysis.receptive_field import SHARES, contribution_map, high_contribution_area, scaled_scores
-from ..checkpoints import load_checkpoint, load_weights
+from ..checkpoints.apply import load_weights
+from ..checkpoints.convert import load_checkpoint
 from ..config import Ops
 from ..data import IMAGE, NORMALIZED_CHW, build_transforms
 from ..data.images import as_pillow

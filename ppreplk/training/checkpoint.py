@@ -30,7 +30,8 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ..checkpoints import load_checkpoint, load_weights
+from ..checkpoints.apply import load_weights
+from ..checkpoints.convert import load_checkpoint
 from ..checkpoints.files import load_arrays
 from ..utils.digests import blake2b_of
 from ..utils.errors import UserError

@@ -62,7 +62,8 @@ def replacing(*paths: Path) -> Iterator[list[Path]]:
         raise UserError(message, code="utils.cannot-write") from error
     finally:
         for partial in partials:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # not there; or nothing can be removed there either
+                partial.unlink()
 
 
 def make_folder(folder: Path, setting: str | None = None) -> None:

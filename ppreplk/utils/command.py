@@ -6,6 +6,7 @@ Nothing heavy is imported before the arguments are read, so that ``--help`` and 
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import signal
@@ -21,6 +22,7 @@ from .paths import user_path
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 PACKAGE = __name__.partition(".")[0]
 # what brings a module whose name differs from its package's
 BRINGS = {
@@ -125,11 +127,14 @@ def run_command(
         print("stopped", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # whoever read the output has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
     except Exception as error:
         if _interrupted(error):
             print("stopped", file=sys.stderr)
             return INTERRUPTED
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            _drop_output()
+            return _refuse(UserError(f"cannot write ({error.strerror})", code="command.no-space"))
         broken = broken_import(error)
         if broken is None:
             raise
@@ -138,11 +143,12 @@ def run_command(
 
 
 def _prepare_process(needs_paddle: bool) -> None:
-    """Let a signal end the process as usual. Import Paddle quietly and send log messages to the terminal, if needed.
+    """Let a signal end the process as usual, send log messages to the terminal, and import Paddle quietly if needed.
 
-    Names that the terminal's encoding does not have are printed with backslashes. Without Paddle, which tells the
-    processes of a training apart, there are no messages but warnings.
+    Names that the terminal's encoding does not have are printed with backslashes.
     """
+    from .log import log_to_terminal
+
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     if needs_paddle:
@@ -155,10 +161,12 @@ def _prepare_process(needs_paddle: bool) -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
             signal.signal(number, _terminate)
-    if needs_paddle:
-        from .log import log_to_terminal
+    log_to_terminal()
 
-        log_to_terminal()
+
+def _drop_output() -> None:
+    """Send what is not yet printed nowhere, or it fails once more when the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _refuse(error: UserError) -> int:

@@ -8,15 +8,12 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from .rank import rank
+
 
 def processes() -> int:
     """Number of processes of this training; 1 without the launcher."""
     return paddle.distributed.get_world_size()
-
-
-def rank() -> int:
-    """Number of this process, from 0. Process 0 alone logs and writes."""
-    return paddle.distributed.get_rank()
 
 
 def sum_over_processes(values: Sequence[float] | np.ndarray) -> list[float]:

@@ -12,8 +12,8 @@ from typing import Any
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from .distributed import rank
 from .errors import UserError
+from .rank import rank
 
 FORMAT = "[%(asctime)s] %(levelname)s: %(message)s"
 DATE_FORMAT = "%Y/%m/%d %H:%M:%S"

@@ -25,13 +25,13 @@ from helpers import (
 from torch_files import Storage, Tensor, as_torch, tensors, write_zip
 
 import ppreplk
-from ppreplk.checkpoints import convert, load_checkpoint, load_weights
 from ppreplk.checkpoints.pretrained import build_trained_network, load_pretrained
 from ppreplk.checkpoints.transform_check import check_preprocessing
 from ppreplk.checkpoints.translate import translate
 from ppreplk.config import load_config
 from ppreplk.models.arch import build_network
 from ppreplk.models.registry import recognise, shapes_of
+from ppreplk.weights import convert, load_checkpoint, load_weights
 
 VARIANTS = [name for name in ppreplk.list_models() if name.startswith("RepLKNet")]
 
@@ -266,6 +266,9 @@ def test_preprocessing_that_does_not_belong_to_the_weights_is_remarked(caplog):
     cropped = "DataLoader.Eval.dataset.transform_ops.1.ResizeImage={resize_short: 438, backend: pil}"
     received = warnings_of(caplog, "replknet31b_384", "RepLKNet31B", base, True, cropped)
     assert len(received) == 1 and received[0].startswith("DataLoader.Eval")
+    nothing = "DataLoader.Eval.dataset.transform_ops.3.NormalizeImage.scale=0"
+    received = warnings_of(caplog, "replknet31b", "RepLKNet31B", "weights.pth", True, nothing)
+    assert len(received) == 1 and "normalizes with scale 0" in received[0]
 
 
 @pytest.mark.parametrize("path", sorted(path.stem for path in (ROOT / "configs").glob("replknet*.yaml")))

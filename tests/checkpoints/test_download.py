@@ -200,7 +200,17 @@ def test_no_server(target):
         download(f"{address}/weights.pth", target, RIGHT)
 
 
-@pytest.mark.parametrize("address", ["ftp://x/y", "file:///etc/passwd", "weights.pth", "https://", "https://a b/c", ""])
+def test_a_path_that_is_not_ascii(target):
+    with serving({"%E9%95%9C%E5%83%8F/weights.pth": CONTENT}) as server:
+        assert download(f"{server.address}/镜像/weights.pth", target, RIGHT) == SHA256
+        assert download(f"{server.address}/%E9%95%9C%E5%83%8F/weights.pth", target, RIGHT) == SHA256
+
+
+NO_ADDRESSES = ["ftp://x/y", "file:///etc/passwd", "weights.pth", "https://", "https://a b/c", ""]
+NO_HOSTS = ["https://镜像/c", "https://a..b/c", f"https://{'a' * 64}/c", "https://a:99999/c", "https://me:word@a/c"]
+
+
+@pytest.mark.parametrize("address", NO_ADDRESSES + NO_HOSTS)
 def test_not_an_address(target, address):
     with refused("checkpoints.bad-address", repr(address)):
         download(address, target, RIGHT)

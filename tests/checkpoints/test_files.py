@@ -12,9 +12,9 @@ import safetensors.numpy
 from helpers import GOLDEN, GOLDEN_CASES, refused, run_python, small_network
 from torch_files import STORAGES, Storage, Tensor, tensors, write_old, write_zip
 
-from ppreplk.checkpoints import load_checkpoint, load_weights
 from ppreplk.checkpoints.safetensors_file import write_safetensors
 from ppreplk.utils.errors import UserError
+from ppreplk.weights import load_checkpoint, load_weights
 
 FORMATS = {"zip": write_zip, "old": write_old}
 

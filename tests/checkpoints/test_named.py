@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -227,6 +228,22 @@ def test_a_read_only_folder_for_root(published, tmp_path, monkeypatch):
         get("replknet13t-tiny-1")
 
 
+def test_the_command_downloads_without_paddle(published, weights):
+    code = (
+        "import sys\n"
+        "sys.modules['paddle'] = None\n"
+        "from ppreplk.checkpoints import manifest\n"
+        "manifest.MANIFEST = sys.argv[1]\n"
+        "from ppreplk.cli import main\n"
+        "sys.exit(main(['weights', 'get', 'replknet13t-tiny-1']))\n"
+    )
+    command = [sys.executable, "-c", code, manifest.MANIFEST]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
+    assert Path(process.stdout.strip()).read_bytes() == weights.read_bytes()
+    assert f"INFO: downloading {published.address}" in process.stderr
+
+
 def test_two_processes_download_once(published, tmp_path):
     published.delay = 1.0
     code = (
@@ -254,6 +271,12 @@ def test_the_folder_is_in_the_cache(monkeypatch, tmp_path):
     assert weights_folder.weights_folder() == Path.home() / ".cache" / "ppreplk" / "weights"
 
 
+def test_a_folder_that_nobody_can_have(monkeypatch):
+    monkeypatch.setenv("PPREPLK_WEIGHTS", "~nobody-of-this-name/weights")
+    with refused("input.bad-path", "PPREPLK_WEIGHTS", "~nobody-of-this-name"):
+        published_table()
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Networks
 
@@ -272,6 +295,12 @@ def test_networks_by_name(published, weights, pretrained):
 def test_networks_of_a_file(weights, monkeypatch):
     assert same(ppreplk.build_model("RepLKNet13T", pretrained=str(weights)), weights)
     assert same(ppreplk.build_model("RepLKNet13T", pretrained=str(weights.with_suffix(""))), weights)
+    assert same(ppreplk.build_model("RepLKNet13T", pretrained=weights), weights)
+    for no_file in ("~nobody-of-this-name/weights.pth", "x" * 300):
+        with refused("checkpoints.none-published", no_file):
+            ppreplk.build_model("RepLKNet13T", pretrained=no_file)
+    with refused("checkpoints.bad-pretrained", "got 1"):
+        ppreplk.build_model("RepLKNet13T", pretrained=1)
     with refused("checkpoints.none-published", "RepLKNet13T", "no file none.pth"):
         ppreplk.build_model("RepLKNet13T", pretrained="none.pth")
     with refused("checkpoints.unknown-weights", "no file none.pth"):
@@ -357,6 +386,21 @@ def test_verify(published, weights, tmp_path):
     assert verify(copy).entry.name == "replknet13t-tiny-1-here"  # by its hash
 
 
+def test_verify_of_a_renamed_file_whose_name_stands_for_several(weights, tmp_path, monkeypatch):
+    """A name without its source: the first published file has another hash, the second none that is published."""
+    entries = [
+        entry(FILE, b"something else", "https://example.org/weights"),
+        entry("disk.pth", b"", None, name="replknet13t-tiny-1-disk", source="disk", sha256=None),
+    ]
+    monkeypatch.setattr(manifest, "MANIFEST", str(write_manifest(tmp_path / "manifest.json", *entries)))
+    (tmp_path / "mine.pdparams").write_bytes(weights.read_bytes())
+    published_files.cache_clear()
+    try:
+        assert verify(tmp_path / "mine.pdparams", "replknet13t-tiny-1").entry.source == "disk"
+    finally:
+        published_files.cache_clear()
+
+
 def test_verify_refuses_other_files(published, weights, tmp_path):
     wrong = tmp_path / FILE
     paddle.save(ppreplk.build_model("RepLKNet13T", class_num=5).state_dict(), str(wrong))
@@ -402,5 +446,10 @@ def test_the_commands(tmp_path):
     assert_one_line_and_exit_2(process, "expected fd08e268", mirror.address, code="checkpoints.wrong-download")
     converted = run("convert", GOLDEN / "tiny_reparam5.pth", "tiny.safetensors")
     assert converted.returncode == 0 and "wrote tiny.safetensors" in converted.stdout
+    shutil.copy(GOLDEN / "tiny_reparam5.pth", tmp_path / "tiny.pdparams")
+    assert run("convert", "tiny", "again.safetensors").returncode == 0  # .pdparams is left off
+    assert_one_line_and_exit_2(
+        run("convert", "none", "x.safetensors"), "no file none", code="checkpoints.unknown-weights"
+    )
     process = run("verify", "tiny.safetensors")
     assert process.returncode == 1 and "[checkpoints.not-published]" in process.stderr

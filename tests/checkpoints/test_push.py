@@ -14,9 +14,9 @@ import yaml
 from helpers import GOLDEN, assert_one_line_and_exit_2, refused, run_tool, small_network
 
 import ppreplk
-from ppreplk.checkpoints import load_checkpoint, load_weights
-from ppreplk.checkpoints.push import prepare_folder, upload
+from ppreplk.checkpoints.push import FILES, prepare_folder, upload
 from ppreplk.utils.digests import blake2b_of
+from ppreplk.weights import load_checkpoint, load_weights
 
 PASSPORT = {
     "model": "RepLKNet",
@@ -62,6 +62,25 @@ def test_a_folder(weights, export_dir, tmp_path):
     assert config["architecture"] == "RepLKNet" and config["arguments"]["channels"] == [4, 6, 8]
     assert config["transforms"] == [{"ResizeImage": {"size": 32}}]
     assert config["form"] == "train" and "preprocessing" not in config and "id2label" not in config
+
+
+def test_its_files_may_be_read_by_those_who_may_read_new_files(weights, tmp_path):
+    before = os.umask(0o027)
+    try:
+        folder = prepare_folder(tmp_path / "digits", weights)
+    finally:
+        os.umask(before)
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in folder.iterdir()} == dict.fromkeys(FILES, "0o640")
+
+
+def test_a_readme_of_something_else_is_not_lost(weights, tmp_path):
+    (tmp_path / "README.md").write_text("# My project")
+    with refused("checkpoints.not-a-card", str(tmp_path / "README.md"), "name another folder"):
+        prepare_folder(tmp_path, weights)
+    assert not (tmp_path / "model.safetensors").exists()
+    folder = prepare_folder(tmp_path / "digits", weights, licence="mit")
+    assert card_of(folder)[0]["license"] == "mit"
+    assert "license" not in card_of(prepare_folder(folder, weights))[0]
 
 
 def test_what_nobody_said_is_not_on_the_card(weights, tmp_path):

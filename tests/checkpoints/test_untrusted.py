@@ -17,8 +17,8 @@ import pytest
 from helpers import GOLDEN, assert_one_line_and_exit_2, peak_memory, refused, run_python, run_tool
 from torch_files import Name, Storage, Tensor, TorchPickler, tensors, write_old, write_zip
 
-from ppreplk.checkpoints import load_checkpoint
 from ppreplk.utils.errors import UserError
+from ppreplk.weights import load_checkpoint
 
 MEBIBYTE = 2**20
 

@@ -13,8 +13,8 @@ import pytest
 from helpers import refused, small_network
 from torch_files import Name, TorchPickler, tensors, write_zip
 
-from ppreplk.checkpoints import load_checkpoint
 from ppreplk.checkpoints.files import find_checkpoint
+from ppreplk.weights import load_checkpoint
 
 
 @pytest.fixture(scope="module")

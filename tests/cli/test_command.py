@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from helpers import ROOT, assert_one_line_and_exit_2, run_python
@@ -125,6 +126,20 @@ def test_without_paddle_a_name_says_what_to_install():
 def test_recipes_are_listed_without_paddle():
     process = run_without_paddle("configs", "list")
     assert process.returncode == 0 and "| digits |" in process.stdout
+
+
+def test_published_weights_are_listed_without_paddle():
+    process = run_without_paddle("weights", "list")
+    assert process.returncode == 0 and "| replknet31b-imagenet1k-224-official |" in process.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
+def test_a_full_disk_behind_the_output():
+    command = [sys.executable, "-m", "ppreplk", "configs", "list"]
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert process.returncode == 2
+    assert process.stderr == "error: cannot write (No space left on device) [command.no-space]\n"
 
 
 def test_a_reader_that_has_enough():

@@ -1,5 +1,7 @@
 """The recipes that come with the package, as ``ppreplk configs`` lists and copies them."""
 
+import os
+
 import pytest
 from helpers import ROOT, refused
 
@@ -73,6 +75,21 @@ def test_a_folder_in_the_place_of_a_recipe(tmp_path):
     with refused("config.recipe-exists", "digits.yaml is a folder"):
         shipped.copy_recipe("digits", tmp_path, force=True)
     assert files_in(tmp_path) == []
+
+
+def test_a_folder_in_the_place_of_the_schema(tmp_path):
+    (tmp_path / "schema.json").mkdir()
+    with refused("config.recipe-exists", "schema.json is a folder"):
+        shipped.copy_recipe("digits", tmp_path)
+    assert files_in(tmp_path) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_place_that_cannot_be_read(tmp_path):
+    (tmp_path / "digits.yaml").write_text("mine")
+    (tmp_path / "digits.yaml").chmod(0)
+    with refused("config.recipe-exists", "cannot read", "digits.yaml", "Permission denied"):
+        shipped.copy_recipe("digits", tmp_path)
 
 
 def test_a_place_that_cannot_be_written(tmp_path):

@@ -6,10 +6,10 @@ from helpers import random_images, randomise_batch_norms, relative_difference
 from paddle import nn
 from paddle.nn.layer.norm import _BatchNormBase
 
-from ppreplk.checkpoints import load_weights
 from ppreplk.config import ArchConfig
 from ppreplk.models import arch
 from ppreplk.nn import fold, reparameterize
+from ppreplk.weights import load_weights
 
 
 def section(name: str, **arguments) -> ArchConfig:

@@ -10,8 +10,8 @@ from helpers import random_images, randomise_batch_norms, refused, relative_diff
 from torch_files import as_torch, tensors, write_old, write_zip
 
 import ppreplk
-from ppreplk.checkpoints import convert, load_checkpoint, load_weights
 from ppreplk.checkpoints.translate import translate
+from ppreplk.weights import convert, load_checkpoint, load_weights
 
 PADDLEVIT = {
     r"\bbn\b": "norm",

@@ -6,8 +6,8 @@ import pytest
 from helpers import random_images, randomise_batch_norms, refused, relative_difference, require_depthwise_operators
 
 import ppreplk
-from ppreplk.checkpoints import load_weights
 from ppreplk.nn import DepthwiseConv2D
+from ppreplk.weights import load_weights
 
 SMALL = {"width": 0.25, "class_num": 5}
 VARIANTS = {

@@ -6,8 +6,8 @@ import pytest
 from helpers import random_images, randomise_batch_norms, refused, relative_difference, small_network
 
 import ppreplk
-from ppreplk.checkpoints import load_weights
 from ppreplk.nn import DepthwiseConv2D, ReparamDepthwiseConv, fold, fuse_relu, layer_report
+from ppreplk.weights import load_weights
 
 INPUTS = {"square": (2, 3, 64, 64), "non-square": (1, 3, 40, 72), "maps smaller than the kernels": (2, 3, 16, 20)}
 NETWORKS = {

@@ -9,11 +9,11 @@ import pytest
 from helpers import GOLDEN, assert_one_line_and_exit_2, refused, run_tool
 from torch_files import tensors, write_zip
 
-from ppreplk.checkpoints import load_checkpoint
 from ppreplk.checkpoints.files import read_weights
 from ppreplk.plugins.paddledetection.det_names import CASCADE, FCOS, PADDLEDETECTION
 from ppreplk.plugins.paddleseg.seg_names import PADDLESEG
 from ppreplk.plugins.whole_checkpoints import Sizes, convert_whole
+from ppreplk.weights import load_checkpoint
 
 SUITES = {"tiny_upernet": PADDLESEG, "tiny_cascade": PADDLEDETECTION, "tiny_fcos": PADDLEDETECTION}
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from helpers import colour_config, write_config
 
-from ppreplk.checkpoints import load_checkpoint
 from ppreplk.config import load_config
+from ppreplk.weights import load_checkpoint
 
 
 def config(*overrides, **sections):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from helpers import ROOT, colour_config, write_config
 
-from ppreplk.checkpoints import load_checkpoint
 from ppreplk.config import load_config
 from ppreplk.training import Trainer
+from ppreplk.weights import load_checkpoint
 
 ONE_EPOCH = """
 import sys

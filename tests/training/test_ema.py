@@ -4,9 +4,9 @@ import numpy as np
 from helpers import small_network
 from runs import config, same_weights
 
-from ppreplk.checkpoints import load_checkpoint
 from ppreplk.training import Trainer
 from ppreplk.training.ema import ExponentialMovingAverage
+from ppreplk.weights import load_checkpoint
 
 
 def test_moving_average_follows_its_definition():

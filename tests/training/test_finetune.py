@@ -6,8 +6,8 @@ import re
 from helpers import run_tool, write_config
 from torch_files import as_torch, tensors, write_zip
 
-from ppreplk.checkpoints import load_checkpoint
 from ppreplk.data import prepare_digits
+from ppreplk.weights import load_checkpoint
 
 SIDE = 16
 SHOWN = 20  # images of each digit in the second task's training

@@ -3,8 +3,8 @@
 from helpers import refused
 from runs import config
 
-from ppreplk.checkpoints import load_checkpoint
 from ppreplk.training import Trainer, evaluate_config, train
+from ppreplk.weights import load_checkpoint
 
 
 def test_starting_from_weights(project):

@@ -11,9 +11,9 @@ import pytest
 from helpers import refused
 from runs import config, same_weights
 
-from ppreplk.checkpoints import load_checkpoint
 from ppreplk.checkpoints.files import load_arrays
 from ppreplk.training import Trainer, train
+from ppreplk.weights import load_checkpoint
 
 
 @pytest.mark.parametrize("ema", [None, {"decay": 0.9}], ids=["plain", "ema"])

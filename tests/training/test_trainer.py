@@ -9,10 +9,10 @@ import pytest
 from helpers import colour_config, random_images, refused, small_network
 from runs import config, same_weights
 
-from ppreplk.checkpoints import load_checkpoint
 from ppreplk.training import Trainer, evaluate_config, train
 from ppreplk.utils.cores import default_threads
 from ppreplk.utils.paddle_version import is_before
+from ppreplk.weights import load_checkpoint
 
 
 def test_learns_and_saves_what_paddleclas_saves(project):

@@ -7,11 +7,11 @@ import paddle
 from helpers import small_network
 from paddle.optimizer.lr import LambdaDecay
 
-from ppreplk.checkpoints import load_checkpoint
 from ppreplk.checkpoints.files import load_arrays
 from ppreplk.training import checkpoint
 from ppreplk.training.checkpoint import TrainState
 from ppreplk.training.ema import ExponentialMovingAverage
+from ppreplk.weights import load_checkpoint
 
 
 class Versions:

@@ -49,6 +49,14 @@ def test_a_file_in_a_folder_that_is_not_there(tmp_path):
             partial.write_text("new")
 
 
+def test_a_place_where_nothing_can_be_removed_either(tmp_path):
+    """As on a file system that is read-only."""
+    (tmp_path / "file").write_text("")
+    with refused("utils.cannot-write", "Not a directory"):
+        with replacing(tmp_path / "file" / "a") as [partial]:
+            partial.write_text("new")
+
+
 def test_folders_are_created_with_their_parents(tmp_path):
     make_folder(tmp_path / "a" / "b")
     make_folder(tmp_path / "a" / "b")
