@@ -45,8 +45,8 @@ def kept_weights(weights: str, choice: str | None = None) -> list[KeptWeights]:
         if choice is None:
             return [KeptWeights("", weights)]
         raise UserError(
-            f"--weights {choice} needs raw weights in {prefix}{RAW_WEIGHTS} beside averaged ones in {prefix}{WEIGHTS}, as "
-            "a training with the section EMA saves them; leave --weights out to take the only ones",
+            f"--weights {choice} needs raw weights in {prefix}{RAW_WEIGHTS} beside averaged ones in {prefix}{WEIGHTS}, "
+            "as a training with the section EMA saves them; leave --weights out to take the only ones",
             code="checkpoints.no-averaged",
             where=weights,
         )
