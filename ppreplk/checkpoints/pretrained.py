@@ -61,6 +61,8 @@ def use_named_weights(config: Config) -> None:
 def _use_checkpoint(config: Config) -> None:
     """``Global.checkpoints`` names a training to go on with; without other weights, its weights are used."""
     settings = config.Global
+    if settings.checkpoints == "auto":  # for training: it names no weights
+        return
     if settings.pretrained_model is None:
         settings.pretrained_model = settings.checkpoints
         logger.info("taking the weights of Global.checkpoints, %s", settings.checkpoints)

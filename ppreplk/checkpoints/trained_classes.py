@@ -29,7 +29,7 @@ def trained_metric(weights: str | Path) -> dict[str, Any] | None:
     """
     states = _states(weights)
     metric, epoch = states.get("best_metric"), states.get("epoch")
-    if not isinstance(metric, float) or metric < 0 or epoch != states.get("best_epoch"):
+    if not isinstance(metric, float) or metric < 0 or epoch != states.get("best_epoch") or states.get("iteration"):
         return None
     return {"metric": metric, "epoch": epoch}
 

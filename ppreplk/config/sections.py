@@ -57,6 +57,8 @@ class GlobalConfig:
     onnx_opset: int = 20
     onnx_dynamic_size: bool = False
     global_batch: Optional[int] = None
+    save_step_interval: int = 0
+    keep_checkpoints: Optional[int] = None
     max_bad_images: int = 0
 
     unserved: ClassVar[dict[str, Unserved]] = {
@@ -77,6 +79,8 @@ class GlobalConfig:
         for name in ("epochs", "eval_interval", "print_batch_step", "update_freq", "num_threads"):
             _check_min(name, getattr(self, name), 1)
         _check_min("seed", self.seed, 0)
+        _check_min("save_step_interval", self.save_step_interval, 0)
+        _check_min("keep_checkpoints", self.keep_checkpoints, 1)
         _check_min("max_bad_images", self.max_bad_images, 0)
         if not self.export_formats:
             raise _bad_value("export_format", "expected at least one format, got an empty list")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 import paddle
@@ -116,13 +117,15 @@ class Loader:
         self.num_workers = num_workers
         self.use_shared_memory = use_shared_memory
         self.buffer_size: int | None = None
+        self.start = 0
         if num_workers > 0 and not FORK_IS_SAFE:
             logger.warning("loader.num_workers: no loader processes on %s; images are loaded in this one", sys.platform)
             self.num_workers = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order and the draws of the next iteration."""
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose order and draws of the next iteration, and the batch it starts with; none before it is read."""
         self.dataset.set_epoch(epoch)
+        self.start = start
         if isinstance(self.batch_sampler, DistributedBatchSampler):
             self.batch_sampler.set_epoch(int(np.random.SeedSequence([self.dataset.seed, epoch]).generate_state(1)[0]))
 
@@ -131,10 +134,11 @@ class Loader:
 
     def __iter__(self) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
         if self.num_workers == 0:
-            for indices in self.batch_sampler:
+            for indices in islice(self.batch_sampler, self.start, None):
                 yield self.receive(*self.load(indices))
             return
-        with WorkerPool(self.load, list(self.batch_sampler), self.num_workers, self._buffer_size()) as pool:
+        batches = list(self.batch_sampler)[self.start :]
+        with WorkerPool(self.load, batches, self.num_workers, self._buffer_size()) as pool:
             yield from pool.batches(self.receive)
 
     def load(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray, list[BadImage]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
+from collections.abc import Mapping, Sequence
 
 from ..utils.distributed import sum_over_processes
 
@@ -16,11 +17,18 @@ class Averages:
     >>> averages.add({"loss": 1.0}, 2)
     >>> str(averages)
     'loss: 1.00000'
+
+    Args:
+        saved: to go on from, the result of :meth:`sums`.
     """
 
-    def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._counts: dict[str, float] = {}
+    def __init__(self, saved: Mapping[str, Sequence[float]] | None = None) -> None:
+        self._sums: dict[str, float] = {name: total for name, (total, _) in (saved or {}).items()}
+        self._counts: dict[str, float] = {name: count for name, (_, count) in (saved or {}).items()}
+
+    def sums(self) -> dict[str, list[float]]:
+        """{name: [sum, count]}, from which other averages can go on to the same bit."""
+        return {name: [total, self._counts[name]] for name, total in self._sums.items()}
 
     def add(self, sums: dict[str, float], count: int) -> None:
         """Add values that are sums over ``count`` samples."""

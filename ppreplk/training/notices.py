@@ -5,25 +5,29 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from ..config import GlobalConfig
+from ..config import Config, GlobalConfig
 from ..utils.distributed import processes
-from .checkpoint import Checkpoint
+from .checkpoint import versions
+from .checkpoint_search import Checkpoint
+from .saved_configuration import differences
+from .saving import is_in
 
 logger = logging.getLogger(__name__)
 
 
-def log_start(settings: GlobalConfig, resumed: Checkpoint | None, form: str | None) -> None:
+def log_start(config: Config, resumed: Checkpoint | None, form: str | None) -> None:
     """Log what a training begins with.
 
     Args:
-        settings: the section ``Global``.
+        config: of the training.
         resumed: the checkpoint it goes on from.
         form: of the network, see :func:`ppreplk.nn.merge.form_of`.
     """
-    output = Path(settings.output_dir)
+    output = Path(config.Global.output_dir)
     if resumed is not None:
-        _log_resumption(settings, resumed, output)
-    if (output / "latest.pdparams").exists() and not (resumed and _is_in(output, resumed)):
+        _log_resumption(config.Global, resumed, output)
+        _log_differences(config, resumed)
+    if (output / "latest.pdparams").exists() and not (resumed and is_in(output, resumed)):
         logger.warning("%s holds an earlier run, whose checkpoints will be overwritten", output)
     if form == "merged":
         logger.warning(
@@ -35,14 +39,14 @@ def log_start(settings: GlobalConfig, resumed: Checkpoint | None, form: str | No
 def _log_resumption(settings: GlobalConfig, resumed: Checkpoint, output: Path) -> None:
     """Say what the checkpoint decides, above all where the configuration says something else."""
     state = resumed.state
-    logger.info("resumed from %s after epoch %d of %d", resumed.prefix, state.epoch, settings.epochs)
+    logger.info("resumed from %s, %s of %d", resumed.prefix, state, settings.epochs)
     if state.epoch >= settings.epochs:
         logger.warning("nothing is left to do: raise Global.epochs to train on")
     if settings.seed is not None and settings.seed != state.seed:
         logger.warning("Global.seed is %d; the checkpoint's seed, %d, counts", settings.seed, state.seed)
     if settings.pretrained_model is not None:
         logger.warning("Global.pretrained_model is not read: the weights are those of Global.checkpoints")
-    moved = not _is_in(output, resumed)
+    moved = not is_in(output, resumed)
     if moved:
         source = Path(resumed.prefix).parent
         logger.warning("the run was saved in %s, it goes on in %s (Global.output_dir)", source, output)
@@ -51,8 +55,18 @@ def _log_resumption(settings: GlobalConfig, resumed: Checkpoint, output: Path) -
         logger.info("best metric so far: %.5f, epoch %d%s", state.best_metric, state.best_epoch, note)
 
 
-def _is_in(folder: Path, checkpoint: Checkpoint) -> bool:
-    return Path(checkpoint.prefix).absolute().parent.resolve() == folder.resolve()
+def _log_differences(config: Config, resumed: Checkpoint) -> None:
+    """Say where the configuration, or the versions of packages, differ from those that wrote the checkpoint."""
+    for key, old, new in differences(resumed.manifest.configuration, config):
+        level = logging.INFO if key == "Global.epochs" else logging.WARNING
+        logger.log(level, "%s is %s; the checkpoint was trained with %s", key, new, old)
+    here = versions()
+    others = {name: version for name, version in resumed.manifest.versions.items() if here.get(name) != version}
+    if others:
+        logger.info(
+            "saved with %s, resumed with %s: numbers may differ in their last digits",
+            *(" ".join(f"{name} {table.get(name)}" for name in others) for table in (others, here)),
+        )
 
 
 def log_global_batch(settings: GlobalConfig, batch_size: int) -> None:

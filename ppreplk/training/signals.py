@@ -1,4 +1,7 @@
-"""Signals to stop, put off until what must not be cut in two is done."""
+"""Signals to stop, put off until what must not be cut in two is done.
+
+:class:`StopRequests` is the one place that decides when a training stops, and lets its processes agree on it.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,80 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
+from ..utils.distributed import largest_over_processes, processes
+
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+AGREEMENT_INTERVAL = 10  # steps between two questions to the other processes; each waits for the device
+
+
+class Stop(KeyboardInterrupt):
+    """A training stops where a signal has asked it to."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+
+class StopRequests:
+    """Signals to stop, kept until the training has come to a place that it can go on from.
+
+    While its ``with`` block runs, Ctrl-C, SIGTERM and SIGHUP only leave a note. The training asks for it with
+    :meth:`requested`, saves, and raises :class:`Stop`. The end of the block then gives the signal to the handler that
+    was there before, which decides how the process ends. A second Ctrl-C raises :class:`Stop` at once.
+
+    Signals reach Python code in the main thread; in any other thread nobody asks this process to stop.
+    """
+
+    def __init__(self) -> None:
+        self._received = 0
+        self._at_once = False
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequests:
+        if threading.current_thread() is threading.main_thread():
+            for number in STOPPING:
+                # None: not installed from Python, so it cannot be put back. Ignored ones, as under nohup, stay so.
+                if signal.getsignal(number) not in (None, signal.SIG_IGN):
+                    self._handlers[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if isinstance(error, Stop):
+            signal.raise_signal(error.number)
+
+    def _receive(self, number: int, frame: object) -> None:
+        again = number == self._received == signal.SIGINT
+        self._received = self._received or number
+        if again or self._at_once:
+            raise Stop(self._received)
+
+    def requested(self) -> int:
+        """Number of the signal that any process has received, or 0. All processes must ask at the same moment."""
+        return largest_over_processes(self._received)
+
+    def requested_after(self, step: int, last: bool) -> int:
+        """The same after a step. Several processes find out every few steps, and after the last one of an epoch."""
+        if processes() == 1 or last or step % AGREEMENT_INTERVAL == 0:
+            return self.requested()
+        return 0
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Raise :class:`Stop` as soon as a signal comes, in a block that changes nothing; not in several processes."""
+        self._at_once = processes() == 1
+        try:
+            if self._at_once and self._received:
+                raise Stop(self._received)
+            yield
+        finally:
+            self._at_once = False
 
 
 @contextmanager

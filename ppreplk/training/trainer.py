@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from ..utils.errors import UserError
 from ..utils.log import progress
 from ..utils.seeds import choose_seed
 from . import checkpoint
-from .checkpoint import TrainState
+from .checkpoint_search import BEST, LATEST
 from .ema import ExponentialMovingAverage
 from .evaluate import evaluate
 from .losses import build_loss
@@ -35,9 +35,11 @@ from .notices import log_global_batch, log_start
 from .optimizers import build_optimizer
 from .precision import Precision
 from .recorder import Recorder
+from .saving import Saver, check_same_start
 from .schedules import build_schedule
-from .signals import stopping_put_off
+from .signals import Stop, StopRequests
 from .stepping import Stepper
+from .train_state import TrainState
 
 logger = logging.getLogger(__name__)
 
@@ -65,14 +67,14 @@ class Trainer:
         self.config = config
         settings = config.Global
         optimizer = config.require("Optimizer")
-        self.resumed = None
-        if settings.checkpoints is not None:
-            self.resumed = checkpoint.find_whole(settings.checkpoints, optimizer.name, config.EMA is not None)
+        self.saver = Saver(config)
+        self.resumed = self.saver.find_start(optimizer.name)
         self.state = self.resumed.state if self.resumed else TrainState(choose_seed(settings.seed), optimizer.name)
-        self.newest = self.resumed.prefix if self.resumed else None  # checkpoint to go on from
+        self.stop = StopRequests()
 
         self.bad_images = BadImages(settings.max_bad_images, self.state.bad_images)
         self.device, self.loader, self.eval_loader = self._open_data()
+        check_same_start(self.state)
         self.update_freq = settings.update_freq
         self.steps = self._steps_of_an_epoch()
         self.batches = self.steps * self.update_freq
@@ -117,28 +119,37 @@ class Trainer:
         """
         settings = self.config.Global
         output = Path(settings.output_dir)
-        with self.recorder.recording(), self._saying_where_to_go_on():
+        with self.recorder.recording(), self.stop, self.saver.saying_where_to_go_on():
             if rank() == 0:
                 logger.info("%s, seed %d", self.device, self.state.seed)
-                log_start(settings, self.resumed, form_of(self.model.state_dict()))
+                log_start(self.config, self.resumed, form_of(self.model.state_dict()))
+            self.saver.begin(self.state, self.resumed)
+            if self.resumed and self.state.iteration == 0:
+                self._save_epoch(self.saver.missing(self.state))
             for epoch in range(self.state.epoch + 1, settings.epochs + 1):
                 self.train_epoch(epoch)
-                self.state.epoch = epoch
                 if self._evaluation_is_due(epoch):
                     self.evaluate_epoch(epoch, output)
-                if settings.save_interval > 0 and epoch % settings.save_interval == 0:
-                    self.save(output / f"epoch_{epoch}")
-                self.save(output / "latest")
+                self._finish(epoch)
+                self._save_epoch(self.saver.names(epoch))
+                if number := self.stop.requested():
+                    raise Stop(number)
         return self.state
 
     def train_epoch(self, epoch: int) -> None:
-        """Make one pass over the training images."""
-        settings = self.config.Global
+        """Make one pass over the training images, or the rest of one that was interrupted.
+
+        Raises:
+            UserError: a loss that is not finite, an unreadable image.
+            Stop: a signal has come. What was done is saved.
+        """
+        settings, start = self.config.Global, self.state.iteration
         self.model.train()
-        self.loader.set_epoch(epoch)
-        averages, watch = Averages(), Stopwatch()
-        with progress(self.loader, self.batches, f"epoch {epoch}/{settings.epochs}") as batches:
-            for iteration, (images, labels) in enumerate(islice(batches, self.batches)):
+        self.loader.set_epoch(epoch, start)
+        averages, watch = self._averages_so_far(), Stopwatch()
+        left = self.batches - start
+        with progress(islice(self.loader, left), left, f"epoch {epoch}/{settings.epochs}") as batches:
+            for iteration, (images, labels) in enumerate(batches, start):
                 watch.batch_read()
                 lr = self.optimizer.get_lr()
                 averages.add(self.stepper.train_batch(epoch, iteration, images, labels), images.shape[0])
@@ -147,10 +158,25 @@ class Trainer:
                 if iteration % settings.print_batch_step == 0:
                     self.recorder.iteration(epoch, iteration, self.state.step, lr, averages, watch)
                     watch.reset()
-        self.bad_images.share(self.loader.dataset)
+                if self.stepper.completes_step(iteration):
+                    self._save_inside(iteration + 1, averages)
+        self._note(self.batches, averages)
         for network in (self.model, self.ema.model) if self.ema else (self.model,):
             share_statistics(network)
         self.recorder.epoch(epoch, averages)
+
+    def _averages_so_far(self) -> Averages:
+        """Those of an epoch that goes on. They are of all processes, so one of them has them, and the others zeros."""
+        saved = self.state.averages
+        return Averages(saved if rank() == 0 else {name: [0.0, 0.0] for name in saved})
+
+    def _note(self, iteration: int, averages: Averages) -> None:
+        """Put down where the training is in its epoch. All processes do so at the same moment."""
+        self.bad_images.share(self.loader.dataset)
+        self.state.iteration, self.state.averages = iteration, averages.over_processes().sums()
+
+    def _finish(self, epoch: int) -> None:
+        self.state.epoch, self.state.iteration, self.state.averages = epoch, 0, {}
 
     # ----------------------------------------------------------------------------------------------------
     # Evaluating and saving
@@ -162,14 +188,20 @@ class Trainer:
 
     def evaluate_epoch(self, epoch: int, output: Path) -> None:
         """Evaluate, and save the best model so far. With EMA, raw and averaged weights are, and the latter decide."""
-        results = self._evaluate(self.model, epoch, RAW if self.ema else "")
-        if self.ema:
-            results = self._evaluate(self.ema.model, epoch, AVERAGED)
+        try:
+            with self.stop.at_once():
+                results = self._evaluate(self.model, epoch, RAW if self.ema else "")
+                if self.ema:
+                    results = self._evaluate(self.ema.model, epoch, AVERAGED)
+        except Stop:
+            self.save(output / LATEST)  # the epoch goes on with its evaluation
+            raise
+        self._finish(epoch)
         assert self.eval_metric is not None  # checked by the constructor
         metric = results[f"top{self.eval_metric.topk[0]}"]
         if metric >= self.state.best_metric:
             self.state.best_metric, self.state.best_epoch = metric, epoch
-            self.save(output / "best_model")
+            self.save(output / BEST)
         logger.info(
             "[Eval][Epoch %d][best metric: %.5f, epoch %d%s]",
             *(epoch, self.state.best_metric, self.state.best_epoch, f", {AVERAGED} weights" if self.ema else ""),
@@ -189,21 +221,24 @@ class Trainer:
         if rank() > 0:
             return
         self.state.loss_scale = self.precision.loss_scale()
-        with stopping_put_off():
-            checkpoint.save(prefix, self.model, self.optimizer, self.state, self.ema)
-            self.newest = str(prefix)
-            logger.info("saved %s", prefix)
+        self.saver.save(prefix, self.model, self.optimizer, self.state, self.ema)
 
-    @contextmanager
-    def _saying_where_to_go_on(self) -> Iterator[None]:
-        try:
-            yield
-        except KeyboardInterrupt:
-            if rank() == 0 and self.newest is None:
-                logger.info("stopped before anything was saved")
-            elif rank() == 0:
-                logger.info("stopped; go on with -o Global.checkpoints=%s", self.newest)
-            raise
+    def _save_epoch(self, names: Sequence[str]) -> None:
+        """Write the checkpoints of these names, all of this moment."""
+        for name in names:
+            self.save(self.saver.folder / name)
+        if rank() == 0:
+            self.saver.remove_old(self.state.run)
+
+    def _save_inside(self, iteration: int, averages: Averages) -> None:
+        """After a step: save if that is due or a signal asks to stop, and then stop."""
+        number = self.stop.requested_after(self.state.step, last=iteration == self.batches)
+        interval = self.config.Global.save_step_interval
+        if number or (interval > 0 and self.state.step % interval == 0):
+            self._note(iteration, averages)
+            self.save(self.saver.folder / LATEST)
+        if number:
+            raise Stop(number)
 
     # ----------------------------------------------------------------------------------------------------
     # Parts of the constructor
@@ -221,7 +256,7 @@ class Trainer:
             check_same_classes(images.classes, images.source, classes, datasets[0].source)
         if self.resumed is not None and self.state.classes is not None:
             check_same_classes(
-                classes, datasets[0].source, self.state.classes, f"the training of {settings.checkpoints}"
+                classes, datasets[0].source, self.state.classes, f"the training of {self.resumed.prefix}"
             )
         self.state.classes = None if classes is None else list(classes)
         device = set_up_device(settings.device, settings.num_threads)
@@ -238,10 +273,11 @@ class Trainer:
                 code="training.too-few-batches",
                 where="Global.update_freq",
             )
-        if state.step != state.epoch * steps:
+        expected, rest = state.epoch * steps + state.iteration // self.update_freq, state.iteration % self.update_freq
+        if self.resumed and (state.step != expected or rest or state.iteration > steps * self.update_freq):
             raise UserError(
-                f"{self.config.Global.checkpoints} took {state.step} steps to the end of epoch {state.epoch}, here it "
-                f"would take {state.epoch * steps}; resume with the data, batch size and update_freq of its training",
+                f"{self.resumed.prefix} took {state.step} steps to {state}, here it would take {expected}; "
+                "resume with the data, batch size and update_freq of its training",
                 code="training.wrong-checkpoint",
                 where="Global.checkpoints",
             )

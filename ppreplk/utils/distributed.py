@@ -41,6 +41,15 @@ def gather_rows(rows: np.ndarray) -> np.ndarray:
     return np.concatenate([part.numpy()[:count] for part, count in zip(received, counts)])
 
 
+def largest_over_processes(value: int) -> int:
+    """The largest of every process's ``value``, a whole number from 0 on."""
+    if processes() == 1:
+        return value
+    largest = paddle.to_tensor(value, "int64")
+    paddle.distributed.all_reduce(largest, op=paddle.distributed.ReduceOp.MAX)
+    return int(largest)
+
+
 def share_statistics(model: nn.Layer) -> None:
     """Give every process the running statistics of process 0, so that all hold the network that is saved."""
     if processes() > 1:

@@ -10,7 +10,8 @@ from helpers import refused, run_python
 from runs import config
 from versions import Versions
 
-from ppreplk.training import checkpoint, train
+from ppreplk.training import train
+from ppreplk.training.checkpoint_search import find_whole
 from ppreplk.training.signals import stopping_put_off
 from ppreplk.training.stepping import Stepper
 
@@ -129,12 +130,12 @@ def test_averaged_weights_of_an_earlier_run_go(tmp_path):
 def test_it_is_found_with_any_suffix_and_not_as_a_folder(tmp_path):
     versions = Versions(tmp_path, with_ema=False)
     with refused("training.incomplete-checkpoint", f"{tmp_path} is a folder", "there is none"):
-        checkpoint.find_whole(str(tmp_path), "AdamW", False)
+        find_whole(str(tmp_path), "AdamW", False)
     versions.save(1)
     for suffix in ("", ".pdparams", ".pdopt", ".pdstates"):
-        assert checkpoint.find_whole(f"{versions.prefix}{suffix}", "AdamW", False).prefix == str(versions.prefix)
+        assert find_whole(f"{versions.prefix}{suffix}", "AdamW", False).prefix == str(versions.prefix)
     with refused("training.incomplete-checkpoint", f"{tmp_path} is a folder", str(versions.prefix)):
-        checkpoint.find_whole(str(tmp_path), "AdamW", False)
+        find_whole(str(tmp_path), "AdamW", False)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -172,8 +173,8 @@ def test_a_run_stopped_while_it_saves_names_what_it_has_saved(project, monkeypat
         with pytest.raises(KeyboardInterrupt):
             train(config())
     assert len(calls) == 3
-    assert f"stopped; go on with -o Global.checkpoints=output/{first}" in caplog.text
-    assert train(config(f"Global.checkpoints=output/{first}")).epoch == 3
+    assert "stopped; go on with -o Global.checkpoints=output/latest" in caplog.text
+    assert train(config("Global.checkpoints=output/latest")).epoch == 3
     assert not list(Path("output").glob("*.next"))
 
 

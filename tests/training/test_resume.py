@@ -1,6 +1,5 @@
 """Checkpoints of a training: resuming bit for bit, and what is refused."""
 
-import hashlib
 import json
 import os
 import pickle
@@ -13,6 +12,8 @@ from runs import config, same_weights
 
 from ppreplk.checkpoints.files import load_arrays
 from ppreplk.training import Trainer, train
+from ppreplk.training.checkpoint_files import read_manifest
+from ppreplk.utils.digests import blake2b_of
 from ppreplk.weights import load_checkpoint
 
 
@@ -29,8 +30,8 @@ def test_resuming_continues_bit_for_bit(project, ema):
     assert state.epoch == 4 and state.step == 12
     for suffix in (".pdparams", ".pdema") if ema else (".pdparams",):
         assert same_weights(f"whole/latest{suffix}", f"parts/latest{suffix}")
-    whole, parts = (json.loads(Path(f"{name}/latest.pdstates").read_text()) for name in ("whole", "parts"))
-    assert whole.pop("digests").keys() == parts.pop("digests").keys() and whole == parts
+    whole, parts = (read_manifest(f"{name}/latest") for name in ("whole", "parts"))
+    assert whole.digests.keys() == parts.digests.keys() and whole.state == parts.state
     whole, parts = load_arrays("whole/latest.pdopt"), load_arrays("parts/latest.pdopt")
     assert set(whole) == set(parts)
     for name in whole:
@@ -110,7 +111,7 @@ def test_resuming_without_one_of_the_files(project, suffix):
     ema = {"decay": 0.5}
     train(config("Global.epochs=1", EMA=ema))
     Path(f"output/latest{suffix}").unlink()
-    with refused("training.incomplete-checkpoint", f"cannot resume, output/latest{suffix} missing"):
+    with refused("training.incomplete-checkpoint", f"output/latest{suffix}", "missing"):
         train(config("Global.checkpoints=output/latest", EMA=ema))
 
 
@@ -137,9 +138,9 @@ def test_resuming_runs_no_code_of_the_files(project):
             return os.system, ("touch witness",)
 
     Path("output/latest.pdopt").write_bytes(pickle.dumps({"a": Evil()}))
-    states = json.loads(Path("output/latest.pdstates").read_text())
-    states["digests"][".pdopt"] = hashlib.blake2b(Path("output/latest.pdopt").read_bytes(), digest_size=16).hexdigest()
-    Path("output/latest.pdstates").write_text(json.dumps(states))
+    manifest = read_manifest("output/latest")
+    manifest.digests[".pdopt"] = blake2b_of("output/latest.pdopt")
+    Path("output/latest.pdstates").write_text(manifest.text())
     with refused("checkpoints.refused", "output/latest.pdopt"):
         train(config("Global.checkpoints=output/latest"))
     assert not Path("witness").exists()

@@ -9,8 +9,9 @@ from paddle.optimizer.lr import LambdaDecay
 
 from ppreplk.checkpoints.files import load_arrays
 from ppreplk.training import checkpoint
-from ppreplk.training.checkpoint import TrainState
+from ppreplk.training.checkpoint_search import find_whole
 from ppreplk.training.ema import ExponentialMovingAverage
+from ppreplk.training.train_state import TrainState
 from ppreplk.weights import load_checkpoint
 
 
@@ -39,7 +40,7 @@ class Versions:
 
     def version(self) -> int:
         """The version of what is there, after a check that all its files are of one."""
-        found = checkpoint.find_whole(str(self.prefix), "AdamW", self.ema is not None)
+        found = find_whole(str(self.prefix), "AdamW", self.ema is not None)
         version = found.state.epoch
         expected = {".pdparams": version + 100, ".pdema": version} if self.ema else {".pdparams": version}
         for suffix, value in expected.items():

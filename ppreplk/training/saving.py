@@ -1,0 +1,146 @@
+"""The checkpoints that a training leaves in its folder: which, when, and which of them stay."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import paddle
+from paddle import nn
+
+from ..config import Config
+from ..utils.distributed import rank, sum_over_processes
+from ..utils.errors import UserError
+from . import checkpoint
+from .checkpoint_search import (
+    AUTO,
+    EPOCH,
+    LATEST,
+    Checkpoint,
+    find_newest,
+    find_whole,
+    is_newest,
+    is_saved,
+    next_run,
+    remove_old,
+)
+from .ema import ExponentialMovingAverage
+from .saved_configuration import as_mapping
+from .signals import stopping_put_off
+from .train_state import TrainState
+
+logger = logging.getLogger(__name__)
+
+
+class Saver:
+    """The checkpoints of one training. Process 0 alone writes.
+
+    Args:
+        config: of the training.
+    """
+
+    def __init__(self, config: Config):
+        self.settings = config.Global
+        self.folder = Path(config.Global.output_dir)
+        self.with_ema = config.EMA is not None
+        self.configuration = as_mapping(config)
+        self.newest: str | None = None  # checkpoint to go on from
+
+    def find_start(self, optimizer: str) -> Checkpoint | None:
+        """The checkpoint that ``Global.checkpoints`` asks for; None is a fresh start.
+
+        Args:
+            optimizer: ``Optimizer.name``.
+
+        Raises:
+            UserError: it is damaged, or does not fit the training.
+        """
+        name, found = self.settings.checkpoints, None
+        if name == AUTO:
+            found = find_newest(self.folder, optimizer, self.with_ema)
+        elif name is not None:
+            found = find_whole(name, optimizer, self.with_ema)
+        self.newest = found.prefix if found else None
+        return found
+
+    def begin(self, state: TrainState, resumed: Checkpoint | None) -> None:
+        """Number the run, so that what it saves is newer than what lies in the folder, unless it goes on from that."""
+        goes_on = resumed is not None and is_in(self.folder, resumed)
+        if not goes_on or (self.settings.checkpoints != AUTO and not is_newest(self.folder, state)):
+            state.run = next_run(self.folder)
+
+    # ----------------------------------------------------------------------------------------------------
+
+    def names(self, epoch: int) -> list[str]:
+        """Names of the checkpoints that are due at the end of an epoch, beside that of the best model."""
+        interval = self.settings.save_interval
+        return [*([f"{EPOCH}{epoch}"] if interval > 0 and epoch % interval == 0 else []), LATEST]
+
+    def missing(self, state: TrainState) -> list[str]:
+        """Those of them that a run which was stopped between two has not written; ``state`` is the end of an epoch."""
+        if self.newest is None or Path(self.newest).absolute().parent.resolve() != self.folder.resolve():
+            return []
+        return [name for name in self.names(state.epoch) if not is_saved(self.folder / name, state)]
+
+    def save(
+        self,
+        prefix: Path,
+        model: nn.Layer,
+        optimizer: paddle.optimizer.Optimizer,
+        state: TrainState,
+        ema: ExponentialMovingAverage | None,
+    ) -> None:
+        """Write a checkpoint. A signal to stop waits for its end.
+
+        Raises:
+            UserError: it cannot be written; the one of this name before it is untouched.
+        """
+        with stopping_put_off():
+            checkpoint.save(prefix, model, optimizer, state, ema, self.configuration)
+            self.newest = str(prefix)
+            logger.info("saved %s, %s", prefix, state)
+
+    def remove_old(self, run: int) -> None:
+        """Remove what ``Global.keep_checkpoints`` does not keep."""
+        if self.settings.keep_checkpoints is not None:
+            try:
+                remove_old(self.folder, self.settings.keep_checkpoints, run)
+            except OSError as error:
+                logger.warning("an old checkpoint cannot be removed (%s)", error)
+
+    @contextmanager
+    def saying_where_to_go_on(self) -> Iterator[None]:
+        """If the block is interrupted, log how to go on."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if rank() == 0 and self.newest is None:
+                logger.info("stopped before anything was saved")
+            elif rank() == 0:
+                logger.info("stopped; go on with -o Global.checkpoints=%s", self.newest)
+            raise
+
+
+def is_in(folder: Path, found: Checkpoint) -> bool:
+    """Whether a checkpoint lies in ``folder``."""
+    return Path(found.prefix).absolute().parent.resolve() == folder.resolve()
+
+
+def check_same_start(state: TrainState) -> None:
+    """All processes must go on from the same moment; each has looked for it itself.
+
+    Raises:
+        UserError: they do not see the same checkpoints.
+    """
+    own = [state.seed, *state.position, state.step]
+    every = sum_over_processes(own if rank() == 0 else [0] * len(own))
+    differing = sum_over_processes([float(every != own)])
+    if differing[0] > 0:
+        raise UserError(
+            f"the processes of this training go on from different moments, process {rank()} from {state}; "
+            "output_dir and the checkpoint must lie where all of them see the same files",
+            code="training.different-starts",
+            where="Global.checkpoints",
+        )
