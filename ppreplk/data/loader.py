@@ -141,6 +141,15 @@ class Loader:
         with WorkerPool(self.load, batches, self.num_workers, self._buffer_size()) as pool:
             yield from pool.batches(self.receive)
 
+    def indices_of(self, epoch: int, iteration: int) -> list[int]:
+        """Indices in the data set of the images of one batch of this process. It chooses the epoch, too."""
+        self.set_epoch(epoch)
+        return next(islice(self.batch_sampler, iteration, None))
+
+    def files_of(self, epoch: int, iteration: int) -> list[str]:
+        """Paths of the images of one batch of this process. It chooses the epoch, too."""
+        return [self.dataset.samples[index].path for index in self.indices_of(epoch, iteration)]
+
     def load(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray, list[BadImage]]:
         """Images (N, 3, H, W) and labels of one batch, as arrays, and what was left out of it."""
         samples, bad = self._read(indices)

@@ -1,30 +1,153 @@
-"""A loss that is not finite: where NaN or infinity came from."""
+"""Losses and weights that are not finite: noticing them late, and saying where NaN or infinity came from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
+import numpy as np
 import paddle
 from paddle import nn
 
+from ..data import Loader
+from ..utils.distributed import processes, rank, sum_over_processes
 from ..utils.errors import UserError
+from ..utils.seeds import seed_step
+from .meters import BatchValues
+from .precision import Precision
+
+logger = logging.getLogger(__name__)
+
+ADVICE = "lower Optimizer.lr.learning_rate or lengthen the warm-up; saved checkpoints are untouched"
+FILES_SHOWN = 3  # in the error's one line; the log has all
 
 
-def not_finite(loss: float, epoch: int, iteration: int, model: nn.Layer, images: paddle.Tensor) -> UserError:
-    """The error for a training whose loss has become NaN or infinite."""
-    return UserError(
-        f"the loss is {loss} in epoch {epoch}, iteration {iteration}; {first_non_finite(model, images)}; "
-        "lower Optimizer.lr.learning_rate or lengthen the warm-up; saved checkpoints are untouched",
-        code="training.not-finite",
-    )
+class DivergenceWatch:
+    """Notices numbers that are not finite although nothing is read back from the device at each step.
+
+    Losses are looked at when they are read, some steps after they were computed. By then updates have spread NaN over
+    all weights. So the weights are copied after each update while all losses so far were finite. With this copy and
+    the batch, which is loaded again, the forward pass that failed is repeated. The copy takes as much memory as the
+    weights.
+
+    A loss scaler skips updates that would spoil weights. With one, no copy is needed, and a loss that is not finite
+    is no error by itself; see :meth:`ppreplk.training.precision.Precision.exhausted`.
+
+    Args:
+        model: (N, C, H, W) -> (N, K).
+        loader: of its training images.
+        precision: of its forward pass.
+        seed: of random draws.
+        update_freq: batches in a step.
+    """
+
+    def __init__(self, model: nn.Layer, loader: Loader, precision: Precision, seed: int, update_freq: int):
+        self.model, self.loader, self.precision = model, loader, precision
+        self.seed, self.update_freq = seed, update_freq
+        self._last: BatchValues | None = None  # that was read
+        self._finite = paddle.to_tensor(True)
+        self._trained = [] if precision.scaler else [p for p in model.parameters() if not p.stop_gradient]
+        self._kept = [parameter.detach().clone() for parameter in self._trained]
+
+    @paddle.no_grad()
+    def loss_computed(self, loss: paddle.Tensor) -> None:
+        """Call with the loss of each batch. Nothing is read."""
+        self._finite = self._finite.logical_and(paddle.isfinite(loss))
+
+    @paddle.no_grad()
+    def weights_updated(self) -> None:
+        """Call after each update. Nothing is read."""
+        for index, parameter in enumerate(self._trained):
+            self._kept[index] = paddle.where(self._finite, parameter, self._kept[index])
+
+    def check_losses(self, batches: Sequence[BatchValues]) -> None:
+        """Check what was read of the batches since the last call. All processes must call this together.
+
+        Raises:
+            UserError: a loss of this process or of another one is not finite. The first one is named.
+        """
+        if batches:
+            self._last = batches[-1]
+        if self.precision.scaler is not None:
+            return
+        bad = next((batch for batch in batches if not math.isfinite(batch.values["loss"])), None)
+        own = 0 if bad is None else bad.iteration + 1  # 0: none
+        counts = sum_over_processes([float(own * (index == rank())) for index in range(processes())])
+        first = min((count for count in counts if count > 0), default=0)
+        if bad is not None and own == first:
+            self._stop(f"the loss is {bad.values['loss']}", bad.epoch, bad.iteration)
+        if first > 0:
+            raise UserError(
+                f"the loss of process {counts.index(first)} is not finite in iteration {first - 1:g} of this epoch; "
+                "its message says more",
+                code="training.not-finite",
+            )
+
+    @paddle.no_grad()
+    def check_weights(self, *networks: nn.Layer) -> None:
+        """Check what is about to be saved; losses must have been checked.
+
+        Raises:
+            UserError: weights or statistics are not finite.
+        """
+        tensors = [
+            (name, tensor)
+            for network in networks
+            for name, tensor in network.state_dict().items()
+            if tensor.is_floating_point()
+        ]
+        finite = paddle.stack([paddle.isfinite(tensor).all() for _, tensor in tensors]).numpy()
+        bad = [name for (name, _), is_finite in zip(tensors, finite) if not is_finite]
+        if bad:
+            place = f"; the losses were finite up to {self._place(*self._last[:2])}" if self._last else ""
+            raise UserError(
+                f"{len(bad)} weights or statistics are not finite, {bad[0]} first{place}; {ADVICE}",
+                code="training.not-finite",
+            )
+
+    def check_scale(self, epoch: int, iteration: int) -> None:
+        """Check after an update whether the loss scaler still gets anywhere.
+
+        Raises:
+            UserError: it does not.
+        """
+        reason = self.precision.exhausted()
+        if reason is not None:
+            self._stop(reason, epoch, iteration)
+
+    def _place(self, epoch: int, iteration: int) -> str:
+        steps = len(self.loader) // self.update_freq
+        step = (epoch - 1) * steps + iteration // self.update_freq + 1
+        return f"epoch {epoch}, iteration {iteration} (step {step})"
+
+    def _stop(self, problem: str, epoch: int, iteration: int) -> NoReturn:
+        """Repeat the forward pass of a batch to find the layer, and say which images it held."""
+        files = self.loader.files_of(epoch, iteration)
+        logger.error("images of epoch %d, iteration %d: %s", epoch, iteration, ", ".join(files))
+        images = paddle.to_tensor(self.loader.load(self.loader.indices_of(epoch, iteration))[0])
+        with paddle.no_grad():
+            for parameter, kept in zip(self._trained, self._kept):
+                paddle.assign(kept, parameter)
+        self.model.train()
+        seed_step(self.seed, epoch, iteration)
+        with self.precision.training():
+            origin = first_non_finite(self.model, images)
+        more = f" and {len(files) - FILES_SHOWN} more (the log names them)" if len(files) > FILES_SHOWN else ""
+        raise UserError(
+            f"{problem} in {self._place(epoch, iteration)}; {origin}; images {', '.join(files[:FILES_SHOWN])}{more}; "
+            f"{ADVICE}",
+            code="training.not-finite",
+        )
 
 
 @paddle.no_grad()
 def first_non_finite(model: nn.Layer, images: paddle.Tensor) -> str:
     """Say in words where NaN or infinity appears first when ``images`` (N, C, H, W) pass through ``model``."""
-    if not _all_finite(images):
-        return "the images themselves are not finite"
+    finite = paddle.isfinite(images).all(axis=[1, 2, 3]).numpy()
+    if not finite.all():
+        return f"the images themselves are not finite, number {int(np.argmin(finite)) + 1} of the batch first"
     trainable = [(name, value) for name, value in model.named_parameters() if not value.stop_gradient]
     bad = [name for name, value in trainable if not _all_finite(value)]
     if bad:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import paddle
 
 from ..utils.distributed import sum_over_processes
 
@@ -50,6 +53,46 @@ class Averages:
 
     def __str__(self) -> str:
         return ", ".join(f"{name}: {value:.5f}" for name, value in self.means().items())
+
+
+class BatchValues(NamedTuple):
+    """What one batch gave: its place, its number of images, and {name: value}."""
+
+    epoch: int
+    iteration: int
+    images: int
+    values: dict[str, float]
+
+
+class PendingValues:
+    """Values of batches that stay on the device until they are read. A GPU then need not be waited for at each step.
+
+    >>> pending = PendingValues()
+    >>> pending.add(1, 0, 8, ["loss"], paddle.to_tensor([2.5]))
+    >>> pending.read()
+    [BatchValues(epoch=1, iteration=0, images=8, values={'loss': 2.5})]
+    >>> pending.read()
+    []
+    """
+
+    def __init__(self) -> None:
+        self._batches: list[tuple[int, int, int, list[str], paddle.Tensor]] = []
+
+    def add(self, epoch: int, iteration: int, images: int, names: list[str], values: paddle.Tensor) -> None:
+        """Keep the values (V,) of one batch of that many images; all batches have the same names."""
+        self._batches.append((epoch, iteration, images, names, values))
+
+    def read(self) -> list[BatchValues]:
+        """The values of the batches since the last call, in their order. This waits for the device, once."""
+        if not self._batches:
+            return []
+        rows = paddle.stack([values for *_, values in self._batches]).numpy().tolist()
+        read = [
+            BatchValues(epoch, iteration, images, dict(zip(names, row)))
+            for (epoch, iteration, images, names, _), row in zip(self._batches, rows)
+        ]
+        self._batches = []
+        return read
 
 
 class Stopwatch:

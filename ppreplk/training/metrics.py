@@ -29,10 +29,19 @@ class TopkAcc:
             raise UserError(f"topk must be positive, got {topk}", code="training.bad-value")
 
     def __call__(self, logits: paddle.Tensor, label: paddle.Tensor) -> dict[str, float]:
+        return dict(zip(self.names, self.hits(logits, label).tolist()))
+
+    @property
+    def names(self) -> list[str]:
+        """``top1`` and the like, in the order of ``topk``."""
+        return [f"top{k}" for k in self.topk]
+
+    def hits(self, logits: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
+        """The numbers of hits, int64 in the order of ``topk``, left on the device."""
         max_k = min(max(self.topk), logits.shape[-1])
         _, ranked = logits.topk(max_k)
-        hits = (ranked == label.unsqueeze(-1)).astype("int64").sum(axis=0).cumsum().tolist()
-        return {f"top{k}": hits[min(k, max_k) - 1] for k in self.topk}
+        hits = (ranked == label.unsqueeze(-1)).astype("int64").sum(axis=0).cumsum()
+        return paddle.stack([hits[min(k, max_k) - 1] for k in self.topk])
 
 
 METRICS: dict[str, Callable] = {"TopkAcc": TopkAcc}

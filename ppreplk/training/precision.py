@@ -15,6 +15,7 @@ from ..config import AMPConfig
 
 logger = logging.getLogger(__name__)
 
+MAX_SKIPPED_IN_A_ROW = 25  # a dynamic scale is 2**25 times smaller then
 LOSS_SCALE = ("scale", "incr_count", "decr_count")  # what changes in Paddle's scaler; the rest is configuration
 
 
@@ -32,6 +33,8 @@ class Precision:
         wanted = config is not None and config.use_amp
         self.config = config if wanted and device != "cpu" else None
         self.scaler: paddle.amp.GradScaler | None = None
+        self.skipped_steps = 0  # whose gradients overflowed
+        self._skipped_in_a_row = 0
         self.scale_is_dynamic = config is not None and config.use_dynamic_loss_scaling
         if wanted and device == "cpu":
             logger.info("AMP has no effect here: on a CPU Paddle computes in float32")
@@ -70,18 +73,43 @@ class Precision:
             optimizer.step()
         else:
             self.scaler.step(optimizer)
+            skipped = bool(self.scaler._cache_found_inf)  # Paddle has read it to decide; there is no public name
             self.scaler.update()
+            self.skipped_steps += skipped
+            self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
+
+    def exhausted(self) -> str | None:
+        """Why a scaler that has just skipped an update will not recover; None while it may."""
+        if self._skipped_in_a_row == 0:
+            return None
+        if self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            return f"the gradients have overflowed in {self._skipped_in_a_row} steps in a row"
+        scale = self.loss_scale().get("scale", 1.0)
+        return f"the gradients overflow even with a loss scale of {2 * scale:g}" if scale < 1.0 else None
+
+    def numbers(self) -> dict[str, float]:
+        """What a log line says about the scaler; empty without one."""
+        if self.scaler is None:
+            return {}
+        scale = {"loss_scale": self.loss_scale()["scale"]} if self.scale_is_dynamic else {}
+        return {**scale, "skipped_steps": self.skipped_steps}
 
     def loss_scale(self) -> dict[str, float]:
-        """What a resumed training needs to know of a dynamic loss scale; empty where the scale does not change."""
-        if self.scaler is None or not self.scale_is_dynamic:
+        """What a resumed training needs to know of the scaler; of the scale itself only where it changes."""
+        if self.scaler is None:
             return {}
+        skipped: dict[str, float] = {"skipped_steps": self.skipped_steps, "skipped_in_a_row": self._skipped_in_a_row}
+        if not self.scale_is_dynamic:
+            return skipped
         state: dict[str, Any] = dict(self.scaler.state_dict())
-        return {name: np.asarray(state[name]).item() for name in LOSS_SCALE if name in state}
+        return {**{name: np.asarray(state[name]).item() for name in LOSS_SCALE if name in state}, **skipped}
 
     def restore_loss_scale(self, saved: Mapping[str, float]) -> None:
         """Go on with the result of :meth:`loss_scale`; a fixed scale stays that of the configuration."""
-        if self.scaler is not None and self.scale_is_dynamic and saved:
-            state: Any = {**self.scaler.state_dict(), **saved, "scale": np.asarray([saved["scale"]], np.float32)}
+        self.skipped_steps = int(saved.get("skipped_steps", 0))
+        self._skipped_in_a_row = int(saved.get("skipped_in_a_row", 0))
+        if self.scaler is not None and self.scale_is_dynamic and "scale" in saved:
+            changed = {name: saved[name] for name in LOSS_SCALE if name in saved}
+            state: Any = {**self.scaler.state_dict(), **changed, "scale": np.asarray([saved["scale"]], np.float32)}
             self.scaler.load_state_dict(state)
             logger.info("the loss scale goes on from %g", saved["scale"])

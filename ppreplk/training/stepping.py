@@ -11,9 +11,10 @@ from paddle.optimizer.lr import LRScheduler
 
 from ..utils.distributed import processes
 from ..utils.seeds import seed_step
-from .divergence import not_finite
+from .divergence import DivergenceWatch
 from .ema import ExponentialMovingAverage
 from .losses import CombinedLoss
+from .meters import Averages, PendingValues
 from .metrics import TopkAcc
 from .precision import Precision
 
@@ -29,6 +30,7 @@ class Stepper:
         metric: hits of logits and labels, or None where images are mixed.
         precision: of the forward pass, and what scales the loss for it.
         ema: the average that follows the weights, or None.
+        watch: notices numbers that are not finite.
         update_freq: batches in a step.
         seed: of random draws; they depend on it, the epoch and the iteration alone.
     """
@@ -42,23 +44,24 @@ class Stepper:
         metric: TopkAcc | None,
         precision: Precision,
         ema: ExponentialMovingAverage | None,
+        watch: DivergenceWatch,
         update_freq: int,
         seed: int,
     ):
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.criterion, self.metric = criterion, metric
-        self.precision, self.ema = precision, ema
+        self.precision, self.ema, self.watch = precision, ema, watch
+        self.pending = PendingValues()
         self.update_freq, self.seed = update_freq, seed
         self.network = paddle.DataParallel(model) if processes() > 1 else model  # what training calls
 
-    def train_batch(self, epoch: int, iteration: int, images: paddle.Tensor, labels: paddle.Tensor) -> dict[str, float]:
+    def train_batch(self, epoch: int, iteration: int, images: paddle.Tensor, labels: paddle.Tensor) -> None:
         """Add the gradients of one batch; if it is the last one of a step, take the step.
 
-        Returns:
-            {name: sum over the batch} of losses and, unless images are mixed, of hits.
+        Losses and, unless images are mixed, hits stay on the device until :meth:`settle`.
 
         Raises:
-            UserError: the loss is not finite.
+            UserError: a loss scaler that does not recover from overflows.
         """
         seed_step(self.seed, epoch, iteration)
         complete = self.completes_step(iteration)
@@ -67,13 +70,43 @@ class Stepper:
                 logits = self.network(images)
             logits = logits.astype("float32")
             losses = self.criterion(logits, labels)
-            if not math.isfinite(losses["loss"]):
-                raise not_finite(float(losses["loss"]), epoch, iteration, self.model, images)
+            self.watch.loss_computed(losses["loss"])
             self.precision.backward(losses["loss"] / self.update_freq)
+        self._keep(epoch, iteration, logits, labels, losses)
         if complete:
-            self._take_step()
-        hits = self.metric(logits, labels) if self.metric is not None else {}
-        return {**hits, **{name: float(value) * images.shape[0] for name, value in losses.items()}}
+            self._take_step(epoch, iteration)
+
+    @paddle.no_grad()
+    def _keep(
+        self,
+        epoch: int,
+        iteration: int,
+        logits: paddle.Tensor,
+        labels: paddle.Tensor,
+        losses: dict[str, paddle.Tensor],
+    ) -> None:
+        names, values = list(losses), paddle.stack(list(losses.values()))
+        if self.metric is not None:  # hits are whole numbers, exact in float32
+            hits = self.metric.hits(logits, labels).astype(values.dtype)
+            names, values = [*self.metric.names, *names], paddle.concat([hits, values])
+        self.pending.add(epoch, iteration, logits.shape[0], names, values)
+
+    def settle(self, averages: Averages) -> None:
+        """Read what the batches since the last call have left on the device, check it, and add it to ``averages``.
+
+        This is where a training waits for the device. Call it when a log line is due and before anything is saved, in
+        all processes together.
+
+        Raises:
+            UserError: a loss is not finite; the first one is named.
+        """
+        batches = self.pending.read()
+        self.watch.check_losses(batches)
+        hits = self.metric.names if self.metric is not None else []
+        for batch in batches:
+            if math.isfinite(batch.values["loss"]):  # otherwise the loss scaler has skipped the step
+                sums = {name: value if name in hits else value * batch.images for name, value in batch.values.items()}
+                averages.add(sums, batch.images)
 
     def completes_step(self, iteration: int) -> bool:
         """Whether the batch of this number, from 0 in each epoch, is the last one of a step."""
@@ -83,8 +116,10 @@ class Stepper:
         """Processes exchange gradients once per step, with its last batch."""
         return nullcontext() if complete or processes() == 1 else self.network.no_sync()
 
-    def _take_step(self) -> None:
+    def _take_step(self, epoch: int, iteration: int) -> None:
         self.precision.step(self.optimizer)
+        self.watch.check_scale(epoch, iteration)
+        self.watch.weights_updated()
         self.optimizer.clear_grad()
         self.schedule.step()
         if self.ema:

@@ -26,6 +26,7 @@ from ..utils.log import progress
 from ..utils.seeds import choose_seed
 from . import checkpoint
 from .checkpoint_search import BEST, LATEST
+from .divergence import DivergenceWatch
 from .ema import ExponentialMovingAverage
 from .evaluate import evaluate
 from .losses import build_loss
@@ -102,9 +103,10 @@ class Trainer:
             self.precision.restore_loss_scale(self.state.loss_scale)
             self.schedule.step(self.state.step)  # the configuration's rate; the optimizer's file has that of its own
         self.precision.decorate(self.model, self.optimizer)
+        self.watch = DivergenceWatch(self.model, self.loader, self.precision, self.state.seed, self.update_freq)
         self.stepper = Stepper(
             *(self.model, self.optimizer, self.schedule, self.criterion, self.metric),
-            *(self.precision, self.ema, self.update_freq, self.state.seed),
+            *(self.precision, self.ema, self.watch, self.update_freq, self.state.seed),
         )
         self.recorder = Recorder(settings, self.batches)
 
@@ -152,10 +154,13 @@ class Trainer:
             for iteration, (images, labels) in enumerate(batches, start):
                 watch.batch_read()
                 lr = self.optimizer.get_lr()
-                averages.add(self.stepper.train_batch(epoch, iteration, images, labels), images.shape[0])
+                self.stepper.train_batch(epoch, iteration, images, labels)
                 self.state.step += self.stepper.completes_step(iteration)
+                is_logged = iteration % settings.print_batch_step == 0
+                if is_logged:
+                    self.stepper.settle(averages)  # waits for the device, so it belongs to the batch's time
                 watch.batch_done(images.shape[0])
-                if iteration % settings.print_batch_step == 0:
+                if is_logged:
                     self.recorder.iteration(epoch, iteration, self.state.step, lr, averages, watch)
                     watch.reset()
                 if self.stepper.completes_step(iteration):
@@ -172,6 +177,7 @@ class Trainer:
 
     def _note(self, iteration: int, averages: Averages) -> None:
         """Put down where the training is in its epoch. All processes do so at the same moment."""
+        self.stepper.settle(averages)
         self.bad_images.share(self.loader.dataset)
         self.state.iteration, self.state.averages = iteration, averages.over_processes().sums()
 
@@ -220,6 +226,7 @@ class Trainer:
         """Write the checkpoint ``prefix``; process 0 alone does."""
         if rank() > 0:
             return
+        self.watch.check_weights(*([self.model, self.ema.model] if self.ema else [self.model]))
         self.state.loss_scale = self.precision.loss_scale()
         self.saver.save(prefix, self.model, self.optimizer, self.state, self.ema)
 

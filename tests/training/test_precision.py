@@ -16,6 +16,8 @@ from ppreplk.training.precision import Precision
 class Scaler:
     """Paddle's scaler works on GPUs only. This one has its state, and doubles the scale at every step."""
 
+    _cache_found_inf = False
+
     def __init__(self, init_loss_scaling, use_dynamic_loss_scaling):
         self.state = {
             "scale": np.array([init_loss_scaling], np.float32),
@@ -61,7 +63,7 @@ def test_a_dynamic_loss_scale_goes_on_after_a_resume(scaled, caplog):
     caplog.set_level("INFO", "ppreplk")
     amp = {"use_dynamic_loss_scaling": True, "scale_loss": 128.0}
     train(config("Global.epochs=1", AMP=amp))
-    expected = {"scale": 128.0 * 2**3, "incr_count": 3, "decr_count": 0}
+    expected = {"scale": 128.0 * 2**3, "incr_count": 3, "decr_count": 0, "skipped_steps": 0, "skipped_in_a_row": 0}
     assert json.loads(Path("output/latest.pdstates").read_text())["loss_scale"] == expected
     resumed = Trainer(config("Global.checkpoints=output/latest", AMP={**amp, "scale_loss": 1.0}))
     assert resumed.precision.loss_scale() == expected
@@ -74,7 +76,10 @@ def test_a_fixed_loss_scale_is_that_of_the_configuration(scaled):
     resumed = Trainer(config("Global.checkpoints=output/latest", AMP={"scale_loss": 32.0}))
     assert resumed.precision.scaler.state["scale"] == 32.0
     resumed.fit()
-    assert json.loads(Path("output/latest.pdstates").read_text())["loss_scale"] == {}
+    assert json.loads(Path("output/latest.pdstates").read_text())["loss_scale"] == {
+        "skipped_steps": 0,
+        "skipped_in_a_row": 0,
+    }
 
 
 def test_a_checkpoint_without_a_loss_scale_starts_at_the_configurations(project, scaled):
