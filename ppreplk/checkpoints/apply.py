@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ..models.registry import Architecture, architecture_of, shapes_of
+from ..models.registry import head_of, shapes_of
 from ..nn.merge import form_of, merge
 from ..utils.errors import UserError
 from .compare import compare
@@ -40,7 +40,7 @@ def load_weights(model: nn.Layer, state: Mapping[str, np.ndarray], source: str, 
     """
     own = model.state_dict()
     state = _in_form(model, own, state, source)
-    head = _head_of(model)
+    head = head_of(model)
     if may_replace_head and all(name in own and name in state for name in head):
         classes, wanted = len(state[head[1]]), own[head[1]].shape[0]
         if classes != wanted:
@@ -50,11 +50,6 @@ def load_weights(model: nn.Layer, state: Mapping[str, np.ndarray], source: str, 
     for name, tensor in own.items():
         array = np.ascontiguousarray(state[name]).reshape(np.shape(state[name]))  # it makes a scalar an array of one
         tensor.set_value(paddle.to_tensor(array).astype(tensor.dtype))
-
-
-def _head_of(model: nn.Layer) -> tuple[str, str]:
-    architecture = architecture_of(model)
-    return Architecture.head if architecture is None else architecture.head
 
 
 def _in_form(model: nn.Layer, own: Mapping, state: Mapping[str, np.ndarray], source: str) -> Mapping[str, np.ndarray]:
@@ -83,7 +78,7 @@ def check_match(model: nn.Layer, state: Mapping[str, np.ndarray], source: str) -
     Raises:
         UserError: they do not; the message counts matched, missing, unexpected and mis-shaped names.
     """
-    own, head = shapes_of(model), _head_of(model)
+    own, head = shapes_of(model), head_of(model)
     found = compare(own, state)
     if found.is_match:
         return

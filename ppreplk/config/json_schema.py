@@ -35,7 +35,7 @@ class Kind(NamedTuple):
 ARCH = Kind("Arch", frozenset({"class_num"}))
 BATCH_TRANSFORM = Kind("batch_transform_ops", frozenset({"class_num"}))
 DATASET = Kind("DataLoader: dataset", frozenset({"class_num", "seed", "transforms"}))
-LOSS = Kind("Loss")
+LOSS = Kind("Loss", frozenset({"class_counts"}))
 METRIC = Kind("Metric")
 OPTIMIZER = Kind("Optimizer", frozenset({"model", "schedule"}))
 SCHEDULE = Kind("Optimizer.lr", frozenset({"epochs", "per_epoch"}))

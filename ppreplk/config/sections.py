@@ -60,6 +60,7 @@ class GlobalConfig:
     save_step_interval: int = 0
     keep_checkpoints: Optional[int] = None
     max_bad_images: int = 0
+    patience: Optional[int] = None
 
     unserved: ClassVar[dict[str, Unserved]] = {
         "to_static": Unserved("training runs in dynamic graph; export makes the static one"),
@@ -76,12 +77,14 @@ class GlobalConfig:
     }
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "eval_interval", "print_batch_step", "update_freq", "num_threads"):
+        for name in ("epochs", "eval_interval", "print_batch_step", "update_freq", "num_threads", "patience"):
             _check_min(name, getattr(self, name), 1)
         _check_min("seed", self.seed, 0)
         _check_min("save_step_interval", self.save_step_interval, 0)
         _check_min("keep_checkpoints", self.keep_checkpoints, 1)
         _check_min("max_bad_images", self.max_bad_images, 0)
+        if self.patience is not None and not self.eval_during_train:
+            raise _bad_value("patience", "counts evaluations, but Global.eval_during_train is False")
         if not self.export_formats:
             raise _bad_value("export_format", "expected at least one format, got an empty list")
         first, last = ONNX_OPSETS

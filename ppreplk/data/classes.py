@@ -1,13 +1,50 @@
-"""Which class has which number. Two data sets of one training must number theirs alike."""
+"""Which class has which number, and how many images. Two data sets of one training must number theirs alike."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from ..utils.errors import UserError
 from .scan import named
 
 Classes = Sequence[str]
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """How many images each class has.
+
+    Args:
+        numbers: (K,) images of each class.
+        source: list or folder that names the images, for messages.
+        names: of the classes, where they have some.
+    """
+
+    numbers: np.ndarray
+    source: str = ""
+    names: Classes | None = None
+
+    def balanced(self) -> np.ndarray:
+        """``n / (K * n_k)`` for each class, float64: the weights under which all classes count the same.
+
+        Raises:
+            UserError: a class without images.
+
+        >>> ClassCounts(np.array([6, 2])).balanced().tolist()
+        [0.6666666666666666, 2.0]
+        """
+        empty = np.flatnonzero(self.numbers == 0)
+        if len(empty):
+            names = [str(index) if self.names is None else repr(self.names[index]) for index in empty]
+            raise UserError(
+                f"has no image of class {named(names)}, so balanced weights cannot be made; give a list of weights",
+                code="data.empty-class",
+                where=self.source,
+            )
+        return self.numbers.sum() / (len(self.numbers) * self.numbers)
 
 
 def check_same_classes(classes: Classes | None, source: str, expected: Classes | None, expected_source: str) -> None:

@@ -11,6 +11,7 @@ from paddle.io import Dataset
 from ..config import DatasetConfig, Op, construct, find_op
 from ..utils.errors import UserError
 from ..utils.paths import FilePath
+from .classes import ClassCounts
 from .images import NORMALIZED
 from .listing import Listing, Sample, read_folder_listing, read_listing
 from .transforms import Pipeline, build_transforms
@@ -41,6 +42,11 @@ class ImageDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def class_counts(self, class_num: int) -> ClassCounts:
+        """How many images each of ``class_num`` classes has."""
+        numbers = np.bincount([sample.label for sample in self.samples], minlength=class_num)
+        return ClassCounts(numbers, self.source, self.classes)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int, int]:
         """(3, H, W) float32, label, index.

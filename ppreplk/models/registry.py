@@ -231,6 +231,20 @@ def architecture_of(model: nn.Layer) -> Optional[Architecture]:
     return None
 
 
+def head_of(model: nn.Layer) -> tuple[str, str]:
+    """Names of the weight and bias of the last linear layer. In a foreign network it is the last one there is.
+
+    >>> import ppreplk
+    >>> head_of(ppreplk.build_model("RepLKNet13T"))
+    ('head.weight', 'head.bias')
+    """
+    architecture = architecture_of(model)
+    if architecture is not None:
+        return architecture.head
+    linear = [name for name, layer in model.named_sublayers() if isinstance(layer, nn.Linear)]
+    return (f"{linear[-1]}.weight", f"{linear[-1]}.bias") if linear else Architecture.head
+
+
 def graph_of(model: nn.Layer) -> Graph:
     """A classifier as a :class:`~ppreplk.nn.graph.Graph`, in the form it is in.
 

@@ -4,6 +4,7 @@ Type hints of the builders are evaluated at run time (they check the configurati
 Python 3.9 can evaluate.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Any, Callable, Literal, Optional
 
@@ -12,7 +13,10 @@ from paddle import nn
 from paddle.optimizer.lr import LambdaDecay
 
 from ..config import Op, OptimizerConfig, construct, find_op
+from ..models.registry import head_of
 from ..utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 def AdamW(
@@ -26,6 +30,7 @@ def AdamW(
     one_dim_param_no_weight_decay: bool = False,
     clip_norm: Optional[float] = None,
     clip_global_norm: Optional[float] = None,
+    head_lr_mult: float = 1.0,
 ) -> paddle.optimizer.Optimizer:
     """Adam with decoupled weight decay.
 
@@ -37,6 +42,8 @@ def AdamW(
         no_weight_decay_name: space-separated parts of names; parameters with one of them are not decayed.
         one_dim_param_no_weight_decay: do not decay biases and normalization parameters.
         clip_norm, clip_global_norm: see :func:`gradient_clip`.
+        head_lr_mult: factor of the learning rate of the network's last linear layer, such as a new head on trained
+            weights needs it.
 
     Raises:
         UserError: a value out of range.
@@ -52,6 +59,7 @@ def AdamW(
             f"epsilon must be positive and weight_decay not negative, got {epsilon} and {weight_decay}",
             code="training.bad-value",
         )
+    _scale_head_rate(model, head_lr_mult)
     exempt = _exempt_from_decay(model, no_weight_decay_name, one_dim_param_no_weight_decay)
     return paddle.optimizer.AdamW(
         schedule,
@@ -142,6 +150,18 @@ def gradient_clip(clip_norm: Optional[float], clip_global_norm: Optional[float])
 
 def _trainable(model: nn.Layer) -> list[paddle.Tensor]:
     return [parameter for parameter in model.parameters() if not parameter.stop_gradient]
+
+
+def _scale_head_rate(model: nn.Layer, factor: float) -> None:
+    if factor <= 0:
+        raise UserError(f"head_lr_mult must be positive, got {factor}", code="training.bad-value")
+    if factor == 1.0:
+        return
+    parameters, head = dict(model.named_parameters()), head_of(model)
+    for name in head:
+        if name in parameters:
+            parameters[name].optimize_attr["learning_rate"] *= factor
+    logger.info("%s learn at %g times the learning rate", " and ".join(head), factor)
 
 
 def _exempt_from_decay(model: nn.Layer, parts: Optional[str], one_dimensional: bool) -> set[str]:

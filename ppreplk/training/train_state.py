@@ -21,6 +21,7 @@ class TrainState:
         averages: sums and counts over these batches, see :meth:`ppreplk.training.meters.Averages.sums`.
         step: updates of the weights so far.
         best_metric, best_epoch: of the best model so far.
+        without_improvement: evaluations since ``best_metric`` last rose, for ``Global.patience``.
         loss_scale: see :meth:`ppreplk.training.precision.Precision.loss_scale`.
         classes: names in the order of their numbers, where the training images have names for them.
         bad_images: paths of the training images that could not be used and were skipped.
@@ -36,6 +37,7 @@ class TrainState:
     step: int = 0
     best_metric: float = -1.0
     best_epoch: int = 0
+    without_improvement: int = 0
     loss_scale: dict[str, float] = field(default_factory=dict)
     classes: Optional[list[str]] = None
     bad_images: list[str] = field(default_factory=list)

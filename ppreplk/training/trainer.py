@@ -82,7 +82,7 @@ class Trainer:
         log_global_batch(settings, config.require("DataLoader.Train.sampler").batch_size)
 
         loss = config.require("Loss")
-        self.criterion = build_loss(loss.Train)
+        self.criterion = build_loss(loss.Train, self.loader.dataset.class_counts(config.Arch.class_num))
         self.eval_criterion = build_loss(loss.Eval) if loss.Eval else None
         self.metric = build_metric(config.Metric.Train)
         self.eval_metric = build_metric(config.Metric.Eval)
@@ -129,6 +129,8 @@ class Trainer:
             if self.resumed and self.state.iteration == 0:
                 self._save_epoch(self.saver.missing(self.state))
             for epoch in range(self.state.epoch + 1, settings.epochs + 1):
+                if self._out_of_patience():
+                    break
                 self.train_epoch(epoch)
                 if self._evaluation_is_due(epoch):
                     self.evaluate_epoch(epoch, output)
@@ -192,6 +194,17 @@ class Trainer:
         due = epoch % settings.eval_interval == 0 and epoch >= settings.start_eval_epoch
         return self.eval_loader is not None and (due or epoch == settings.epochs)
 
+    def _out_of_patience(self) -> bool:
+        """Whether the metric that decides has not risen for ``Global.patience`` evaluations; a log line says so."""
+        patience, state = self.config.Global.patience, self.state
+        if patience is None or state.without_improvement < patience:
+            return False
+        logger.info(
+            "stopped after epoch %d: the best metric, %.5f, has not risen for %d evaluations (Global.patience)",
+            *(state.epoch, state.best_metric, state.without_improvement),
+        )
+        return True
+
     def evaluate_epoch(self, epoch: int, output: Path) -> None:
         """Evaluate, and save the best model so far. With EMA, raw and averaged weights are, and the latter decide."""
         try:
@@ -205,6 +218,7 @@ class Trainer:
         self._finish(epoch)
         assert self.eval_metric is not None  # checked by the constructor
         metric = results[f"top{self.eval_metric.topk[0]}"]
+        self.state.without_improvement = 0 if metric > self.state.best_metric else self.state.without_improvement + 1
         if metric >= self.state.best_metric:
             self.state.best_metric, self.state.best_epoch = metric, epoch
             self.save(output / BEST)

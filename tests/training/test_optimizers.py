@@ -58,6 +58,7 @@ def test_clipping_per_tensor_and_together(two_gradients, kind):
         (lambda model: AdamW(0.1, model, beta2=1.0), ["beta2", "1.0"]),
         (lambda model: AdamW(0.1, model, epsilon=0.0), ["epsilon", "0.0"]),
         (lambda model: AdamW(0.1, model, clip_norm=-1.0), ["clip_norm", "-1.0"]),
+        (lambda model: AdamW(0.1, model, head_lr_mult=0.0), ["head_lr_mult", "0.0"]),
         (lambda model: Momentum(0.1, model, momentum=1.5), ["momentum", "1.5"]),
         (lambda model: Cosine(-1.0, epochs=2, per_epoch=3), ["learning_rate", "-1.0"]),
         (lambda model: Cosine(1.0, epochs=2, per_epoch=3, warmup_epoch=3), ["warmup_epoch", "(2)", "3"]),
@@ -110,6 +111,25 @@ def test_adamw_decays_matrices_only_and_honours_the_layers_scale(two_gradients):
             second = 0.999 * second + 0.001 * gradient**2
             value = value - lr * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.999**step)) + epsilon)
         np.testing.assert_allclose(parameters[name].numpy(), value, rtol=0, atol=2e-6, err_msg=name)
+
+
+def test_the_head_has_its_own_rate(two_gradients, caplog):
+    model, parameters, gradients = two_gradients
+    start = {name: p.numpy().astype(np.float64) for name, p in parameters.items()}
+    ids = model.layer_ids()
+    take_steps(AdamW(1e-2, model, head_lr_mult=20.0), parameters, gradients[:1])
+    for name, value in start.items():
+        lr = 1e-2 * 0.5 ** (max(ids.values()) - ids[name]) * (20 if name.startswith("head.") else 1)
+        expected = value - lr * np.sign(gradients[0][name])  # Adam's first step
+        np.testing.assert_allclose(parameters[name].numpy(), expected, rtol=0, atol=2e-6 * max(1, lr), err_msg=name)
+    assert "head.weight and head.bias learn at 20 times the learning rate" in caplog.text
+
+
+def test_the_head_of_a_foreign_network_is_its_last_linear_layer():
+    model = paddle.nn.Sequential(paddle.nn.Linear(3, 4), paddle.nn.Linear(4, 2), paddle.nn.ReLU())
+    AdamW(1e-2, model, head_lr_mult=5.0)
+    scales = {name: p.optimize_attr["learning_rate"] for name, p in model.named_parameters()}
+    assert scales == {"0.weight": 1, "0.bias": 1, "1.weight": 5, "1.bias": 5}
 
 
 def test_momentum_decays_everything(two_gradients):
