@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "checkpoints": ["utils", "config", "nn", "models"],
     "training": ["utils", "config", "data", "nn", "models", "checkpoints"],
     "deploy": ["utils", "config", "ops", "data", "nn", "models", "checkpoints"],
-    "analysis": ["utils", "config", "data", "nn", "models", "checkpoints", "training"],
+    "analysis": ["utils", "config", "data", "nn", "models", "checkpoints", "training", "deploy"],
     "plugins": ["utils", "config", "data", "nn", "models", "checkpoints", "deploy"],
     "serve": ["utils", "config", "data", "models", "checkpoints", "deploy", "analysis"],
     "benchmark": ["utils", "config", "ops", "data", "nn", "models", "checkpoints", "deploy", "plugins"],

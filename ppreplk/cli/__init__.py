@@ -101,8 +101,15 @@ def evaluate(parser: Parser) -> None:
     add_config_arguments(parser)
     text = "of a checkpoint that was trained with EMA; default: those in the file that is named"
     parser.add_argument("--weights", choices=WEIGHTS, help=text)
+    text = "write classes, confusions, worst errors, calibration and throughput to this folder, in tables and pictures"
+    parser.add_argument("--report", type=path, metavar="DIR", help=text)
 
     def run(arguments: argparse.Namespace) -> None:
+        if arguments.report:
+            from ..analysis.eval_report import write_report
+
+            write_report(configuration(arguments), arguments.report, arguments.weights)
+            return
         from ..training import evaluate_config
 
         evaluate_config(configuration(arguments), arguments.weights)

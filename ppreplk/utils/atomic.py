@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -104,6 +105,46 @@ def creating(folder: Path, setting: str | None = None) -> Iterator[None]:
             with suppress(OSError):
                 each.rmdir()
         raise
+
+
+@contextmanager
+def replacing_folder(folder: Path, check: Callable[[], None]) -> Iterator[Path]:
+    """Fill another folder, which takes the place of ``folder`` when the block succeeds. Otherwise that stays as it is.
+
+    Args:
+        folder: to create or to replace.
+        check: refuses to replace a folder that must stay, by raising an error. It is called before and after the block.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    check()
+    place = folder.resolve()
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    new, old = staging / "new", staging / "old"
+    try:
+        new.mkdir()
+        yield new
+        check()
+        if place.exists():
+            os.replace(place, old)
+        os.replace(new, place)
+    except BaseException as error:
+        if old.exists() and not place.exists():
+            os.replace(old, place)
+        if isinstance(error, OSError):
+            raise _cannot_write(folder, error) from error
+        raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _cannot_write(folder: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write {folder} ({error.strerror or error})", code="utils.cannot-write")
 
 
 def replace_files(staging: Path, target: Path, stale: Sequence[str]) -> None:
