@@ -121,7 +121,7 @@ def draw_reliability(panels: Sequence[tuple[str, Bins]], path: Path) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    figure = new_figure(3.9 * len(panels), 4.6)
+    figure = new_figure(3.9 * len(panels), 4.9)
     axes = figure.subplots(2, len(panels), squeeze=False, sharex=True, height_ratios=[3, 1])
     edges = np.arange(BINS) / BINS
     for (title, bins), above, below in zip(panels, axes[0], axes[1]):
@@ -138,9 +138,9 @@ def draw_reliability(panels: Sequence[tuple[str, Bins]], path: Path) -> None:
         )
         above.plot([0, 1], [0, 1], "--", color="tab:gray", linewidth=1, label="calibrated")
         above.set(title=title, ylim=(0, 1.02), xlim=(0, 1), ylabel="accuracy")
-        above.legend(loc="upper left", fontsize="small")
         below.bar(edges, bins.images, color="tab:gray", **style)
         below.set(xlabel="confidence", ylabel="images", yscale="symlog", ylim=(0, None))
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
     save_figure(figure, path)
 
 
@@ -159,7 +159,7 @@ def draw_errors(mistakes: Sequence[Mistake], labels: Labels, title: str, path: P
     columns = min(max(len(mistakes), 3), COLUMNS)
     rows = math.ceil(len(mistakes) / columns)
     with labels.drawing():
-        figure = new_figure(2.0 * columns, 2.55 * rows + 0.5)
+        figure = new_figure(2.25 * columns, 2.8 * rows + 0.5)
         figure.suptitle(title, fontsize="medium")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for axis in axes:
