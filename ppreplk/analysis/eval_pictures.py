@@ -121,7 +121,7 @@ def draw_reliability(panels: Sequence[tuple[str, Bins]], path: Path) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    figure = new_figure(3.9 * len(panels), 4.9)
+    figure = new_figure(3.9 * len(panels), 4.6)
     axes = figure.subplots(2, len(panels), squeeze=False, sharex=True, height_ratios=[3, 1])
     edges = np.arange(BINS) / BINS
     for (title, bins), above, below in zip(panels, axes[0], axes[1]):
@@ -140,7 +140,7 @@ def draw_reliability(panels: Sequence[tuple[str, Bins]], path: Path) -> None:
         above.set(title=title, ylim=(0, 1.02), xlim=(0, 1), ylabel="accuracy")
         below.bar(edges, bins.images, color="tab:gray", **style)
         below.set(xlabel="confidence", ylabel="images", yscale="symlog", ylim=(0, None))
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
+    axes[0][-1].legend(loc="upper left", fontsize="small")  # calibrated bars follow the diagonal and leave room there
     save_figure(figure, path)
 
 

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers import assert_one_line_and_exit_2, refused, run_tool
+from helpers import refused, run_tool
 from runs import config
 
-from ppreplk.cli import main
 from ppreplk.training import evaluate_config, train
 from ppreplk.training.evaluate import evaluate_kept
 
@@ -60,10 +59,9 @@ def test_the_only_weights_have_no_name(project, caplog):
     assert list(results("output/latest")) == [""]
 
 
-def test_the_command(trained, capsys):
-    arguments = ["eval", "-c", "config.yaml", "-o", "Global.pretrained_model=output/latest"]
-    assert main([*arguments, "--weights", "both"]) == 0
-    error = capsys.readouterr().err
-    assert "[Eval][raw][Avg]" in error and "[Eval][averaged][Avg]" in error
-    process = run_tool("eval", *arguments[1:], "--weights", "mean", cwd=trained)
-    assert_one_line_and_exit_2(process, "'mean' is not known", code="command.arguments")
+def test_the_command(trained):
+    arguments = ("-c", "config.yaml", "-o", "Global.pretrained_model=output/latest", "--weights", "both")
+    process = run_tool("eval", *arguments, cwd=trained)
+    assert (
+        process.returncode == 0 and "[Eval][raw][Avg]" in process.stderr and "[Eval][averaged][Avg]" in process.stderr
+    )
