@@ -16,7 +16,7 @@ from helpers import ROOT
 from ppreplk import __version__
 from ppreplk.utils.paddle_version import END, OLDEST, REQUIREMENT
 
-SOURCES = ["ppreplk", "configs", "docs", "notebooks", "tools", "tests"]
+SOURCES = ["ppreplk", "configs", "docs", "notebooks", "tools", "tests", ".ci"]
 BUILT = shutil.ignore_patterns("__pycache__", "*.egg-info")
 HOOK = """
 import json, sys
