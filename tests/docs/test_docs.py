@@ -176,6 +176,14 @@ def test_chinese_pages_have_the_commands_and_the_code_of_the_english_ones(page):
     assert page_commands(page) == page_commands(english)
     assert suite_commands(page) == suite_commands(english)
     assert python_blocks(page) == python_blocks(english)
+    assert table_lines(page) == table_lines(english)
+
+
+def table_lines(page: str) -> list[list[str]]:
+    """Numbers and code of every line of a page's tables, in no order; not where 1.28 million is 128 万 in Chinese."""
+    lines = [line for line in (ROOT / page).read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    lines = [re.sub(r"\]\([^)]*\)", "]", line) for line in lines if "万" not in line and "million" not in line]
+    return [sorted(re.findall(r"`[^`]+`|\d[\d.,]*\d|\d", line)) for line in lines]
 
 
 def python_blocks(page: str) -> list[str]:
