@@ -22,8 +22,8 @@ from ..utils.device import set_up_device
 from ..utils.errors import UserError
 from ..utils.log import progress
 from .losses import CombinedLoss, build_loss
-from .meters import Averages, Stopwatch
-from .metrics import TopkAcc, build_metric
+from .meters import Averages, PendingValues, Stopwatch
+from .metrics import TopkAcc, batch_values, build_metric
 from .outputs import Outputs
 from .precision import Precision
 
@@ -55,7 +55,7 @@ def evaluate(
     Returns:
         {"top1": share of hits, ..., "loss": mean}.
     """
-    averages, watch = Averages(), Stopwatch()
+    averages, watch, pending = Averages(), Stopwatch(), PendingValues()
     loader.set_epoch(0)
     with eval_mode(model), progress(loader, len(loader), "eval") as batches:
         for iteration, (images, labels) in enumerate(batches):
@@ -65,19 +65,25 @@ def evaluate(
             with precision():
                 logits = model(images).astype("float32")
             if outputs is not None:
-                outputs.batch_done(logits, labels)
-            count = images.shape[0]
-            if metric is not None:
-                averages.add(metric(logits, labels), count)
-            if criterion is not None:
-                averages.add({name: float(value) * count for name, value in criterion(logits, labels).items()}, count)
-            watch.batch_done(count)
+                outputs.keep(logits, labels)
+            losses = {} if criterion is None else criterion(logits, labels)
+            pending.add(0, iteration, images.shape[0], *batch_values(logits, labels, metric, losses))
+            watch.batch_done(images.shape[0])
             if iteration % print_every == 0:
+                _settle(pending, averages, metric)
                 logger.info("[Eval]%s[Iter: %d/%d]%s, %s", label, iteration, len(loader), averages, watch.line())
                 watch.reset()
+    _settle(pending, averages, metric)
     averages = averages.over_processes()
     logger.info("[Eval]%s[Avg]%s", label, averages)
     return averages.means()
+
+
+def _settle(pending: PendingValues, averages: Averages, metric: TopkAcc | None) -> None:
+    """Wait for the device, and add what it has computed since the last call."""
+    hits = metric.names if metric is not None else []
+    for batch in pending.read():
+        averages.add(batch.sums(hits), batch.images)
 
 
 class Evaluated(NamedTuple):

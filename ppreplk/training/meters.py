@@ -63,6 +63,10 @@ class BatchValues(NamedTuple):
     images: int
     values: dict[str, float]
 
+    def sums(self, counted: Sequence[str]) -> dict[str, float]:
+        """{name: sum over the images}. The values are means, but for those ``counted``, which are sums already."""
+        return {name: value if name in counted else value * self.images for name, value in self.values.items()}
+
 
 class PendingValues:
     """Values of batches that stay on the device until they are read. A GPU then need not be waited for at each step.
@@ -119,11 +123,6 @@ class Stopwatch:
         self._last = now
         self._batches += 1
         self._samples += samples
-
-    def rates(self) -> tuple[float, float]:
-        """Samples per second with reading them, and without."""
-        computing = self._total - self._reading
-        return self._samples / max(self._total, 1e-9), self._samples / max(computing, 1e-9)
 
     def line(self, batches_left: int | None = None, processes: int = 1) -> str:
         """The costs in seconds per batch, the samples per second of all processes, and the time left."""

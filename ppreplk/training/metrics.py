@@ -1,6 +1,6 @@
 """Metrics under PaddleClas's names."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Callable, Optional, Union
 
 import paddle
@@ -42,6 +42,24 @@ class TopkAcc:
         _, ranked = logits.topk(max_k)
         hits = (ranked == label.unsqueeze(-1)).astype("int64").sum(axis=0).cumsum()
         return paddle.stack([hits[min(k, max_k) - 1] for k in self.topk])
+
+
+@paddle.no_grad()
+def batch_values(
+    logits: paddle.Tensor, label: paddle.Tensor, metric: Optional[TopkAcc], losses: Mapping[str, paddle.Tensor]
+) -> tuple[list[str], paddle.Tensor]:
+    """Names and values (V,) float32 of the hits and the losses of a batch, left on the device.
+
+    Args:
+        logits, label: (N, K) and (N,).
+        metric: what counts hits, or None.
+        losses: {name: mean over the batch}.
+    """
+    names, values = list(losses), list(losses.values())
+    parts = [paddle.stack(values).astype("float32")] if values else []
+    if metric is not None:  # hits are whole numbers, exact in float32
+        names, parts = [*metric.names, *names], [metric.hits(logits, label).astype("float32"), *parts]
+    return names, paddle.concat(parts)
 
 
 METRICS: dict[str, Callable] = {"TopkAcc": TopkAcc}

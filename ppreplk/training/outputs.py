@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -9,11 +10,10 @@ import paddle
 
 from ..data import Loader
 from ..utils.distributed import gather_rows, sum_over_processes
-from .meters import Stopwatch
 
 
 class Throughput(NamedTuple):
-    """Images per second of all processes: with reading them, and of the network alone."""
+    """Images per second of all processes: of the whole evaluation, and of the network alone."""
 
     with_reading: float
     without_reading: float
@@ -33,19 +33,24 @@ class Outputs:
         self.loader = loader
         self._logits: list[np.ndarray] = []
         self._labels: list[np.ndarray] = []
-        self._watch = Stopwatch()
+        self._images = 0  # these four are without the first batch
+        self._seconds = 0.0
+        self._begin = self._end = self._read = time.perf_counter()
 
     def batch_read(self) -> None:
         """Call when a batch has been read, before it is computed."""
-        self._watch.batch_read()
+        self._read = time.perf_counter()
 
-    def batch_done(self, logits: paddle.Tensor, labels: paddle.Tensor) -> None:
-        """Keep (N, K) logits and (N,) labels of the next batch."""
+    def keep(self, logits: paddle.Tensor, labels: paddle.Tensor) -> None:
+        """Keep (N, K) logits and (N,) labels of the batch that has been read. This waits for the device."""
         self._logits.append(logits.numpy())
         self._labels.append(labels.numpy())
-        self._watch.batch_done(len(labels))
+        self._end = time.perf_counter()
         if len(self._logits) == 1 and len(self.loader) > 1:
-            self._watch.reset()
+            self._begin = self._end
+            return
+        self._images += len(labels)
+        self._seconds += self._end - self._read
 
     def over_processes(self) -> tuple[np.ndarray, np.ndarray]:
         """Logits (N, K) float32 and labels (N,) of the images of all processes, in the order of the data set.
@@ -60,4 +65,5 @@ class Outputs:
 
     def throughput(self) -> Throughput:
         """Of all processes, which must all call this."""
-        return Throughput(*sum_over_processes(self._watch.rates()))
+        seconds = (self._end - self._begin, self._seconds)
+        return Throughput(*sum_over_processes([self._images / max(each, 1e-9) for each in seconds]))

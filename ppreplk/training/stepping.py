@@ -15,7 +15,7 @@ from .divergence import DivergenceWatch
 from .ema import ExponentialMovingAverage
 from .losses import CombinedLoss
 from .meters import Averages, PendingValues
-from .metrics import TopkAcc
+from .metrics import TopkAcc, batch_values
 from .precision import Precision
 
 
@@ -72,24 +72,9 @@ class Stepper:
             losses = self.criterion(logits, labels)
             self.watch.loss_computed(losses["loss"])
             self.precision.backward(losses["loss"] / self.update_freq)
-        self._keep(epoch, iteration, logits, labels, losses)
+        self.pending.add(epoch, iteration, images.shape[0], *batch_values(logits, labels, self.metric, losses))
         if complete:
             self._take_step(epoch, iteration)
-
-    @paddle.no_grad()
-    def _keep(
-        self,
-        epoch: int,
-        iteration: int,
-        logits: paddle.Tensor,
-        labels: paddle.Tensor,
-        losses: dict[str, paddle.Tensor],
-    ) -> None:
-        names, values = list(losses), paddle.stack(list(losses.values()))
-        if self.metric is not None:  # hits are whole numbers, exact in float32
-            hits = self.metric.hits(logits, labels).astype(values.dtype)
-            names, values = [*self.metric.names, *names], paddle.concat([hits, values])
-        self.pending.add(epoch, iteration, logits.shape[0], names, values)
 
     def settle(self, averages: Averages) -> None:
         """Read what the batches since the last call have left on the device, check it, and add it to ``averages``.
@@ -105,8 +90,7 @@ class Stepper:
         hits = self.metric.names if self.metric is not None else []
         for batch in batches:
             if math.isfinite(batch.values["loss"]):  # otherwise the loss scaler has skipped the step
-                sums = {name: value if name in hits else value * batch.images for name, value in batch.values.items()}
-                averages.add(sums, batch.images)
+                averages.add(batch.sums(hits), batch.images)
 
     def completes_step(self, iteration: int) -> bool:
         """Whether the batch of this number, from 0 in each epoch, is the last one of a step."""

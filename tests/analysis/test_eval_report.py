@@ -22,6 +22,7 @@ from ppreplk.data import build_dataset
 from ppreplk.training import train
 
 metrics = pytest.importorskip("sklearn.metrics")
+calibrations = pytest.importorskip("sklearn.calibration")
 LATEST = "Global.pretrained_model=output/latest"
 FILES = {"report.json", "report.html", "classes.csv", "images.csv", "confusion.csv"}
 PICTURES = {"confusion.png", "reliability.png"}
@@ -58,14 +59,57 @@ def files(folder: str) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()}
 
 
-def outputs(weights: str) -> tuple[np.ndarray, np.ndarray]:
+def outputs(config) -> tuple[np.ndarray, np.ndarray]:
     """Logits and labels, one image after the other."""
-    config = read(f"Global.pretrained_model={weights}")
     dataset = build_dataset(config.DataLoader.Eval.dataset, config.Arch.class_num, 0)
     model = build_trained_network(config)
     with paddle.no_grad():
         logits = [model(paddle.to_tensor(dataset[index][0][None])).numpy()[0] for index in range(len(dataset))]
     return np.asarray(logits, np.float64), np.asarray([sample.label for sample in dataset.samples])
+
+
+def compare_with_scikit_learn(each: dict, folder: str, config) -> None:
+    """Compare a part of a report, and the tables in a folder, with numbers from outputs that are computed here."""
+    logits, labels = outputs(config)
+    every = range(config.Arch.class_num)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    predicted = logits.argmax(axis=1)
+    expected = metrics.classification_report(labels, predicted, labels=every, output_dict=True, zero_division=0)
+    for one in each["per_class"]:
+        values = expected[str(one["class"])]
+        assert [one["precision"], one["recall"], one["f1"], one["support"]] == pytest.approx(list(values.values()))
+    for name, values in each["averages"].items():
+        numbers = metrics.precision_recall_fscore_support(labels, predicted, average=name, zero_division=0)
+        assert list(values.values()) == pytest.approx(numbers[:3])
+    assert each["accuracy"]["top1"] == metrics.accuracy_score(labels, predicted) == each["results"]["top1"]
+    assert each["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(labels, predicted))
+    loss = metrics.log_loss(labels, probabilities, labels=every)
+    assert each["negative_log_likelihood"] == pytest.approx(loss, rel=1e-4)
+    assert each["negative_log_likelihood"] == pytest.approx(each["results"]["loss"], rel=1e-5)
+    matrix = [[int(cell) for cell in row[1:]] for row in rows(f"{folder}/confusion.csv")[1:]]
+    assert matrix == metrics.confusion_matrix(labels, predicted, labels=every).tolist()
+
+    head, *lines = rows(f"{folder}/images.csv")
+    assert [int(line[head.index("predicted")]) for line in lines] == predicted.tolist()
+    assert [int(line[head.index("true")]) for line in lines] == labels.tolist()
+    received = [float(line[head.index("probability")]) for line in lines]
+    confidence = probabilities.max(axis=1)
+    np.testing.assert_allclose(received, confidence, atol=1e-4)
+    calibration = each["calibration"]
+    bins = calibration["reliability"]["before"]
+    accuracy, mean = calibrations.calibration_curve(labels == predicted, received, n_bins=15)
+    filled = [one for one in bins if one["images"]]
+    assert [one["accuracy"] for one in filled] == pytest.approx(accuracy)
+    assert [one["confidence"] for one in filled] == pytest.approx(mean)
+    weights = [one["images"] for one in filled]
+    assert sum(weights) == len(labels)
+    assert calibration["ece"] == pytest.approx(np.average(np.abs(accuracy - mean), weights=weights))
+    assert calibration["negative_log_likelihood_after"] <= each["negative_log_likelihood"]
+
+    sure = {line[0]: float(line[head.index("probability")]) for line in lines if line[head.index("right")] == "0"}
+    assert [error["path"] for error in each["worst_errors"]] == sorted(sure, key=lambda path: -sure[path])[:24]
+    assert each["errors"] == (labels != predicted).sum()
+    assert each["throughput"]["without_reading"] >= each["throughput"]["with_reading"] > 0
 
 
 def test_the_numbers_of_both_sets_of_weights_are_those_of_scikit_learn(project, no_pictures):
@@ -74,37 +118,24 @@ def test_the_numbers_of_both_sets_of_weights_are_those_of_scikit_learn(project, 
     assert [each["weights"] for each in found["evaluations"]] == ["raw", "averaged"]
     assert set(found["files"]) == files("report")
     for each, suffix in zip(found["evaluations"], (".pdema", ".pdparams")):
-        logits, labels = outputs(f"output/latest{suffix}")
-        probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        predicted = logits.argmax(axis=1)
-        expected = metrics.classification_report(labels, predicted, labels=range(3), output_dict=True, zero_division=0)
-        for one in each["per_class"]:
-            values = expected[str(one["class"])]
-            assert [one["precision"], one["recall"], one["f1"], one["support"]] == pytest.approx(list(values.values()))
-        for name, values in each["averages"].items():
-            numbers = metrics.precision_recall_fscore_support(labels, predicted, average=name, zero_division=0)
-            assert list(values.values()) == pytest.approx(numbers[:3])
-        assert each["accuracy"]["top1"] == metrics.accuracy_score(labels, predicted) == each["results"]["top1"]
-        assert each["negative_log_likelihood"] == pytest.approx(metrics.log_loss(labels, probabilities), rel=1e-5)
-        assert each["negative_log_likelihood"] == pytest.approx(each["results"]["loss"], rel=1e-5)
         folder = f"report/{each['weights']}"
-        matrix = [[int(cell) for cell in row[1:]] for row in rows(f"{folder}/confusion.csv")[1:]]
-        assert matrix == metrics.confusion_matrix(labels, predicted, labels=range(3)).tolist()
-        head, *lines = rows(f"{folder}/images.csv")
-        assert [int(line[head.index("predicted")]) for line in lines] == predicted.tolist()
-        received = [float(line[head.index("probability")]) for line in lines]
-        assert received == pytest.approx(probabilities.max(axis=1), rel=1e-5)
+        compare_with_scikit_learn(each, folder, read(f"Global.pretrained_model=output/latest{suffix}"))
+        lines = rows(f"{folder}/images.csv")[1:]
         assert [line[0] for line in lines] == [f"data/images/{index}.png" for index in range(18, 24)]
-        assert {line[head.index("true_name")] for line in lines} == {"red", "green", "blue"}
-        wrong = np.flatnonzero(labels != predicted)
-        surest = wrong[np.argsort(-probabilities.max(axis=1)[wrong], kind="stable")]
-        assert [error["path"] for error in each["worst_errors"]] == [
-            f"data/images/{18 + index}.png" for index in surest
-        ]
-        calibration = each["calibration"]
-        assert calibration["negative_log_likelihood_after"] <= each["negative_log_likelihood"]
-        assert sum(bins["images"] for bins in calibration["reliability"]["before"]) == 6
-        assert each["throughput"]["without_reading"] >= each["throughput"]["with_reading"] > 0
+        assert {line[2] for line in lines} == {"red", "green", "blue"}
+
+
+@pytest.mark.slow
+def test_the_numbers_of_the_digits_are_those_of_scikit_learn(tmp_path, monkeypatch):
+    """python -m pytest -m slow tests/analysis/test_eval_report.py"""
+    monkeypatch.chdir(tmp_path)
+    recipe = ROOT / "configs" / "digits.yaml"
+    train(load_config(recipe, ["Global.epochs=3", "EMA={decay: 0.9}"]))
+    write_report(load_config(recipe, ["Global.pretrained_model=output/digits/latest"]), "report", "both")
+    raw, averaged = report()["evaluations"]
+    for each, suffix in ((raw, ".pdema"), (averaged, ".pdparams")):
+        config = load_config(recipe, [f"Global.pretrained_model=output/digits/latest{suffix}"])
+        compare_with_scikit_learn(each, f"report/{each['weights']}", config)
 
 
 def test_the_page_shows_and_links_what_there_is(project, caplog):

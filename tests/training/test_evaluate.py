@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import paddle
 import pytest
 from helpers import refused, run_tool
 from runs import config
 
 from ppreplk.training import evaluate_config, train
 from ppreplk.training.evaluate import evaluate_kept
+from ppreplk.training.meters import PendingValues
 
 AVERAGED = ("EMA={decay: 0.9}", "Global.epochs=1")
 
@@ -65,3 +67,15 @@ def test_the_command(trained):
     assert (
         process.returncode == 0 and "[Eval][raw][Avg]" in process.stderr and "[Eval][averaged][Avg]" in process.stderr
     )
+
+
+def test_the_device_is_waited_for_when_a_log_line_is_due(trained, monkeypatch):
+    """Six batches of one image, a line after every third, and the end."""
+    waits = []
+    read = PendingValues.read
+    monkeypatch.setattr(PendingValues, "read", lambda self: waits.append("lines") or read(self))
+    for name in ("__float__", "tolist", "item", "__bool__"):
+        monkeypatch.setattr(paddle.Tensor, name, lambda *inputs, name=name: pytest.fail(f"{name} waits"))
+    overrides = ["DataLoader.Eval.sampler.batch_size=1", "Global.print_batch_step=3"]
+    evaluate_config(config("Global.pretrained_model=output/latest", *overrides))
+    assert waits == ["lines"] * 3
