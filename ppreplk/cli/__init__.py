@@ -22,6 +22,7 @@ from ..utils.command import (
 )
 from ..utils.version import __version__
 from .configs_commands import configs
+from .data_commands import check_data
 from .serve_commands import serve
 from .speed_commands import benchmark
 from .weights_commands import weights
@@ -318,6 +319,10 @@ WEIGHTS_EPILOG = (
     "address to download from instead of the servers' own; with PPREPLK_OFFLINE=1 nothing is downloaded."
 )
 SERVE_EPILOG = "docs/serving.md describes the requests and the answers."
+DATA_EPILOG = (
+    "The exit code is 0 if nothing was found that stops or distorts a training, 1 if something was, and 2 for bad "
+    "input. docs/training.md has examples."
+)
 CONFIGS_EPILOG = (
     "The head of a recipe says what it needs, and the command. Without a clone, 'ppreplk train' stands for 'python "
     "tools/train.py', and '$(which ppreplk) train' for 'tools/train.py' behind the launcher of several GPUs."
@@ -328,6 +333,7 @@ COMMANDS: dict[str, tuple[Callable[[Parser], None], str, Optional[str]]] = {
     "eval": (evaluate, "Evaluate trained weights.", EPILOG),
     "export": (export, "Merge, fold, save and verify a program.", EPILOG),
     "infer": (infer, "Predict images with trained weights or with an exported program.", EPILOG),
+    "check-data": (check_data, "Check a training's images, labels and classes, or split class folders.", DATA_EPILOG),
     "configs": (configs, "Recipes that come with the package: list them, copy them to edit and run.", CONFIGS_EPILOG),
     "serve": (serve, "Serve an exported program over HTTP, with a page to try it.", SERVE_EPILOG),
     "convert": (convert, "Convert a checkpoint of any layout to weights under this package's names.", CONVERT_EPILOG),

@@ -34,7 +34,7 @@ class Kind(NamedTuple):
 
 ARCH = Kind("Arch", frozenset({"class_num"}))
 BATCH_TRANSFORM = Kind("batch_transform_ops", frozenset({"class_num"}))
-DATASET = Kind("DataLoader: dataset", frozenset({"class_num", "seed", "transforms"}))
+DATASET = Kind("DataLoader: dataset", frozenset({"class_num", "report", "seed", "transforms"}))
 LOSS = Kind("Loss", frozenset({"class_counts"}))
 METRIC = Kind("Metric")
 OPTIMIZER = Kind("Optimizer", frozenset({"model", "schedule"}))

@@ -13,7 +13,7 @@ from ..utils.errors import UserError
 from ..utils.paths import FilePath
 from .classes import ClassCounts
 from .images import NORMALIZED
-from .listing import Listing, Sample, read_folder_listing, read_listing
+from .listing import Listing, Report, read_folder_listing, read_listing, stop_at
 from .transforms import Pipeline, build_transforms
 
 
@@ -29,7 +29,7 @@ class ImageDataset(Dataset):
 
     def __init__(self, listing: Listing, source: str, transforms: Pipeline, seed: int):
         super().__init__()
-        self.samples: list[Sample] = listing.samples
+        self.samples = listing.samples
         self.classes: Optional[list[str]] = listing.classes
         self.source = source
         self.transforms = transforms
@@ -45,7 +45,7 @@ class ImageDataset(Dataset):
 
     def class_counts(self, class_num: int) -> ClassCounts:
         """How many images each of ``class_num`` classes has."""
-        numbers = np.bincount([sample.label for sample in self.samples], minlength=class_num)
+        numbers = np.bincount(self.samples.labels, minlength=class_num)
         return ClassCounts(numbers, self.source, self.classes)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int, int]:
@@ -72,7 +72,7 @@ class ImageNetDataset(ImageDataset):
         image_root: folder of the images.
         cls_label_path: the list file.
         transforms, seed: see :class:`ImageDataset`.
-        class_num, delimiter, relabel: see :func:`~ppreplk.data.listing.read_listing`.
+        class_num, delimiter, relabel, report: see :func:`~ppreplk.data.listing.read_listing`.
 
     Raises:
         UserError: a missing file or folder, or a line that is wrong, by its number.
@@ -87,8 +87,9 @@ class ImageNetDataset(ImageDataset):
         seed: int = 0,
         delimiter: Optional[str] = None,
         relabel: bool = False,
+        report: Report = stop_at,
     ):
-        listing = read_listing(image_root, cls_label_path, class_num, delimiter, relabel)
+        listing = read_listing(image_root, cls_label_path, class_num, delimiter, relabel, report)
         super().__init__(listing, cls_label_path, transforms, seed)
 
 
@@ -101,13 +102,35 @@ class ImageFolderDataset(ImageDataset):
         image_root: folder of the class folders.
         transforms, seed: see :class:`ImageDataset`.
         class_num: there must be this many class folders.
+        report: see :func:`~ppreplk.data.listing.read_folder_listing`.
 
     Raises:
         UserError: no such folder, another number of classes, or a class without images.
     """
 
-    def __init__(self, image_root: FilePath, transforms: Pipeline, class_num: int, seed: int = 0):
-        super().__init__(read_folder_listing(image_root, class_num), image_root, transforms, seed)
+    def __init__(
+        self,
+        image_root: FilePath,
+        transforms: Pipeline,
+        class_num: int,
+        seed: int = 0,
+        report: Report = stop_at,
+    ):
+        super().__init__(read_folder_listing(image_root, class_num, report), image_root, transforms, seed)
+
+
+def read_image_file(path: str) -> bytes:
+    """What is in a file.
+
+    Raises:
+        UserError: it cannot be read. The message names it.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"cannot be read ({error.strerror or error})", code="data.unreadable-image", where=path
+        ) from error
 
 
 def load_image(path: str, transforms: Pipeline, rng: np.random.Generator) -> Any:
@@ -116,12 +139,7 @@ def load_image(path: str, transforms: Pipeline, rng: np.random.Generator) -> Any
     Raises:
         UserError: the file cannot be read, or is not an image. The message names it.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"cannot be read ({error.strerror or error})", code="data.unreadable-image", where=path
-        ) from error
+    data = read_image_file(path)
     try:
         return transforms(data, rng)
     except UserError as error:
@@ -138,8 +156,14 @@ UNSERVED_DATASETS = dict.fromkeys(
 )
 
 
-def build_dataset(config: DatasetConfig, class_num: int, seed: int) -> ImageDataset:
+def build_dataset(config: DatasetConfig, class_num: int, seed: int, report: Report = stop_at) -> ImageDataset:
     """The dataset of ``DataLoader.*.dataset``. It needs no device.
+
+    Args:
+        config: the section.
+        class_num: number of classes.
+        seed: of the random transforms.
+        report: is given every line and folder that is wrong; where it returns, the others make the dataset.
 
     Raises:
         UserError: an unknown dataset, and see the datasets and the transforms.
@@ -147,4 +171,5 @@ def build_dataset(config: DatasetConfig, class_num: int, seed: int) -> ImageData
     op = Op(config.name, config.arguments, config.where)
     factory = find_op(op, DATASETS, UNSERVED_DATASETS, "dataset")
     transforms = build_transforms(config.transform_ops, NORMALIZED)
-    return construct(factory, op.arguments, op.where, transforms=transforms, class_num=class_num, seed=seed)
+    given = {"transforms": transforms, "class_num": class_num, "seed": seed, "report": report}
+    return construct(factory, op.arguments, op.where, **given)

@@ -6,6 +6,7 @@ Every editor's file is read: with a byte order mark, with Windows line ends, wit
 from __future__ import annotations
 
 import codecs
+import io
 import os
 import re
 import unicodedata
@@ -27,7 +28,12 @@ class Line(NamedTuple):
 
 
 def read_lines(path: str | Path, what: str, names_files: bool = False) -> list[Line]:
-    """The lines of a text file that are not empty.
+    """The lines of :func:`each_line`, all at once."""
+    return list(each_line(path, what, names_files))
+
+
+def each_line(path: str | Path, what: str, names_files: bool = False) -> Iterator[Line]:
+    """The lines of a text file that are not empty, one after the other: a list may have millions.
 
     Args:
         path: the file.
@@ -40,18 +46,18 @@ def read_lines(path: str | Path, what: str, names_files: bool = False) -> list[L
     where = f"{what} {path}"
     try:
         data = Path(path).read_bytes()
-        if data.startswith(UTF_16_MARKS):
-            text = data.decode("utf-16")
-        else:
-            text = data.decode("utf-8-sig", "surrogateescape" if names_files else "strict")
+        encoding = "utf-16" if data.startswith(UTF_16_MARKS) else "utf-8-sig"
+        errors = "surrogateescape" if names_files and encoding == "utf-8-sig" else "strict"
+        # io.TextIOWrapper ends lines as every system does: at \n, \r\n and \r
+        for number, line in enumerate(io.TextIOWrapper(io.BytesIO(data), encoding, errors), 1):
+            if text := line.rstrip("\n").strip(BLANKS):
+                yield Line(number, text)
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror})", code="data.unreadable-text", where=where) from error
     except UnicodeDecodeError as error:
         raise UserError(
             f"cannot be read as text ({error}); save it as UTF-8", code="data.unreadable-text", where=where
         ) from error
-    lines = enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1)
-    return [Line(number, line.strip(BLANKS)) for number, line in lines if line.strip(BLANKS)]
 
 
 def split_first(text: str, delimiter: str | None) -> tuple[str, str] | None:

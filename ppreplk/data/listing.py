@@ -5,10 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import re
+from array import array
+from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from ..utils.errors import UserError
-from .lines import Files, Line, read_lines, split_last
+from .lines import Files, Line, each_line, read_lines, split_last
+from .samples import Sample, Samples, Texts
 from .scan import IMAGE_SUFFIXES, Scan, counted, entries, is_junk, named, scan
 
 logger = logging.getLogger(__name__)
@@ -16,54 +21,66 @@ logger = logging.getLogger(__name__)
 BUILTIN_HINT = "or run configs/digits.yaml, which brings its own images"
 
 
-class Sample(NamedTuple):
-    """One labelled image. ``origin`` is the list file's line, or the folder, that names it."""
-
-    path: str
-    label: int
-    origin: str
-
-
 class Listing(NamedTuple):
     """Labelled images, and the classes in the order of their numbers; None where a list has the numbers themselves."""
 
-    samples: list[Sample]
+    samples: Samples
     classes: list[str] | None
+
+
+Report = Callable[[UserError], None]
+
+
+def stop_at(error: UserError) -> None:
+    """What is done with a mistake in the data, unless something else is asked for: stop at the first one."""
+    raise error
 
 
 def read_folders(image_root: str, class_num: int) -> list[Sample]:
     """The images of :func:`read_folder_listing`, without the names of their classes."""
-    return read_folder_listing(image_root, class_num).samples
+    return list(read_folder_listing(image_root, class_num).samples)
 
 
-def read_folder_listing(image_root: str, class_num: int) -> Listing:
+def read_folder_listing(image_root: str, class_num: int, report: Report = stop_at) -> Listing:
     """The images of one folder per class, ``image_root/CLASS/...``, in the order of their paths.
 
     Classes are numbered in the order of their names. A log line counts images, classes and what is left out.
 
+    Args:
+        image_root: folder of the class folders.
+        class_num: there must be this many.
+        report: is given another number of classes and every class without images; where it returns, reading goes on.
+
     Raises:
-        UserError: no such folder, another number of classes than ``class_num``, or a class without images.
+        UserError: no such folder; and what ``report`` raises.
     """
     classes = class_folders(image_root)
-    total, samples, empty = Scan(), [], []
+    folders = [os.path.join(image_root, name) for name in classes]
+    total, empty = Scan(), []
+    samples = Samples(origin=folders.__getitem__)
     for label, name in enumerate(classes):
-        folder = os.path.join(image_root, name)
-        found = scan(folder)
-        samples += [Sample(path, label, folder) for path in found.images]
+        found = scan(folders[label])
+        for path in found.images:
+            samples.append(path, label, label)
         empty += [] if found.images else [name]
+        found.images.clear()  # they are kept in less memory now
         total += found
     if len(classes) != class_num:
-        raise UserError(
-            f"holds {counted(len(classes), 'class folder')}, but Arch.class_num is {class_num}; they are "
-            f"{named([repr(name) for name in classes])}" + (f"; no image is in {named(empty)}" if empty else ""),
-            code="data.class-count",
-            where=image_root,
+        report(
+            UserError(
+                f"holds {counted(len(classes), 'class folder')}, but Arch.class_num is {class_num}; they are "
+                f"{named([repr(name) for name in classes])}" + (f"; no image is in {named(empty)}" if empty else ""),
+                code="data.class-count",
+                where=image_root,
+            )
         )
-    if empty:
-        raise UserError(
-            f"the folder of class {empty[0]!r} holds no image ({', '.join(IMAGE_SUFFIXES)}){total.left_out()}",
-            code="data.no-images",
-            where=os.path.join(image_root, empty[0]),
+    for name in empty:
+        report(
+            UserError(
+                f"the folder of class {name!r} holds no image ({', '.join(IMAGE_SUFFIXES)}){total.left_out()}",
+                code="data.no-images",
+                where=os.path.join(image_root, name),
+            )
         )
     beside = [entry.name for entry in entries(image_root) if not entry.is_dir() and not is_junk(entry.name)]
     stray = f"; beside the class folders: {named(beside)}" if beside else ""
@@ -91,11 +108,16 @@ def read_list(
     image_root: str, list_file: str, class_num: int, delimiter: str | None = None, relabel: bool = False
 ) -> list[Sample]:
     """The images of :func:`read_listing`, without the names of their classes."""
-    return read_listing(image_root, list_file, class_num, delimiter, relabel).samples
+    return list(read_listing(image_root, list_file, class_num, delimiter, relabel).samples)
 
 
 def read_listing(
-    image_root: str, list_file: str, class_num: int, delimiter: str | None = None, relabel: bool = False
+    image_root: str,
+    list_file: str,
+    class_num: int,
+    delimiter: str | None = None,
+    relabel: bool = False,
+    report: Report = stop_at,
 ) -> Listing:
     """The images of a list file, one ``path label`` per line. Every line is checked; empty lines are skipped.
 
@@ -105,40 +127,49 @@ def read_listing(
         class_num: labels must be in [0, class_num).
         delimiter: between path and label; spaces and tabs unless given.
         relabel: number the labels that occur from 0, in ascending order.
+        report: is given every line that is wrong, by its number; where it returns, reading goes on with the next one.
 
     Raises:
-        UserError: a missing file or folder, or a line that is wrong, by its number.
+        UserError: a missing file or folder, or an empty list; and what ``report`` raises.
     """
     if not os.path.isfile(list_file) or not os.path.isdir(image_root):
         raise UserError(_missing_dataset(image_root, list_file), code="data.missing-dataset")
-    lines = read_lines(list_file, "list file", names_files=True)
-    entries = [_parse_line(line, list_file, delimiter) for line in lines]
-    if not entries:
+    names, labels, numbers = Texts(), array("q"), array("q")
+    for line in each_line(list_file, "list file", names_files=True):
+        try:
+            name, label = _parse_line(line, list_file, delimiter)
+        except UserError as error:
+            report(error)
+            continue
+        names.append(name)
+        labels.append(label)
+        numbers.append(line.number)
+    if not numbers:
         raise UserError("holds no images", code="data.no-images", where=f"list file {list_file}")
-    classes = None
-    if relabel:
-        labels = sorted({label for _, label, _ in entries})
-        ranks = {label: rank for rank, label in enumerate(labels)}
-        entries = [(name, ranks[label], number) for name, label, number in entries]
-        if labels != list(range(len(labels))):
-            classes = [str(label) for label in labels]
+    classes = _relabel(labels) if relabel else None
     files = Files(image_root)
-    samples = []
-    for name, label, number in entries:
-        where = _line(list_file, number)
+    samples = Samples(origin=lambda number: _line(list_file, number))
+    for index, number in enumerate(numbers):
+        label = labels[index]
         if not 0 <= label < class_num:
-            raise UserError(
-                f"label {label} is outside 0 to {class_num - 1}; Arch.class_num is {class_num}",
-                code="data.label-out-of-range",
-                where=where,
-            )
-        path = files.find(name)
+            message = f"label {label} is outside 0 to {class_num - 1}; Arch.class_num is {class_num}"
+            report(UserError(message, code="data.label-out-of-range", where=_line(list_file, number)))
+            continue
+        path = files.find(names[index])
         if path is None:
-            raise _missing_image(os.path.join(image_root, name), where)
-        samples.append(Sample(path, label, where))
-    number_of_classes = counted(len({sample.label for sample in samples}), "class", "classes")
+            report(_missing_image(os.path.join(image_root, names[index]), _line(list_file, number)))
+            continue
+        samples.append(path, label, number)
+    number_of_classes = counted(len(np.unique(samples.labels)), "class", "classes")
     logger.info("%s: %s, %s", list_file, counted(len(samples), "image"), number_of_classes)
     return Listing(samples, classes)
+
+
+def _relabel(labels: array) -> list[str] | None:
+    """Number labels from 0 in ascending order, in place; what they were, where that differs."""
+    found, ranks = np.unique(np.array(labels), return_inverse=True)
+    labels[:] = array("q", ranks.astype(np.int64).tobytes())
+    return None if (found == np.arange(len(found))).all() else [str(label) for label in found]
 
 
 def _line(list_file: str, number: int) -> str:
@@ -165,16 +196,16 @@ def _missing_dataset(image_root: str, list_file: str) -> str:
     )
 
 
-def _parse_line(line: Line, list_file: str, delimiter: str | None) -> tuple[str, int, int]:
+def _parse_line(line: Line, list_file: str, delimiter: str | None) -> tuple[str, int]:
     parts = split_last(line.text, delimiter)
-    if parts is None or not re.fullmatch("-?[0-9]+", parts[1]):
+    if parts is None or not re.fullmatch("-?[0-9]{1,18}", parts[1]):
         key = "the key delimiter of the data set says what stands between them, a blank unless given"
         raise UserError(
             f"expected 'path{delimiter or ' '}label', got {line.text!r}; {key}",
             code="data.bad-line",
             where=_line(list_file, line.number),
         )
-    return parts[0], int(parts[1]), line.number
+    return parts[0], int(parts[1])
 
 
 def find_images(place: str | None, list_file: str | None = None, where: str = "Infer.infer_imgs") -> list[str]:

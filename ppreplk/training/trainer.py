@@ -17,6 +17,7 @@ from ..config import Config
 from ..data import Loader, build_dataset, build_loader, prepare_dataset
 from ..data.bad_images import BadImages
 from ..data.classes import check_same_classes
+from ..data.survey_start import first_look
 from ..models.arch import build_network
 from ..nn.merge import form_of
 from ..utils.device import set_up_device
@@ -125,6 +126,8 @@ class Trainer:
             if rank() == 0:
                 logger.info("%s, seed %d", self.device, self.state.seed)
                 log_start(self.config, self.resumed, form_of(self.model.state_dict()))
+                for loader in filter(None, (self.loader, self.eval_loader)):
+                    first_look(loader.dataset, self.config.Arch.class_num, training=loader is self.loader)
             self.saver.begin(self.state, self.resumed)
             if self.resumed and self.state.iteration == 0:
                 self._save_epoch(self.saver.missing(self.state))

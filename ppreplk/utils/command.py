@@ -49,9 +49,9 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"{str(value)!r} is not known{nearest(str(value), known)}")
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Give a parser ``-c`` and ``-o``: the configuration file, and values that replace some of its own."""
-    parser.add_argument("-c", "--config", type=path, required=True, help="YAML file in PaddleClas's schema")
+    parser.add_argument("-c", "--config", type=path, required=required, help="YAML file in PaddleClas's schema")
     parser.add_argument(
         "-o",
         "--override",

@@ -51,7 +51,7 @@ SECTIONS = {
 }
 # what the program fills in, not the file; class_num is a key of Arch and Global alone
 GIVEN = {"where", "arguments", "transforms", "seed", "schedule", "model", "per_epoch", "ops", "class_num", "epochs"}
-GIVEN |= {"class_counts"}
+GIVEN |= {"class_counts", "report"}
 OWN = {"Global": {"seed", "class_num", "epochs"}, "Arch": {"class_num"}, "Infer": {"transforms"}}
 
 
@@ -94,7 +94,7 @@ def test_every_key_with_what_it_takes_and_its_default(section):
 # Commands in any page
 
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-TOOL = re.compile(r"(?:python |\d )tools/(\w+)\.py (.*)|ppreplk (\w+) (.*)")
+TOOL = re.compile(r"(?:python |\d )tools/([\w-]+)\.py (.*)|ppreplk ([\w-]+) (.*)")
 SUITE = re.compile(r"python -m ppreplk\.plugins\.(paddleseg|paddledetection) (\w+) (.*)")
 
 
@@ -125,7 +125,7 @@ def suite_commands(page: str) -> list[tuple[str, str, list[str]]]:
 def test_commands_have_arguments_recipes_and_keys_that_exist(page):
     for name, arguments in page_commands(page):
         parsed = command_parser().parse_args([name, *arguments])
-        if "config" in parsed:
+        if getattr(parsed, "config", None) is not None:
             config.load_config(ROOT / parsed.config, parsed.override)
 
 
