@@ -117,7 +117,7 @@ def run_command(
         arguments = parser.parse_args(argv)
         _prepare_process(getattr(arguments, "needs_paddle", True))
         command(arguments)
-        sys.stdout.flush()
+        print(end="", flush=True)  # nothing where the output is closed
     except UserError as error:
         return _refuse(error)
     except Terminated as error:

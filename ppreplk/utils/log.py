@@ -75,7 +75,7 @@ def progress_of_bytes(done: int, total: int | None, description: str) -> Iterato
 
 @contextmanager
 def _bar(iterable: Iterable | None, description: str, total: int | None, **options: Any) -> Iterator[Any]:
-    terminal = sys.stderr.isatty()
+    terminal = sys.stderr is not None and sys.stderr.isatty()  # None where it is closed
     redirected: AbstractContextManager = logging_redirect_tqdm([PACKAGE_LOGGER]) if terminal else nullcontext()
     hidden = not terminal or rank() > 0
     with redirected, tqdm(iterable, description, total, leave=False, disable=hidden, **options) as bar:

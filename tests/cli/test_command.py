@@ -142,6 +142,21 @@ def test_a_full_disk_behind_the_output():
     assert process.stderr == "error: cannot write (No space left on device) [command.no-space]\n"
 
 
+def test_output_and_messages_that_are_closed():
+    code = (
+        "from ppreplk.utils.log import progress_of_bytes\n"
+        "from ppreplk.utils.command import Parser, run_command\n"
+        "def command(arguments):\n"
+        "    with progress_of_bytes(0, 10, 'x') as bar:\n"
+        "        bar.update(10)\n"
+        "    print('done')\n"
+        "raise SystemExit(run_command(command, Parser(), []))\n"
+    )
+    for closed in (">&-", "2>&-", ">&- 2>&-"):
+        process = subprocess.run(["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code], timeout=120)
+        assert process.returncode == 0, closed
+
+
 def test_a_reader_that_has_enough():
     code = "import sys; from ppreplk.cli import main; sys.exit(main(['complexity', 'parts', 'RepLKNet13T']))"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
