@@ -26,7 +26,7 @@ class Environment:
     """A Python interpreter.
 
     Args:
-        python: its path.
+        python: its path, from the root.
         folder: where its processes run; it gets a link to this package.
     """
 
@@ -56,7 +56,13 @@ class Environment:
         given = self.variables(**(variables or {}))
         try:
             process = subprocess.run(
-                self.command(*arguments), env=given, cwd=self.folder, capture_output=True, text=True, timeout=SECONDS
+                self.command(*arguments),
+                env=given,
+                cwd=self.folder,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=SECONDS,
             )
         except OSError as error:
             raise UserError(

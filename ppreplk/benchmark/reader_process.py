@@ -93,7 +93,7 @@ def in_order(class_ids: Sequence[int], scores: Sequence[float], classes: int) ->
 
 def _array_reader(package: str) -> Callable[[Job], Predict]:
     def load(job: Job) -> Predict:
-        from ..deploy.other_runtimes import LOADERS
+        from ..deploy.runtime_process import LOADERS
 
         run = LOADERS[package](job.file, job.threads)
         arrays = np.load(job.arrays)

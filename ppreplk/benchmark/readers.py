@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import logging
+import os
 import re
 import shutil
 import sys
@@ -23,10 +24,8 @@ from ..checkpoints.pretrained import build_trained_network
 from ..config import Config, load_config
 from ..data import build_dataset, prepare_dataset
 from ..deploy.export import export
-from ..deploy.legacy_file import FILE as LEGACY_FILE
-from ..deploy.onnx_export import FILE as ONNX_FILE
 from ..deploy.predictor import Predictor
-from ..deploy.programs import WEIGHTS, Program, inference_config
+from ..deploy.programs import LEGACY_FILE, ONNX_FILE, Program
 from ..nn import fold
 from ..utils.cores import default_threads
 from ..utils.device import set_up_device
@@ -148,13 +147,7 @@ def compare_readers(path: str, overrides: Sequence[str], images: int, pythons: P
     config = load_config(path, overrides)
     if config.Global.device != "cpu":
         raise UserError("readers are compared on cpu", code="benchmark.device", where="Global.device")
-    for each in fields(pythons):
-        if shutil.which(getattr(pythons, each.name)) is None:
-            raise UserError(
-                f"no Python interpreter: {getattr(pythons, each.name)}",
-                code="benchmark.bad-python",
-                where=f"--{each.name}-python",
-            )
+    pythons = Pythons(**{each.name: _interpreter(getattr(pythons, each.name), each.name) for each in fields(pythons)})
     logger.info("%s", set_up_device("cpu", config.Global.num_threads))
     config.require("Infer")
     threads = config.Global.num_threads or default_threads()
@@ -184,6 +177,16 @@ def compare_readers(path: str, overrides: Sequence[str], images: int, pythons: P
                 bad.append(reader)
     title = f"Readers: {config.Arch.name}, {len(shared.images)} images one at a time, {threads} threads"
     return Table(title, COLUMNS, [[cell.replace("|", "/") for cell in row] for row in rows]), bad
+
+
+def _interpreter(python: str, environment: str) -> str:
+    """Its absolute path: its processes run in another folder."""
+    found = shutil.which(python)
+    if found is None:
+        raise UserError(
+            f"no Python interpreter: {python}", code="benchmark.bad-python", where=f"--{environment}-python"
+        )
+    return os.path.abspath(found)  # a link is not followed: it says which environment this is
 
 
 def _row(answers: Answers, reference: Answers) -> tuple[list[str], bool]:
@@ -224,7 +227,7 @@ def list_readers(shared: Comparison) -> list[tuple[str, str, str, Callable[[], A
         ("Paddle Inference, no oneDNN", json_file, ARRAY, lambda: _program(shared, "paddle", onednn=False)),
         ("Paddle Inference", f"{ours}: cpu", ARRAY, lambda: _program(shared, "cpu")),
         ("Paddle Inference", f"{ours}: channels_last", ARRAY, lambda: _program(shared, "channels_last")),
-        ("Paddle Inference", LEGACY_FILE, ARRAY, lambda: _legacy_program(shared)),
+        ("Paddle Inference", LEGACY_FILE, ARRAY, lambda: _program(shared, "pdmodel")),
         (
             "OpenVINO",
             LEGACY_FILE,
@@ -263,18 +266,6 @@ def _network(shared: Comparison, folded: bool) -> Answers:
 def _program(shared: Comparison, name: str, onednn: bool = True) -> Answers:
     program = Program(shared.exported(name), threads=shared.threads, onednn=onednn)
     return ask_all(lambda number: program(shared.arrays[number : number + 1])[0], len(shared.images))
-
-
-def _legacy_program(shared: Comparison) -> Answers:
-    folder = shared.exported("pdmodel")
-    settings = inference_config(folder / LEGACY_FILE, folder / WEIGHTS, "cpu", shared.threads)
-    predictor = paddle.inference.create_predictor(settings)
-
-    def predict(number: int) -> np.ndarray:
-        (outputs,) = predictor.run([paddle.to_tensor(shared.arrays[number : number + 1])])
-        return outputs.numpy()[0]
-
-    return ask_all(predict, len(shared.images))
 
 
 def _predictor(shared: Comparison) -> Answers:

@@ -66,11 +66,8 @@ class Classifier:
         Raises:
             UserError: an image cannot be used; the message begins with its path, or with its place, ``images[2]``.
         """
-        for name, value in (("topk", topk), ("batch_size", batch_size)):
-            if value is not None and not (isinstance(value, (int, np.integer)) and value >= 1):
-                raise UserError(
-                    f"expected a whole number from 1 on, got {value!r}", code="deploy.bad-value", where=name
-                )
+        check_count("topk", topk)
+        check_count("batch_size", batch_size)
         several = [images] if isinstance(images, KINDS) else _as_list(images)
         names = [_name(image, index) for index, image in enumerate(several)]
         found: list[Prediction] = []
@@ -152,6 +149,16 @@ class Classifier:
             )
             for name, row, best in zip(names, scores, ranked)
         ]
+
+
+def check_count(name: str, value: Any) -> None:
+    """Check that an argument is None, or counts something.
+
+    Raises:
+        UserError: it is no whole number from 1 on.
+    """
+    if value is not None and not (isinstance(value, (int, np.integer)) and value >= 1):
+        raise UserError(f"expected a whole number from 1 on, got {value!r}", code="deploy.bad-value", where=name)
 
 
 def _as_list(images: Any) -> list[Any]:

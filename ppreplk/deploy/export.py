@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..checkpoints.pretrained import build_trained_network
 from ..config import Config
+from ..data import prepare_dataset
 from ..utils.atomic import creating, replace_files
 from ..utils.device import set_up_device
 from ..utils.errors import UserError
@@ -59,6 +60,7 @@ def export(config: Config, precision: str = FP32) -> Path:
     for each in formats.values():
         each.check(config, precisions)
     check_place(config.Global.save_inference_dir, "Global.save_inference_dir")
+    prepare_dataset(config)
     names_of_file(config)  # refused before the work, if they do not fit
     network = build_trained_network(config)
     target = Path(config.Global.save_inference_dir)
@@ -105,8 +107,9 @@ def _writing_to(target: Path) -> Iterator[None]:
 def _clear_old_staging(target: Path) -> None:
     """Remove folders that killed exports left. A young folder may belong to an export that is running."""
     for left in target.glob(f"{STAGING}*"):
-        if time.time() - left.stat().st_mtime > MAX_EXPORT_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # its export has just ended
+            if time.time() - left.stat().st_mtime > MAX_EXPORT_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _check_difference(result: Verification, config: Config) -> None:

@@ -10,7 +10,7 @@ from paddle import nn
 
 from ..config import Config
 from . import legacy_file, onnx_export, program_file
-from .programs import PROGRAMS, WEIGHTS
+from .programs import LEGACY_FILE, ONNX_FILE, PROGRAMS, WEIGHTS
 from .verify import Runtime
 
 
@@ -42,6 +42,6 @@ FORMATS: dict[str, Format] = {
         program_file.write,
         program_file.runtimes,
     ),
-    "pdmodel": Format((legacy_file.FILE, WEIGHTS), legacy_file.check, legacy_file.write, legacy_file.runtimes),
-    "onnx": Format((onnx_export.FILE,), onnx_export.check, onnx_export.write, onnx_export.runtimes),
+    "pdmodel": Format((LEGACY_FILE, WEIGHTS), legacy_file.check, legacy_file.write, legacy_file.runtimes),
+    "onnx": Format((ONNX_FILE,), onnx_export.check, onnx_export.write, onnx_export.runtimes),
 }

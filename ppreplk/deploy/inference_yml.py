@@ -23,7 +23,7 @@ from typing import Any, Optional
 
 import yaml
 
-from ..config import Config, Op, Ops, construct, parse_number, read_ops, read_yaml
+from ..config import Config, Op, Ops, construct, parse_number, read_ops, read_yaml, typed
 from ..utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -81,6 +81,10 @@ class TopkSection:
     label_list: Optional[list[str]] = None
     add_softmax: bool = False
 
+    def __post_init__(self) -> None:
+        if self.topk < 1:
+            raise UserError(f"must be 1 or more, got {self.topk}", code="deploy.bad-value", where="topk")
+
 
 def read_description(folder: str | Path) -> Description:
     """What the ``inference.yml`` in a folder says: ours of any version, PaddleClas's and PaddleX's.
@@ -112,7 +116,7 @@ def read_description(folder: str | Path) -> Description:
         transforms=ops,
         topk=section.topk,
         class_names=section.label_list,
-        add_softmax=section.add_softmax if logits is None else bool(logits),
+        add_softmax=section.add_softmax if logits is None else typed(logits, bool, f"{path}: Global.{ADD_SOFTMAX}"),
         precision=precision,
         model_name=None if name is None else str(name),
         image_shape=_sides(shape),

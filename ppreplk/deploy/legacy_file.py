@@ -22,10 +22,9 @@ from ..utils.paddle_errors import PADDLE_ERRORS, paddle_reason
 from .lowering import NATIVE, lower
 from .other_runtimes import openvino_runtime
 from .program_file import InferenceModel, save_network
-from .programs import FP32, PROGRAMS, WEIGHTS, inference_config
+from .programs import FP32, LEGACY_FILE, PROGRAMS, WEIGHTS, inference_config
 from .verify import Runtime
 
-FILE = f"{PROGRAMS[FP32]}.pdmodel"
 KEY = "Global.export_format=pdmodel"
 
 
@@ -89,10 +88,10 @@ def write(network: nn.Layer, config: Config, folder: Path, precisions: Sequence[
         weights = path.with_suffix(".pdiparams")
         if (folder / WEIGHTS).exists():
             if not filecmp.cmp(weights, folder / WEIGHTS, shallow=False):
-                raise RuntimeError(f"{FILE} was saved with other weights than {PROGRAMS[FP32]}.json")
+                raise RuntimeError(f"{LEGACY_FILE} was saved with other weights than {PROGRAMS[FP32]}.json")
         else:
             weights.replace(folder / WEIGHTS)
-        path.with_suffix(".pdmodel").replace(folder / FILE)
+        path.with_suffix(".pdmodel").replace(folder / LEGACY_FILE)
 
 
 def _use_legacy_gelu(network: nn.Layer) -> None:
@@ -105,11 +104,11 @@ def _use_legacy_gelu(network: nn.Layer) -> None:
 def runtimes(folder: Path, config: Config, precisions: Sequence[str]) -> list[Runtime]:
     """Paddle Inference, and OpenVINO if it is installed."""
     device, threads = config.Global.device, config.Global.num_threads or default_threads()
-    settings = inference_config(folder / FILE, folder / WEIGHTS, device, threads)
+    settings = inference_config(folder / LEGACY_FILE, folder / WEIGHTS, device, threads)
     predictor = paddle.inference.create_predictor(settings)
 
     def run(images: np.ndarray) -> np.ndarray:
         (outputs,) = predictor.run([paddle.to_tensor(images)])
         return outputs.numpy()
 
-    return [Runtime("pdmodel", run), *openvino_runtime("pdmodel", folder / FILE, threads)]
+    return [Runtime("pdmodel", run), *openvino_runtime("pdmodel", folder / LEGACY_FILE, threads)]

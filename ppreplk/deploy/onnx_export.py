@@ -17,10 +17,9 @@ from ..utils.errors import UserError
 from . import legacy_file
 from .onnx_file import BATCH, HEIGHT, WIDTH, onnx_network
 from .other_runtimes import ONNXRUNTIME, onnxruntime_runtime, openvino_runtime, problem_of_python
-from .programs import FP32, PROGRAMS, WEIGHTS
+from .programs import FP32, LEGACY_FILE, ONNX_FILE, WEIGHTS
 from .verify import Runtime
 
-FILE = f"{PROGRAMS[FP32]}.onnx"
 KEY = "Global.export_format=onnx"
 # It installs packages while it converts, unless optimize_tool is "None"; unsupported operators abort its process.
 PADDLE2ONNX = """
@@ -63,7 +62,7 @@ def write(network: nn.Layer, config: Config, folder: Path, precisions: Sequence[
     sides = (HEIGHT, WIDTH) if settings.onnx_dynamic_size else (height, width)
     graph = graph_of(fold(network))
     shape = (BATCH, channels, *sides)
-    (folder / FILE).write_bytes(onnx_network(graph, shape, settings.onnx_opset, config.Arch.infer_add_softmax))
+    (folder / ONNX_FILE).write_bytes(onnx_network(graph, shape, settings.onnx_opset, config.Arch.infer_add_softmax))
 
 
 def _convert(network: nn.Layer, config: Config, folder: Path) -> None:
@@ -77,8 +76,8 @@ def _convert(network: nn.Layer, config: Config, folder: Path) -> None:
         )
     with tempfile.TemporaryDirectory(dir=folder) as aside:
         legacy_file.write(network, config, Path(aside), [FP32])
-        files = [str(Path(aside) / name) for name in (legacy_file.FILE, WEIGHTS)]
-        problem = problem_of_python("-c", PADDLE2ONNX, *files, folder / FILE, config.Global.onnx_opset)
+        files = [str(Path(aside) / name) for name in (LEGACY_FILE, WEIGHTS)]
+        problem = problem_of_python("-c", PADDLE2ONNX, *files, folder / ONNX_FILE, config.Global.onnx_opset)
     if problem is not None:
         raise UserError(
             f"paddle2onnx cannot convert {type(network).__name__} ({problem}); leave this format out",
@@ -89,5 +88,5 @@ def _convert(network: nn.Layer, config: Config, folder: Path) -> None:
 
 def runtimes(folder: Path, config: Config, precisions: Sequence[str]) -> list[Runtime]:
     """ONNX Runtime, and OpenVINO if it is installed."""
-    file, threads = folder / FILE, config.Global.num_threads or default_threads()
+    file, threads = folder / ONNX_FILE, config.Global.num_threads or default_threads()
     return [*onnxruntime_runtime(file, threads), *openvino_runtime("onnx", file, threads)]

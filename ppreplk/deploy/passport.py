@@ -64,7 +64,9 @@ def write_passport(
             **_versions(),
         },
     }
-    (folder / FILE).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    # the weights' path may hold bytes that are no text; JSON reads such a "\udcXX" as the same path again
+    text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+    (folder / FILE).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _versions() -> dict[str, str]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..utils.device import use_vector_units
 from ..utils.errors import UserError
-from .classifier import Classifier
+from .classifier import Classifier, check_count
 from .inference_yml import read_description
 from .programs import FP32, Program, choose_precision, program_files
 
@@ -18,9 +18,10 @@ from .programs import FP32, Program, choose_precision, program_files
 class Predictor(Classifier):
     """Images to their likeliest classes, with a program that ``ppreplk export`` wrote.
 
-    Preprocessing and class names are those in its ``inference.yml``. The program has run once when this returns, so
-    that the first image takes no longer than others. Threads may share a predictor; its programs run one after the
-    other, while images are prepared side by side.
+    The program is the JSON one, or ``inference.pdmodel`` where that is not there. Preprocessing and class names are
+    those in ``inference.yml`` beside it. It has run once when this returns, so that the first image takes no longer
+    than others. Threads may share a predictor; its programs run one after the other, while images are prepared side by
+    side.
 
     Args:
         model_dir: the folder.
@@ -38,7 +39,8 @@ class Predictor(Classifier):
         warm_up_seconds: how long its first run took.
 
     Raises:
-        UserError: no such program, a broken one, or bfloat16 asked for where the processor has none.
+        UserError: no such program, a broken one, or bfloat16 asked for where the processor has none; no such device,
+            or no number of threads.
 
     Example::
 
@@ -56,6 +58,7 @@ class Predictor(Classifier):
         precision: Optional[str] = None,
         onednn: bool = True,
     ):
+        check_count("threads", threads)
         program_files(model_dir, precision or FP32)  # of all that may be missing, these are said first
         description = read_description(model_dir)
         self.model_name = description.model_name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,9 @@ logger = logging.getLogger(__name__)
 
 FP32, BF16 = PRECISIONS = ("fp32", "bf16")
 PROGRAMS = {FP32: "inference", BF16: "inference_bf16"}  # files by precision: inference.json, ...
+LEGACY_FILE = f"{PROGRAMS[FP32]}.pdmodel"  # the float32 program as Paddle 2 has it
 WEIGHTS = f"{PROGRAMS[FP32]}.pdiparams"  # of all of them
+ONNX_FILE = f"{PROGRAMS[FP32]}.onnx"  # program and weights, for other readers
 DEVICES = ("cpu", "gpu")
 NO_BFLOAT16 = "this processor has no bfloat16 arithmetic (AVX-512 BF16 or AMX)"
 
@@ -32,26 +35,29 @@ NO_BFLOAT16 = "this processor has no bfloat16 arithmetic (AVX-512 BF16 or AMX)"
 def program_files(folder: str | Path, precision: str = FP32) -> tuple[Path, Path]:
     """Program and weights in a folder that ``tools/export.py`` wrote.
 
+    The program is the JSON one, or ``LEGACY_FILE`` where that is not there.
+
     Raises:
-        UserError: there is no such program, or precision.
+        UserError: there is no such program, or precision; or they cannot be read.
     """
     if precision not in tuple(PROGRAMS):  # a file may hold what cannot be hashed
         raise UserError(
             f"unknown precision {precision!r}; the precisions are {', '.join(PROGRAMS)}", code="deploy.precision"
         )
-    program, weights = Path(folder) / f"{PROGRAMS[precision]}.json", Path(folder) / f"{PROGRAMS[FP32]}.pdiparams"
-    missing = [str(path) for path in (program, weights) if not path.is_file()]
+    program, weights = Path(folder) / f"{PROGRAMS[precision]}.json", Path(folder) / WEIGHTS
+    if precision == FP32 and not os.path.isfile(program) and os.path.isfile(Path(folder) / LEGACY_FILE):
+        program = Path(folder) / LEGACY_FILE
+    missing = [str(path) for path in (program, weights) if not os.path.isfile(path)]
     if missing and precision != FP32 and program_files(folder):
         raise UserError(
             f"{missing[0]} missing; use --precision {FP32}, or run tools/export.py --precision {precision} "
             "-o Global.export_runtime=channels_last",
             code="deploy.no-program",
         )
-    others = [path.name for path in sorted(Path(folder).glob("*")) if path.suffix in (".pdmodel", ".onnx")]
-    if missing and others:
+    if len(missing) == 2 and os.path.isfile(Path(folder) / ONNX_FILE):
         raise UserError(
-            f"{folder} has only {' and '.join(others)}, for other readers; export again with "
-            "Global.export_format=paddle, or with it beside the others",
+            f"{folder} has only {ONNX_FILE}, which ONNX Runtime and OpenVINO read; to run it here too, export with "
+            '-o "Global.export_format=[paddle,onnx]"',
             code="deploy.no-program",
         )
     if missing:
@@ -59,6 +65,11 @@ def program_files(folder: str | Path, precision: str = FP32) -> tuple[Path, Path
             f"no exported program in {folder}: {' and '.join(missing)} missing; run tools/export.py",
             code="deploy.no-program",
         )
+    for path in (program, weights):
+        try:
+            open(path, "rb").close()
+        except OSError as error:
+            raise UserError(f"cannot be read ({error.strerror})", code="deploy.no-program", where=str(path)) from error
     return program, weights
 
 
@@ -105,13 +116,13 @@ def _announce_emulation() -> None:
 
 
 def input_shape(program: Path) -> Optional[list[int]]:
-    """The shape [N, C, H, W] of what a program reads, -1 where any number will do; None where the file does not say."""
+    """The shape [N, C, H, W] of what a program reads, -1 where any number will do; None where that is not found."""
     try:
         operators = json.loads(program.read_text(encoding="utf-8"))["program"]["regions"][0]["blocks"][0]["ops"]
         (data,) = [operator for operator in operators if operator["#"] == "1.data"]
         attributes = {attribute["N"]: attribute["AT"]["D"] for attribute in data["A"]}
         return [int(side) for side in attributes["shape"]]
-    except (ValueError, TypeError, LookupError):  # of another version of Paddle
+    except (ValueError, TypeError, LookupError):  # no JSON, or of another version of Paddle
         return None
 
 
@@ -191,6 +202,17 @@ def not_finite(images: np.ndarray) -> list[int]:
     return [index for index, image in enumerate(images) if not np.isfinite(image).all()]
 
 
+def _check_legacy_program(program: Path) -> None:
+    """Check that a file is a message with a first field, as a program is: on others Paddle 3.3 ends the process.
+
+    Raises:
+        UserError: it is not, such as a page of a server or a pointer of Git LFS.
+    """
+    with open(program, "rb") as file:
+        if file.read(1) != b"\n":
+            raise UserError("is no program of Paddle; export it again", code="deploy.bad-program", where=str(program))
+
+
 class Program:
     """An exported program, run by Paddle Inference. (N, C, H, W) -> (N, class_num) float32.
 
@@ -219,6 +241,8 @@ class Program:
     ):
         program, weights = program_files(folder, precision)
         check_place(folder)
+        if program.name == LEGACY_FILE:
+            _check_legacy_program(program)
         is_channels_last = load_operators(program, device)
         if precision == BF16 and is_channels_last and not onednn_ops.has_bfloat16():
             _announce_emulation()
@@ -227,6 +251,8 @@ class Program:
                 f"programs run on {' or '.join(DEVICES)} here, the device is {device!r}: -o Global.device=cpu",
                 code="deploy.device",
             )
+        if device == "gpu" and paddle.device.cuda.device_count() == 0:  # Paddle would compute on the CPU
+            raise UserError("no GPU, or a Paddle without CUDA; use the device cpu", code="deploy.device")
         try:
             config = inference_config(program, weights, device, threads, onednn)
             self._predictor = paddle.inference.create_predictor(config)

@@ -12,7 +12,7 @@ import paddle
 from paddle import nn
 
 from ..config import Config, Ops
-from ..data import IMAGE, NORMALIZED_CHW, build_dataset, build_transforms, load_image, prepare_dataset
+from ..data import IMAGE, NORMALIZED_CHW, build_dataset, build_transforms, load_image
 from ..utils.errors import UserError
 from ..utils.optional import import_optional
 from .programs import FP32
@@ -143,7 +143,6 @@ def _evaluation_images(config: Config) -> list[str]:
     split = config.DataLoader.Eval
     if split is None:
         return []
-    prepare_dataset(config)
     try:
         samples = build_dataset(split.dataset, config.Arch.class_num, seed=0).samples
     except UserError as error:

@@ -130,6 +130,17 @@ def test_another_environment_does_not_see_what_is_installed_here(tmp_path, monke
     assert (tmp_path / "ppreplk" / "benchmark").is_dir()
 
 
+def test_an_interpreter_may_be_named_from_here(project, monkeypatch):
+    """Its processes run in another folder."""
+    Path("environment").mkdir()
+    Path("environment/python").write_text(f'#!/bin/sh\necho asked >> "{project}/log"\nexec {sys.executable} "$@"\n')
+    Path("environment/python").chmod(0o755)
+    chosen(monkeypatch, "this package, train form", "PaddleX, in Python")
+    table, bad = compare_readers("config.yaml", [WEIGHTS], 1, Pythons(paddlex="environment/python"))
+    assert Path("log").read_text().startswith("asked")
+    assert "cannot be started" not in str(table.rows)
+
+
 def test_what_no_python_is(tmp_path):
     (tmp_path / "python").write_text("no program")
     with refused("benchmark.bad-python", str(tmp_path / "python")):

@@ -1,5 +1,6 @@
 """Exported programs: proven equal, whole or absent."""
 
+import json
 import os
 import shutil
 import time
@@ -10,8 +11,9 @@ import paddle
 import pytest
 import yaml
 from exports import LOGITS, config, file_names, network, operators
-from helpers import randomise_batch_norms, refused, require_depthwise_operators
+from helpers import ROOT, randomise_batch_norms, refused, require_depthwise_operators
 
+from ppreplk.config import load_config
 from ppreplk.deploy import lowering
 from ppreplk.deploy.export import export
 from ppreplk.deploy.programs import Program
@@ -114,6 +116,23 @@ def test_a_folder_whose_name_is_no_text(project):
     export(config()).rename(f"caf{chr(0xDCE9)}/inference")
     with refused("deploy.bad-folder-name", "not UTF-8"):
         Program(f"caf{chr(0xDCE9)}/inference")
+
+
+def test_weights_in_a_folder_whose_name_is_no_text(project):
+    folder = Path(f"caf{chr(0xDCE9)}")
+    folder.mkdir()
+    Path("weights.pdparams").rename(folder / "weights.pdparams")
+    passport = export(config(f"Global.pretrained_model={folder}/weights")) / "export.json"
+    assert json.loads(passport.read_text(encoding="utf-8"))["weights"] == f"{folder}/weights"
+
+
+def test_the_data_set_that_comes_with_the_package_is_written_first(project):
+    """Weights that were trained elsewhere, and the file of class names is not here yet."""
+    digits = load_config(ROOT / "configs" / "digits.yaml")
+    paddle.save(build_network(digits.Arch).state_dict(), "digits.pdparams")
+    digits = load_config(ROOT / "configs" / "digits.yaml", ["Global.pretrained_model=digits"])
+    content = yaml.safe_load((export(digits) / "inference.yml").read_text())
+    assert content["PostProcess"]["Topk"]["label_list"][:2] == ["zero", "one"]
 
 
 def test_weights_that_are_not_finite_fail(project):

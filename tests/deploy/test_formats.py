@@ -9,11 +9,13 @@ import numpy as np
 import paddle
 import pytest
 from exports import CHANNELS_LAST, config, file_names, network
-from helpers import refused, relative_difference, require_channels_last_operators
+from helpers import refused, relative_difference, require_channels_last_operators, run_python
 
-from ppreplk.deploy import legacy_file, onnx_export
+import ppreplk
+from ppreplk.deploy import legacy_file
 from ppreplk.deploy.export import export
 from ppreplk.deploy.formats import FORMATS
+from ppreplk.deploy.infer import infer
 from ppreplk.deploy.other_runtimes import run_elsewhere
 from ppreplk.deploy.programs import Program
 from ppreplk.models.arch import build_network
@@ -50,10 +52,46 @@ def test_a_legacy_program_shares_the_weights_and_computes_the_same(project):
 
 def test_a_legacy_program_alone_brings_its_weights(project):
     folder = export(config("Global.export_format=pdmodel", "Arch.infer_add_softmax=False"))
-    with refused("deploy.no-program", "inference has only inference.pdmodel", "Global.export_format=paddle"):
-        Program(folder)
     assert file_names(folder) == sorted([*SHARED, "inference.pdiparams", "inference.pdmodel"])
     assert relative_difference(run_pdmodel(folder, images()), network()(paddle.to_tensor(images())).numpy()) < 1e-5
+
+
+def test_a_legacy_program_alone_predicts_as_the_json_one(project):
+    export(config("Global.export_format=pdmodel", "Global.save_inference_dir=legacy"))
+    expected = list(infer(config(), str(export(config()))))
+    received = list(infer(config(), "legacy"))
+    assert [each.class_ids for each in received] == [each.class_ids for each in expected] and len(received) == 24
+    np.testing.assert_allclose([each.scores for each in received], [each.scores for each in expected], atol=2e-5)
+    predictor = ppreplk.Predictor("legacy")
+    assert predictor.image_shape == [3, 32, 32] and predictor.warm_up_seconds > 0
+    with refused("deploy.bad-images", "inference.pdmodel: does not run on images of shape [1, 1, 32, 32]"):
+        predictor.run(np.zeros((1, 1, 32, 32), "float32"))
+    with refused("deploy.no-program", "inference_bf16.json missing", "--precision fp32"):
+        ppreplk.Predictor("legacy", precision="bf16")
+
+
+@pytest.mark.parametrize("content", [b"", b"no program", bytes(1000), b"\ntext", "the first half"])
+def test_a_broken_legacy_program_is_refused(project, content):
+    file = export(config("Global.export_format=pdmodel")) / "inference.pdmodel"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2] if content == "the first half" else content)
+    with refused("deploy.bad-program", "inference.pdmodel"):
+        Program("inference")
+
+
+def test_a_folder_with_a_part_of_an_export_says_what_is_missing(project):
+    folder = export(config())
+    for name in ("inference.pdmodel", "inference.onnx"):
+        (folder / name).touch()
+    (folder / "inference.pdiparams").unlink()
+    with refused("deploy.no-program", f"no exported program in {folder}: {folder}/inference.pdiparams missing"):
+        Program(folder)
+    (folder / "inference.json").unlink()
+    with refused("deploy.no-program", f"{folder}/inference.pdiparams missing"):
+        Program(folder)
+    (folder / "inference.pdmodel").unlink()
+    with refused("deploy.no-program", f"{folder} has only inference.onnx", "Global.export_format=[paddle,onnx]"):
+        Program(folder)
 
 
 def test_formats_share_the_weights_whatever_names_paddle_would_give_them(project):
@@ -213,8 +251,13 @@ def test_a_network_of_paddleclas_needs_paddle2onnx(project, onnxruntime, monkeyp
     folder = export(settings)
     model.eval()
     expected = paddle.nn.functional.softmax(model(paddle.to_tensor(images()))).numpy()
-    received = run_elsewhere("onnxruntime", folder / onnx_export.FILE, images(), 1)
+    received = run_elsewhere("onnxruntime", folder / "inference.onnx", images(), 1)
     np.testing.assert_allclose(received, expected, rtol=0, atol=1e-4)
+
+
+def test_other_runtimes_have_a_process_without_paddle():
+    for module in ("deploy.runtime_process", "benchmark.reader_process"):
+        assert run_python(f"import sys, ppreplk.{module}\nprint('paddle' in sys.modules)").split() == ["False"]
 
 
 def test_every_format_names_its_files():

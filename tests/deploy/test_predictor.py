@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
 from exports import LOGITS, config
 from helpers import ROOT, refused, require_channels_last_operators
@@ -251,6 +252,12 @@ def test_a_wrong_folder(tmp_path):
         ppreplk.Predictor(tmp_path / "absent")
     with refused("deploy.device", "'xpu'"):
         ppreplk.Predictor(PROGRAM, device="xpu")
+    if paddle.device.cuda.device_count() == 0:
+        with refused("deploy.device", "no GPU, or a Paddle without CUDA"):
+            ppreplk.Predictor(PROGRAM, device="gpu")
+    for threads in (0, -1, "two", 1.5):
+        with refused("deploy.bad-value", "threads: expected a whole number from 1 on"):
+            ppreplk.Predictor(PROGRAM, threads=threads)
     with refused("deploy.precision", "'int8'"):
         ppreplk.Predictor(PROGRAM, precision="int8")
     with refused("deploy.no-program", "inference_bf16.json missing"):

@@ -31,6 +31,20 @@ def test_a_broken_program_is_refused(project):
         list(infer(config(), "absent"))
 
 
+@pytest.mark.parametrize("name", ["inference.json", "inference.pdiparams"])
+def test_a_program_that_may_not_be_read(project, monkeypatch, name):
+    export(config())
+
+    def refuse(path, *mode):
+        if Path(path).name == name:
+            raise PermissionError(13, "Permission denied")
+        return open(path, *mode)
+
+    monkeypatch.setattr("ppreplk.deploy.programs.open", refuse, raising=False)
+    with refused("deploy.no-program", f"{name}: cannot be read (Permission denied)"):
+        list(infer(config(), "inference"))
+
+
 BROKEN_YAML = {
     "{}": "deploy.bad-program",
     "PreProcess: {transform_ops: []}": "deploy.bad-program",
