@@ -28,7 +28,7 @@ import yaml
 from ..deploy.inference_yml import read_description
 from ..deploy.programs import PROGRAMS, load_operators, program_files
 from ..models.registry import architectures, list_models
-from ..utils.atomic import replacing
+from ..utils.atomic import check_output, replacing
 from ..utils.command import Parser, path, positive, run_command
 from ..utils.errors import UserError
 from ..utils.optional import import_optional
@@ -118,12 +118,13 @@ def write_pipeline(model_dir: str, output: str, batch_size: int = 4) -> None:
 
     Args:
         model_dir: the folder that ``ppreplk export`` wrote.
-        output: the file, ``.yaml``.
+        output: the file, ``.yaml`` or ``.yml``.
         batch_size: images that PaddleX computes together.
 
     Raises:
-        UserError: there is no program, or the file cannot be written.
+        UserError: there is no program, or the file has another suffix or cannot be written.
     """
+    file = check_output(output, "pipeline of PaddleX", (".yaml", ".yml"))  # PaddleX looks others up among its own
     program_files(model_dir)
     description = read_description(model_dir)
     if description.model_name is None:
@@ -140,7 +141,7 @@ def write_pipeline(model_dir: str, output: str, batch_size: int = 4) -> None:
         "SubModules": {"ImageClassification": model},
         SERVING: {"visualize": False},
     }
-    with replacing(Path(output)) as [partial]:
+    with replacing(file) as [partial]:
         partial.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 

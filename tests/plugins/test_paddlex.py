@@ -1,9 +1,7 @@
 """Our programs in PaddleX: its API, its command and its server give the classes that we give.
 
-What needs PaddleX is skipped where it is not installed. In an environment of its own, with this package's requirements:
-
-    pip install "paddlepaddle==3.3.1" "paddlex[cv,serving]>=3.7" pytest pytest-timeout
-    python -m pytest tests/plugins/test_paddlex.py
+What needs PaddleX is skipped where it is not installed. ``tests/plugins/paddlex.sh`` makes an environment that has it,
+and runs these tests there.
 """
 
 import base64
@@ -106,6 +104,8 @@ def test_a_pipeline_needs_a_program_that_names_its_network(project):
     with refused("plugins.no-program", "inference: ", "Global.model_name"):
         plugin.write_pipeline("inference", "colours.yaml")
     assert not Path("colours.yaml").exists()
+    with refused("utils.output-path", "colours"):  # PaddleX would look for a pipeline of its own with this name
+        plugin.write_pipeline("inference", "colours")
 
 
 def test_results_that_can_be_split():
@@ -184,18 +184,33 @@ def get_known() -> list[str]:
     return list(default_registry._registry)
 
 
-def create_model(folder: str, batch_size: int):
+def create_model(folder: str, batch_size: int, **further: object):
     import paddlex
 
     plugin.register()
-    settings = {"model_dir": folder, "batch_size": batch_size, "device": "cpu"}
-    return paddlex.create_model("RepLKNet13T", **settings, engine_config={"cpu_threads": 1})
+    settings = {"model_dir": folder, "batch_size": batch_size, "device": "cpu", "engine_config": {"cpu_threads": 1}}
+    return paddlex.create_model("RepLKNet13T", **{**settings, **further})
 
 
 @needs_paddlex
 @pytest.mark.parametrize("batch_size", [1, 7])
 def test_its_api(expected, batch_size):
     assert_equal(list(create_model("inference", batch_size).predict(images())), expected)
+
+
+@needs_paddlex
+def test_a_legacy_program(expected):
+    export(config("Global.export_format=pdmodel", "Global.save_inference_dir=legacy"))
+    assert_equal(list(create_model("legacy", 8).predict(images())), expected)
+
+
+@needs_paddlex
+def test_its_engine_onnxruntime(expected):
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    export(config("Global.export_format=onnx", "Global.save_inference_dir=onnx"))
+    model = create_model("onnx", 8, engine="onnxruntime", engine_config=None)
+    assert_equal(list(model.predict(images())), expected)
 
 
 @needs_paddlex
