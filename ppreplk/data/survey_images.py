@@ -56,10 +56,21 @@ def examine(datasets: Sequence[ImageDataset], workers: int) -> tuple[list[np.nda
     total = sum(map(len, datasets))
     chunks = [range(start, min(start + CHUNK, total)) for start in range(0, total, CHUNK)]
     records, failures = np.zeros(total, RECORD), list[Failure]()
-    with progress(_results(Examiner(datasets), chunks, workers), len(chunks), f"{total} images") as results:
-        for chunk, (part, failed) in zip(chunks, results):
-            records[chunk.start : chunk.stop] = part
-            failures += failed
+    done = 0
+    try:
+        with progress(_results(Examiner(datasets), chunks, workers), len(chunks), f"{total} images") as results:
+            for part, failed in results:
+                records[done : done + len(part)] = part
+                failures += failed
+                done += len(part)
+    except UserError as error:
+        if error.code != "data.worker-died":
+            raise
+        raise UserError(
+            f"a process that reads images was ended after about {done} of {total} images: memory has run out, or an "
+            "image crashes its decoder; take fewer --workers",
+            code=error.code,
+        ) from error
     ends = np.cumsum([len(dataset) for dataset in datasets])
     return np.split(records, ends[:-1]), failures
 

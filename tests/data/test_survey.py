@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import colour_config, refused, run_tool, write_config
+from helpers import colour_config, refused, run_python, run_tool, write_config
 from image_helpers import picture
 from PIL import Image
 
@@ -292,3 +292,28 @@ def test_a_start_says_what_is_odd(project, caplog):
     assert "0 to 60 images per class" in info[1]
     assert warning[0] == "WARNING" and "data/images/0.png is empty" in warning[1]
     assert "1 class of 3 without images: 1" in warning[1] and "10 times as many images" in warning[1]
+
+
+LISTING = """
+import sys
+
+from helpers import peak_memory
+from ppreplk.data.listing import read_listing
+
+before = peak_memory()
+samples = read_listing(sys.argv[1], sys.argv[1] + "/list.txt", 1000).samples
+print(len(samples), peak_memory() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="its memory is read from /proc")
+def test_a_list_of_a_million_images_takes_little_memory(tmp_path):
+    """python -m pytest -m slow tests/data/test_survey.py"""
+    for label in range(1000):
+        (tmp_path / f"n{label:08d}").mkdir()
+        (tmp_path / f"n{label:08d}" / "ILSVRC2012_val_00000000.JPEG").touch()
+    line = "n{0:08d}/ILSVRC2012_val_00000000.JPEG {0}\n"
+    (tmp_path / "list.txt").write_text("".join(line.format(label) * 1300 for label in range(1000)))
+    number, taken = map(int, run_python(LISTING, str(tmp_path)).split())
+    assert number == 1_300_000 and taken < 400e6

@@ -102,6 +102,38 @@ def test_mixing_takes_what_is_left_of_a_batch(mixing):
     assert trainer.fit().step == 6
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_goes_on_inside_with_the_images_that_were_skipped_in_it(workers):
+    bad = spoil(0, 3, 7, 11, 14)
+    options = ["Global.max_bad_images=5", "Global.save_step_interval=1", f"{WORKERS}={workers}", *SHORT]
+    Trainer(config(*options, "Global.output_dir=whole")).fit()
+    trainer = Trainer(config(*options))
+    train_batch = trainer.stepper.train_batch
+
+    def until_the_fifth(epoch, iteration, images, labels):
+        if (epoch, iteration) == (2, 1):
+            raise KeyboardInterrupt
+        train_batch(epoch, iteration, images, labels)
+
+    trainer.stepper.train_batch = until_the_fifth
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    resumed = Trainer(config(*options, "Global.checkpoints=output/latest"))
+    assert resumed.state.iteration == 1 and sorted(resumed.state.bad_images) == sorted(bad)
+    resumed.fit()
+    assert same_weights("whole/latest.pdparams", "output/latest.pdparams")
+
+
+def test_a_single_image_may_be_left():
+    spoil(*range(5))
+    options = ["Global.max_bad_images=5", "DataLoader.Train.sampler.shuffle=False"]
+    key = "DataLoader.Train.dataset.batch_transform_ops"
+    mixing = [{"MixupCutmixHybrid": {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "num_classes": 3}}]
+    trainer = Trainer(config(*SHORT, *options, f"{key}={json.dumps(mixing)}"))
+    assert [images.shape[0] for images, _ in trainer.loader] == [1, 6, 6]
+    assert trainer.fit().step == 6
+
+
 def test_a_batch_of_nothing_else_is_one_line():
     spoil(*range(6))
     order = "DataLoader.Train.sampler.shuffle=False"
