@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         prog: what ``--help`` calls it; ``ppreplk NAME`` unless given.
 
     Returns:
-        The exit code: 0, 2 after bad input, 1 where only a part of it is bad and the rest is done, 130 after Ctrl-C.
+        The exit code: 0, 2 after bad input, 1 where only a part of it is bad and the rest is done, or where a
+        check has found something, 130 after Ctrl-C.
     """
     return run_command(lambda arguments: arguments.run(arguments), command_parser(prog), argv)
 

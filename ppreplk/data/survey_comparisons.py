@@ -44,7 +44,7 @@ class Part:
         self.images = images
         self.records = records
         self.labels = images.samples.labels
-        self.counts = np.bincount(self.labels, minlength=class_num)
+        self.counts = images.class_counts(class_num).numbers
         self.usable = records[records["usable"]]
 
     def path(self, number: int) -> str:
