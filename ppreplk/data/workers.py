@@ -5,13 +5,15 @@ everything else through a pipe per worker.
 
 Nothing is left behind, however a process ends. The buffers are anonymous: they are mapped before the worker is forked,
 have no name in ``/dev/shm``, are not limited by its size, and go when the last process that maps them does. A worker
-ignores Ctrl-C, which a terminal sends to it too, and ends when the main process has died. The main process notices a
-worker that dies.
+ignores Ctrl-C, which a terminal sends to it too, and the SIGTERM and SIGHUP that a system sends to all processes of a
+job: the main process decides what becomes of them. It ends when the main process has died. The main process notices
+a worker that dies.
 """
 
 from __future__ import annotations
 
 import _thread
+import atexit
 import mmap
 import multiprocessing
 import os
@@ -34,7 +36,8 @@ FORK_IS_SAFE = sys.platform.startswith("linux")  # macOS does not allow it in a 
 PREFETCH_FACTOR = 2  # batches that a worker makes ahead
 CHECK_INTERVAL = 1.0  # seconds between two looks at whether the process at the other end is alive
 POSTPONEMENT = 0.05  # seconds
-RESET_SIGNALS = ("SIGTERM", "SIGHUP", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT")
+IGNORED_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+RESET_SIGNALS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT")
 
 Load = Callable[[Sequence[int]], Sequence[Any]]  # the first is an array
 
@@ -53,6 +56,7 @@ class WorkerPool:
     def __init__(self, load: Load, batches: Sequence[Sequence[int]], num_workers: int, buffer_size: int):
         self.count = len(batches)
         self.workers: list[_Worker] = []
+        atexit.register(self.close)  # before multiprocessing's own end, which waits for workers that ignore SIGTERM
         try:
             with _interrupts_postponed():
                 for number in range(min(num_workers, len(batches))):
@@ -106,6 +110,7 @@ class WorkerPool:
                 worker.connection.close()
                 worker.buffers.clear()
             self.workers.clear()
+        atexit.unregister(self.close)
 
 
 class _Worker:
@@ -188,7 +193,8 @@ def _serve(
     main_process: int,
 ) -> None:
     """What a worker does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in IGNORED_SIGNALS:
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
     for name in RESET_SIGNALS:  # the main process's handlers, among them Paddle's, are not for a worker
         signal.signal(getattr(signal, name), signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(main_process,), daemon=True).start()

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..config import Config, Op
+from ..config import Config, Op, parse_number
 from ..utils.distributed import processes
 
 # of Global, the keys that decide how a training goes on; the others say where and how often something is written
@@ -47,7 +47,15 @@ def differences(saved: Mapping[str, Any], config: Config) -> list[tuple[str, Any
     before, now = dict(_flat(saved, "")), dict(_flat(as_mapping(config), ""))
     keys = [key for key in dict.fromkeys([*now, *before]) if not any(part in key for part in PASSED_OVER)]
     pairs = [(key, before.get(key, ABSENT), now.get(key, ABSENT)) for key in keys]
-    return [(key, old, new) for key, old, new in pairs if old != new]
+    return [(key.replace(".arguments.", "."), old, new) for key, old, new in pairs if _number(old) != _number(new)]
+
+
+def _number(value: Any) -> Any:
+    """Numbers are equal however they are written: YAML leaves ``4e-3`` a text."""
+    try:
+        return parse_number(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:

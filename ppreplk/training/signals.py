@@ -73,6 +73,11 @@ class StopRequests:
             return self.requested()
         return 0
 
+    def stopped(self, number: int) -> Stop:
+        """What to raise after saving, in all processes. It waits for the one that writes."""
+        largest_over_processes(0)
+        return Stop(number)
+
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """Raise :class:`Stop` as soon as a signal comes, in a block that changes nothing; not in several processes."""

@@ -140,7 +140,7 @@ class Trainer:
                 self._finish(epoch)
                 self._save_epoch(self.saver.names(epoch))
                 if number := self.stop.requested():
-                    raise Stop(number)
+                    raise self.stop.stopped(number)
         return self.state
 
     def train_epoch(self, epoch: int) -> None:
@@ -222,13 +222,15 @@ class Trainer:
         assert self.eval_metric is not None  # checked by the constructor
         metric = results[f"top{self.eval_metric.topk[0]}"]
         self.state.without_improvement = 0 if metric > self.state.best_metric else self.state.without_improvement + 1
-        if metric >= self.state.best_metric:
+        better = metric >= self.state.best_metric
+        if better:
             self.state.best_metric, self.state.best_epoch = metric, epoch
-            self.save(output / BEST)
         logger.info(
             "[Eval][Epoch %d][best metric: %.5f, epoch %d%s]",
             *(epoch, self.state.best_metric, self.state.best_epoch, f", {AVERAGED} weights" if self.ema else ""),
         )
+        if better:
+            self.save(output / BEST)
 
     def _evaluate(self, model: nn.Layer, epoch: int, weights: str) -> dict[str, float]:
         assert self.eval_loader is not None
@@ -262,7 +264,7 @@ class Trainer:
             self._note(iteration, averages)
             self.save(self.saver.folder / LATEST)
         if number:
-            raise Stop(number)
+            raise self.stop.stopped(number)
 
     # ----------------------------------------------------------------------------------------------------
     # Parts of the constructor

@@ -36,7 +36,7 @@ def log_to_file(path: Path) -> Iterator[None]:
         UserError: the file cannot be written.
     """
     try:
-        handler = _add_handler(logging.FileHandler(path, encoding="utf-8", errors="backslashreplace"))
+        handler = _add_handler(_LogFile(path, encoding="utf-8", errors="backslashreplace"))
     except OSError as error:
         message = f"cannot write the log {path} ({error.strerror or error})"
         raise UserError(message, code="utils.cannot-write") from error
@@ -45,6 +45,26 @@ def log_to_file(path: Path) -> Iterator[None]:
     finally:
         PACKAGE_LOGGER.removeHandler(handler)
         handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log whose file can fill its disk: that is said once, and ends nothing."""
+
+    failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.failed:
+            self.failed = True
+            PACKAGE_LOGGER.warning("cannot write the log %s (%s)", self.baseFilename, error.strerror or error)
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError:  # what is still to be written meets the full disk again
+            self.failed = True
 
 
 def _add_handler(handler: logging.Handler) -> logging.Handler:

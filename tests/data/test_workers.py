@@ -138,7 +138,7 @@ def test_an_error_ends_the_processes():
     assert held() == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV])
 def test_a_killed_worker_is_one_line(number):
     before = held()
     iterator = iter(loader(count=200))
@@ -212,12 +212,14 @@ def test_an_interrupt_while_processes_start_ends_them(monkeypatch, moment):
     assert held()[:2] == before[:2]
 
 
-def test_workers_ignore_an_interrupt_and_the_main_process_does_not():
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_workers_ignore_signals_to_all_processes_of_a_job(number):
+    """The main process, which gets them too, ends them or lets them finish."""
     before = held()
     iterator = iter(loader(count=60))
     next(iterator)
     for pid in children(os.getpid()) - before[0]:
-        os.kill(pid, signal.SIGINT)
+        os.kill(pid, number)
     assert len(list(iterator)) == 14
     assert held() == before
 

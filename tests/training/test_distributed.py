@@ -25,6 +25,43 @@ trainer.train_epoch(1)
 trainer.save(Path("two"))
 """
 
+STOPPED = """
+import os, signal, sys
+
+from ppreplk.config import load_config
+from ppreplk.training import train
+from ppreplk.training.checkpoint_files import read_manifest
+from ppreplk.training.stepping import Stepper
+from ppreplk.utils.distributed import rank
+
+class Ended(BaseException):
+    pass
+
+def end(number, frame):
+    raise Ended
+
+signal.signal(signal.SIGTERM, end)
+train(load_config("config.yaml", ["Global.output_dir=whole"]))
+step = Stepper.train_batch
+
+def train_batch(self, epoch, iteration, images, labels):
+    if (rank(), epoch, iteration) == (1, 2, 0):
+        os.kill(os.getpid(), signal.SIGTERM)
+    return step(self, epoch, iteration, images, labels)
+
+Stepper.train_batch = train_batch
+try:
+    train(load_config("config.yaml"))
+    sys.exit("not stopped")
+except Ended:
+    pass
+Stepper.train_batch = step
+state = read_manifest("output/latest").state
+assert (state.epoch, state.iteration, state.step, state.averages["loss"][1]) == (1, 3, 6, 18), state
+state = train(load_config("config.yaml", ["Global.checkpoints=auto"]))
+assert state == read_manifest("whole/latest").state, state
+"""
+
 
 def launch(project, *command: str) -> None:
     """Run a script in two processes; show their logs if it fails."""
@@ -68,6 +105,18 @@ def test_recomputation_in_two_processes_trains_to_the_same_weights(colour_projec
     assert set(expected) == set(received)
     for name, value in expected.items():
         np.testing.assert_allclose(received[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(colour_project):
+    """Signalled is the one that does not write. The run goes on, and ends as one that was not stopped."""
+    config = {**colour_config(), "EMA": {"decay": 0.9}}
+    config["DataLoader"]["Train"]["sampler"]["batch_size"] = 3
+    write_config(colour_project / "config.yaml", config)
+    (colour_project / "stopped.py").write_text(STOPPED)
+    launch(colour_project, "stopped.py")
+    for name in ("latest.pdparams", "latest.pdema", "best_model.pdparams"):
+        expected, received = (load_checkpoint(str(colour_project / run / name)) for run in ("whole", "output"))
+        assert all((expected[key] == received[key]).all() for key in expected), name
 
 
 def test_the_tool_under_the_launcher(colour_project):
