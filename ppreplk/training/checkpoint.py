@@ -71,7 +71,7 @@ def save(
     contents[OPTIMIZER] = _by_structure(optimizer.state_dict(), model)
     folder = prefix.absolute().parent
     try:
-        _clear_aside(prefix)
+        settle(prefix)
         _write_aside(prefix, contents, state, configuration or {})
         sync(folder)
         os.replace(aside(prefix, STATES), place(prefix, STATES))  # the change
@@ -83,7 +83,7 @@ def save(
         sync(folder)
     except BaseException as error:
         with suppress(OSError):
-            _clear_aside(prefix)
+            settle(prefix)
         if isinstance(error, OSError):
             reason = error.strerror or error
             raise UserError(f"cannot write {prefix}{WEIGHTS} ({reason})", code="training.cannot-write") from error
@@ -104,8 +104,12 @@ def _write_aside(
         sync(aside(prefix, suffix))
 
 
-def _clear_aside(prefix: Path) -> None:
-    """Move files that are aside to their places if the checkpoint is made of them; remove the others."""
+def settle(prefix: Path) -> None:
+    """Move files that are aside to their places if the checkpoint is made of them; remove the others.
+
+    Raises:
+        OSError: that cannot be done.
+    """
     paths = {suffix: path for suffix in SUFFIXES if (path := aside(prefix, suffix)).exists()}
     if not paths:
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import paddle
@@ -14,10 +14,12 @@ from ..config import Config
 from ..utils.distributed import rank, sum_over_processes
 from ..utils.errors import UserError
 from . import checkpoint
+from .checkpoint_files import ASIDE
 from .checkpoint_search import (
     AUTO,
     EPOCH,
     LATEST,
+    OURS,
     Checkpoint,
     find_newest,
     find_whole,
@@ -66,10 +68,18 @@ class Saver:
         return found
 
     def begin(self, state: TrainState, resumed: Checkpoint | None) -> None:
-        """Number the run, so that what it saves is newer than what lies in the folder, unless it goes on from that."""
+        """Number the run, so that what it saves is newer than what lies in the folder, unless it goes on from that.
+
+        What a run that was killed has left aside there goes to its place, or goes.
+        """
         goes_on = resumed is not None and is_in(self.folder, resumed)
         if not goes_on or (self.settings.checkpoints != AUTO and not is_newest(self.folder, state)):
             state.run = next_run(self.folder)
+        if rank() == 0:
+            names = {path.name.partition(".")[0] for path in self.folder.glob(f"*{ASIDE}")}
+            for name in filter(OURS.match, names):
+                with suppress(OSError):  # saving says what is wrong with the folder
+                    checkpoint.settle(self.folder / name)
 
     # ----------------------------------------------------------------------------------------------------
 

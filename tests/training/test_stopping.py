@@ -145,6 +145,18 @@ def test_stopped_between_two_checkpoints_of_a_moment_both_are_written(project, m
         assert read_manifest(f"output/{name}").state == read_manifest(f"whole/{name}").state
 
 
+def test_what_a_killed_run_has_left_aside_goes_to_its_place_or_goes(project):
+    train(config("Global.epochs=1", "Global.save_interval=1"))
+    names = {path.name for path in Path("output").iterdir()}
+    for suffix in (".pdparams", ".pdopt"):  # killed after the change
+        os.rename(f"output/epoch_1{suffix}", f"output/epoch_1{suffix}.next")
+    for name in ("latest.pdparams.next", "epoch_2.pdopt.next"):  # killed before it
+        Path(f"output/{name}").write_text("half")
+    Path("output/mine.pdparams.next").write_text("mine")
+    assert train(config("Global.epochs=1", AUTO)).epoch == 1
+    assert {path.name for path in Path("output").iterdir()} == {*names, "mine.pdparams.next"}
+
+
 # --------------------------------------------------------------------------------------------------------
 # Which checkpoint, and which of them stay
 
