@@ -62,8 +62,8 @@ def _overview(summary: Summary) -> str:
     rows.append(line("negative log-likelihood", lambda each: each["negative_log_likelihood"]))
     rows.append(line("expected calibration error", lambda each: each["calibration"]["ece"]))
     rows.append(line("errors", lambda each: each["errors"]))
-    rows.append(line("images per second, with reading", lambda each: f"{each['throughput']['with_reading']:.1f}"))
-    rows.append(line("images per second, network alone", lambda each: f"{each['throughput']['without_reading']:.1f}"))
+    rows.append(line("images per second, with reading", lambda each: int(each["throughput"]["with_reading"])))
+    rows.append(line("images per second, network alone", lambda each: int(each["throughput"]["without_reading"])))
     for name in evaluations[0]["results"]:
         rows.append(line(f"in the log: {name}", lambda each, n=name: each["results"][n]))  # type: ignore[misc]
     columns = ["", *(f"{each['weights']} weights" if each["weights"] else "value" for each in evaluations)]

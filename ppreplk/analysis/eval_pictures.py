@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from PIL import Image
 from ..data.decoding import DecodeImage
 from ..data.images import as_pillow
 from ..utils.errors import UserError
-from ..utils.figures import new_figure, save_figure
+from ..utils.figures import DPI, new_figure
 from .eval_numbers import BINS, Bins
 
 NUMBERED = 20  # a confusion matrix of so many classes shows counts
@@ -49,20 +49,22 @@ class Labels:
     """
 
     def __init__(self, names: Sequence[str]):
-        from matplotlib import font_manager
-
-        installed = {entry.name: entry.fname for entry in font_manager.fontManager.ttflist}
-        further = [name for name in FURTHER_FONTS if name in installed][:1]
-        self.families = [FIRST_FONT, *further]
-        self._fonts = [font_manager.get_font(installed[name]) for name in self.families if name in installed]
         self._names = names
+        self.families = [FIRST_FONT]
+        self._fonts = [_font(FIRST_FONT)]
+        if not all(self._is_drawable(name) for name in names):
+            self.families += _installed(FURTHER_FONTS)[:1]
+            self._fonts = [_font(family) for family in self.families]
 
     def __getitem__(self, number: int) -> str:
         """The name of a class, or its number where the name cannot be drawn."""
         name = self._names[number]
-        if not all(any(font.get_char_index(ord(letter)) for font in self._fonts) for letter in name):
+        if not self._is_drawable(name):
             return str(number)
         return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
+
+    def _is_drawable(self, name: str) -> bool:
+        return all(any(font.get_char_index(ord(letter)) for font in self._fonts) for letter in name)
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
@@ -71,6 +73,29 @@ class Labels:
 
         with rc_context({"font.family": self.families, "text.parse_math": False}):
             yield
+
+
+def _font(family: str) -> Any:
+    from matplotlib import font_manager
+
+    return font_manager.get_font(font_manager.findfont(family))
+
+
+def _installed(families: Sequence[str]) -> list[str]:
+    """Those of the families that are installed, in their order.
+
+    matplotlib remembers which fonts it has found at its first use. Those that were installed later are added.
+    """
+    from matplotlib import font_manager
+
+    manager = font_manager.fontManager
+    known = {entry.fname for entry in manager.ttflist}
+    for path in font_manager.findSystemFonts():
+        if path not in known:
+            with suppress(Exception):  # a broken font may raise anything
+                manager.addfont(path)
+    names = {entry.name for entry in manager.ttflist}
+    return [family for family in families if family in names]
 
 
 def draw_confusions(matrix: np.ndarray, shown: np.ndarray, labels: Labels, title: str, path: Path) -> None:
@@ -84,7 +109,7 @@ def draw_confusions(matrix: np.ndarray, shown: np.ndarray, labels: Labels, title
         path: a ``.png`` or ``.svg`` file.
 
     Raises:
-        UserError: it cannot be written.
+        OSError: it cannot be written.
     """
     count = len(shown)
     side = max(4.0, 0.24 * count)
@@ -102,7 +127,7 @@ def draw_confusions(matrix: np.ndarray, shown: np.ndarray, labels: Labels, title
         if count <= NUMBERED:
             _write_counts(axis, matrix, shares)
         figure.colorbar(picture, label="share of the row", shrink=0.7)
-        save_figure(figure, path)
+        figure.savefig(path, dpi=DPI)
 
 
 def _write_counts(axis: Any, matrix: np.ndarray, shares: np.ndarray) -> None:
@@ -119,7 +144,7 @@ def draw_reliability(panels: Sequence[tuple[str, Bins]], path: Path) -> None:
         path: a ``.png`` or ``.svg`` file.
 
     Raises:
-        UserError: it cannot be written.
+        OSError: it cannot be written.
     """
     figure = new_figure(3.9 * len(panels), 4.6)
     axes = figure.subplots(2, len(panels), squeeze=False, sharex=True, height_ratios=[3, 1])
@@ -141,7 +166,7 @@ def draw_reliability(panels: Sequence[tuple[str, Bins]], path: Path) -> None:
         below.bar(edges, bins.images, color="tab:gray", **style)
         below.set(xlabel="confidence", ylabel="images", yscale="symlog", ylim=(0, None))
     axes[0][-1].legend(loc="upper left", fontsize="small")  # calibrated bars follow the diagonal and leave room there
-    save_figure(figure, path)
+    figure.savefig(path, dpi=DPI)
 
 
 def draw_errors(mistakes: Sequence[Mistake], labels: Labels, title: str, path: Path) -> None:
@@ -154,7 +179,7 @@ def draw_errors(mistakes: Sequence[Mistake], labels: Labels, title: str, path: P
         path: a ``.png`` or ``.svg`` file.
 
     Raises:
-        UserError: it cannot be written.
+        OSError: it cannot be written.
     """
     columns = min(max(len(mistakes), 3), COLUMNS)
     rows = math.ceil(len(mistakes) / columns)
@@ -169,7 +194,7 @@ def draw_errors(mistakes: Sequence[Mistake], labels: Labels, title: str, path: P
             lines = [f"true: {labels[mistake.true]}", f"predicted: {labels[mistake.predicted]}"]
             text = "\n".join([f"{number}. probability {mistake.probability:.3f}", *lines])
             axis.set_title(text, fontsize="small", loc="left")
-        save_figure(figure, path)
+        figure.savefig(path, dpi=DPI)
 
 
 def _thumbnail(path: str) -> np.ndarray:

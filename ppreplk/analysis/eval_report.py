@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,9 +93,13 @@ def check_folder(folder: Path) -> None:
     """Check that a report can go to a folder.
 
     Raises:
-        UserError: it holds anything but an earlier report.
+        UserError: it holds anything but an earlier report, or it cannot be written.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    where = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    if not where.is_dir() or not os.access(where, os.W_OK):
+        message = f"cannot write a report there: {where} is a file or cannot be written to"
+        raise UserError(message, code="analysis.cannot-write", where=str(folder))
+    if not folder.exists() or not any(folder.iterdir()):
         return
     try:
         summary = json.loads((folder / REPORT).read_text(encoding="utf-8"))

@@ -168,9 +168,12 @@ def test_a_folder_with_anything_else_is_left_alone(project, no_pictures):
     config = read("Global.pretrained_model=nowhere")  # refused before anything is read
     with refused("analysis.occupied-folder", "notes.txt", "report"):
         write_report(config, "report")
-    for occupied in ("data", "config.yaml", "."):
+    for occupied in ("data", "."):
         with refused("analysis.occupied-folder"):
             write_report(config, occupied)
+    for place in ("config.yaml", "config.yaml/report"):
+        with refused("analysis.cannot-write", "config.yaml is a file"):
+            write_report(config, place)
     process = run_tool("eval", "-c", "config.yaml", "-o", LATEST, "--report", "report", cwd=project)
     assert process.returncode == 2 and process.stderr.count("\n") == 1
     assert Path("report/notes.txt").read_text() == "mine"
@@ -185,7 +188,7 @@ def test_an_earlier_report_is_replaced_whole_or_stays(project, no_pictures, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(eval_report, "write_images", full)
-        with refused("utils.cannot-write", "report", "No space left on device"):
+        with refused("utils.cannot-write", "cannot write report (No space left on device)"):
             write_report(read(LATEST), "report")
         with refused("utils.cannot-write", "another"):
             write_report(read(LATEST), "another")

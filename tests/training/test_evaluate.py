@@ -51,6 +51,12 @@ def test_the_log_of_a_training_says_which_weights_decide(trained):
     assert best in (trained / "output" / "train.log").read_text()
 
 
+def test_a_checkpoint_of_paddleclas_has_the_same_two_files(trained):
+    both = results("output/latest", "both")
+    Path("output/latest.pdstates").write_bytes(b"\x80\x02}q\x00.")  # a pickle
+    assert results("output/latest", "both") == both
+
+
 def test_the_only_weights_have_no_name(project, caplog):
     train(config("Global.epochs=1"))
     assert list(results("output/latest")) == [""]
