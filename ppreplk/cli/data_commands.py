@@ -20,7 +20,7 @@ def check_data(parser: Parser) -> None:
     lists.add_argument("--split", type=share, metavar="SHARE", help="part of each class to train on, 0.8 for example")
     lists.add_argument("--images", type=path, metavar="FOLDER", help="folder of the class folders")
     lists.add_argument("--output", type=path, metavar="DIR", help="folder for train_list.txt, val_list.txt, labels.txt")
-    lists.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw; default: 0")
+    lists.add_argument("--seed", type=seed, default=0, metavar="N", help="of the draw; default: 0")
     parser.set_defaults(run=run)
 
 
@@ -33,6 +33,13 @@ def share(text: str) -> float:
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"must be a number between 0 and 1, got {text!r}")
     return value
+
+
+def seed(text: str) -> int:
+    """The type of ``--seed``: a whole number from 0 on."""
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, got {text!r}")
+    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -127,3 +127,10 @@ def test_shares(share, capsys):
     with pytest.raises(SystemExit):
         main(["check-data", "--split", share])
     assert "between 0 and 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", ["-1", "one", "1.5"])
+def test_seeds(seed, capsys):
+    with pytest.raises(SystemExit):
+        main(["check-data", "--split", "0.5", f"--seed={seed}"])
+    assert "a whole number from 0 on" in capsys.readouterr().err
