@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..config import Config
+from ..data import prepare_dataset
+from ..deploy.class_names import names_of_file
 from ..deploy.network_names import class_names
 from ..training.evaluate import Evaluated, evaluate_kept
 from ..utils.atomic import replacing_folder
@@ -64,6 +66,9 @@ def write_report(config: Config, folder: str, choice: str | None = None) -> None
     """
     target = Path(folder)
     check_folder(target)
+    prepare_dataset(config)  # it may bring the names of the classes
+    if config.Infer is not None:
+        names_of_file(config)  # refused before the work, if they do not fit
     measured: list[Measured] = []
     paths: list[str] = []
     names: list[str] | None = None

@@ -174,6 +174,9 @@ def test_a_folder_with_anything_else_is_left_alone(project, no_pictures):
     for place in ("config.yaml", "config.yaml/report"):
         with refused("analysis.cannot-write", "config.yaml is a file"):
             write_report(config, place)
+    config.Infer.PostProcess.class_id_map_file = "data/val.txt"  # so are names that do not fit
+    with refused("deploy.bad-class-names"):
+        write_report(config, "another")
     process = run_tool("eval", "-c", "config.yaml", "-o", LATEST, "--report", "report", cwd=project)
     assert process.returncode == 2 and process.stderr.count("\n") == 1
     assert Path("report/notes.txt").read_text() == "mine"
