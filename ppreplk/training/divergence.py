@@ -46,7 +46,7 @@ class DivergenceWatch:
     def __init__(self, model: nn.Layer, loader: Loader, precision: Precision, seed: int, update_freq: int):
         self.model, self.loader, self.precision = model, loader, precision
         self.seed, self.update_freq = seed, update_freq
-        self._last: BatchValues | None = None  # that was read
+        self._checked: BatchValues | None = None  # the last one
         self._finite = paddle.to_tensor(True)
         self._trained = [] if precision.scaler else [p for p in model.parameters() if not p.stop_gradient]
         self._kept = [parameter.detach().clone() for parameter in self._trained]
@@ -62,16 +62,26 @@ class DivergenceWatch:
         for index, parameter in enumerate(self._trained):
             self._kept[index] = paddle.where(self._finite, parameter, self._kept[index])
 
-    def check_losses(self, batches: Sequence[BatchValues]) -> None:
+    @paddle.no_grad()
+    def weights_are_finite(self) -> paddle.Tensor:
+        """Whether weights and statistics are finite now, a 0-d bool on the device."""
+        return paddle.stack([paddle.isfinite(tensor).all() for _, tensor in _tensors(self.model)]).all()
+
+    def check(self, batches: Sequence[BatchValues], weights_are_finite: bool) -> None:
         """Check what was read of the batches since the last call. All processes must call this together.
 
         Raises:
-            UserError: a loss of this process or of another one is not finite. The first one is named.
+            UserError: a loss of this process or of another one is not finite, and the first one is named; or all
+                losses are finite, but weights or statistics are not.
         """
+        if self.precision.scaler is None:
+            self._check_losses(batches)
+        if not weights_are_finite:
+            self.check_weights(self.model)
         if batches:
-            self._last = batches[-1]
-        if self.precision.scaler is not None:
-            return
+            self._checked = batches[-1]
+
+    def _check_losses(self, batches: Sequence[BatchValues]) -> None:
         bad = next((batch for batch in batches if not math.isfinite(batch.values["loss"])), None)
         own = 0 if bad is None else bad.iteration + 1  # 0: none
         counts = sum_over_processes([float(own * (index == rank())) for index in range(processes())])
@@ -92,18 +102,14 @@ class DivergenceWatch:
         Raises:
             UserError: weights or statistics are not finite.
         """
-        tensors = [
-            (name, tensor)
-            for network in networks
-            for name, tensor in network.state_dict().items()
-            if tensor.is_floating_point()
-        ]
+        tensors = [pair for network in networks for pair in _tensors(network)]
         finite = paddle.stack([paddle.isfinite(tensor).all() for _, tensor in tensors]).numpy()
         bad = [name for (name, _), is_finite in zip(tensors, finite) if not is_finite]
         if bad:
-            place = f"; the losses were finite up to {self._place(*self._last[:2])}" if self._last else ""
+            since = f" after {self._place(*self._checked[:2])}" if self._checked else ""
             raise UserError(
-                f"{len(bad)} weights or statistics are not finite, {bad[0]} first{place}; {ADVICE}",
+                f"{len(bad)} weights or statistics have become non-finite{since}, {bad[0]} first, while the losses "
+                f"stayed finite; {ADVICE}",
                 code="training.not-finite",
             )
 
@@ -140,6 +146,11 @@ class DivergenceWatch:
             f"{ADVICE}",
             code="training.not-finite",
         )
+
+
+def _tensors(network: nn.Layer) -> list[tuple[str, paddle.Tensor]]:
+    """Weights and statistics by name."""
+    return [(name, tensor) for name, tensor in network.state_dict().items() if tensor.is_floating_point()]
 
 
 @paddle.no_grad()

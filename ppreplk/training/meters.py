@@ -73,30 +73,35 @@ class PendingValues:
 
     >>> pending = PendingValues()
     >>> pending.add(1, 0, 8, ["loss"], paddle.to_tensor([2.5]))
-    >>> pending.read()
-    [BatchValues(epoch=1, iteration=0, images=8, values={'loss': 2.5})]
-    >>> pending.read()
-    []
+    >>> pending.read(paddle.to_tensor(True))
+    ([BatchValues(epoch=1, iteration=0, images=8, values={'loss': 2.5})], True)
+    >>> pending.read(paddle.to_tensor(False))
+    ([], False)
     """
 
     def __init__(self) -> None:
         self._batches: list[tuple[int, int, int, list[str], paddle.Tensor]] = []
 
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self._batches)
+
     def add(self, epoch: int, iteration: int, images: int, names: list[str], values: paddle.Tensor) -> None:
-        """Keep the values (V,) of one batch of that many images; all batches have the same names."""
+        """Keep the values (V,) of one batch of that many images."""
         self._batches.append((epoch, iteration, images, names, values))
 
-    def read(self) -> list[BatchValues]:
-        """The values of the batches since the last call, in their order. This waits for the device, once."""
-        if not self._batches:
-            return []
-        rows = paddle.stack([values for *_, values in self._batches]).numpy().tolist()
-        read = [
-            BatchValues(epoch, iteration, images, dict(zip(names, row)))
-            for (epoch, iteration, images, names, _), row in zip(self._batches, rows)
-        ]
+    def read(self, flag: paddle.Tensor) -> tuple[list[BatchValues], bool]:
+        """The values of the batches since the last call, in their order, and a flag (0-d bool) of the device.
+
+        This waits for the device, once.
+        """
+        parts = [values.astype("float32") for *_, values in self._batches]
+        *numbers, is_set = paddle.concat([*parts, flag.astype("float32").reshape([1])]).numpy().tolist()
+        read, rest = [], iter(numbers)
+        for epoch, iteration, images, names, _ in self._batches:
+            read.append(BatchValues(epoch, iteration, images, {name: next(rest) for name in names}))
         self._batches = []
-        return read
+        return read, bool(is_set)
 
 
 class Stopwatch:

@@ -83,10 +83,12 @@ class Stepper:
         all processes together.
 
         Raises:
-            UserError: a loss is not finite; the first one is named.
+            UserError: a loss or a weight is not finite; the first batch whose loss is not is named.
         """
-        batches = self.pending.read()
-        self.watch.check_losses(batches)
+        if not self.pending:
+            return
+        batches, weights_are_finite = self.pending.read(self.watch.weights_are_finite())
+        self.watch.check(batches, weights_are_finite)
         hits = self.metric.names if self.metric is not None else []
         for batch in batches:
             if math.isfinite(batch.values["loss"]):  # otherwise the loss scaler has skipped the step
