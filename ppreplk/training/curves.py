@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..utils.errors import UserError
@@ -24,7 +25,7 @@ class Curves:
 
         self._writer = LogWriter(logdir=str(folder))
 
-    def add(self, values: dict[str, float], step: int, prefix: str = "") -> None:
+    def add(self, values: Mapping[str, float], step: int, prefix: str = "") -> None:
         """Add one point to the curve of each name, which is put after ``prefix``."""
         for name, value in values.items():
             self._writer.add_scalar(tag=prefix + name, value=value, step=step)

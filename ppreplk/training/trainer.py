@@ -31,6 +31,7 @@ from .divergence import DivergenceWatch
 from .ema import ExponentialMovingAverage
 from .evaluate import evaluate
 from .losses import build_loss
+from .map_sizes import MapSizes
 from .meters import Averages, Stopwatch
 from .metrics import build_metric
 from .notices import log_global_batch, log_start
@@ -104,12 +105,13 @@ class Trainer:
             self.precision.restore_loss_scale(self.state.loss_scale)
             self.schedule.step(self.state.step)  # the configuration's rate; the optimizer's file has that of its own
         self.precision.decorate(self.model, self.optimizer)
+        MapSizes(self.model, self.loader)
         self.watch = DivergenceWatch(self.model, self.loader, self.precision, self.state.seed, self.update_freq)
         self.stepper = Stepper(
             *(self.model, self.optimizer, self.schedule, self.criterion, self.metric),
             *(self.precision, self.ema, self.watch, self.update_freq, self.state.seed),
         )
-        self.recorder = Recorder(settings, self.batches)
+        self.recorder = Recorder(settings, self.batches, self.resumed)
 
     # ----------------------------------------------------------------------------------------------------
     # The loop
@@ -166,14 +168,15 @@ class Trainer:
                     self.stepper.settle(averages)  # waits for the device, so it belongs to the batch's time
                 watch.batch_done(images.shape[0])
                 if is_logged:
-                    self.recorder.iteration(epoch, iteration, self.state.step, lr, averages, watch)
+                    numbers = {"lr": lr, **self.precision.numbers()}
+                    self.recorder.iteration(epoch, iteration, self.state.step, numbers, averages, watch)
                     watch.reset()
                 if self.stepper.completes_step(iteration):
                     self._save_inside(iteration + 1, averages)
         self._note(self.batches, averages)
         for network in (self.model, self.ema.model) if self.ema else (self.model,):
             share_statistics(network)
-        self.recorder.epoch(epoch, averages)
+        self.recorder.epoch(epoch, self.state.step, averages)
 
     def _averages_so_far(self) -> Averages:
         """Those of an epoch that goes on. They are of all processes, so one of them has them, and the others zeros."""
@@ -238,7 +241,7 @@ class Trainer:
         precision = self.precision.evaluation if model is self.model else nullcontext
         label = f"[Epoch {epoch}, {weights}]" if weights else f"[Epoch {epoch}]"
         results = evaluate(model, self.eval_loader, self.eval_metric, self.eval_criterion, every, label, precision)
-        self.recorder.evaluation(results, self.state.step, weights)
+        self.recorder.evaluation(results, epoch, self.state.step, weights)
         return results
 
     def save(self, prefix: Path) -> None:

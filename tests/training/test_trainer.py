@@ -21,7 +21,10 @@ def test_learns_and_saves_what_paddleclas_saves(project):
     names = {path.name for path in (project / "output").iterdir()}
     suffixes = ("pdparams", "pdopt", "pdstates")
     prefixes = ("latest", "best_model", "epoch_15", "epoch_30")
-    assert names == {f"{prefix}.{suffix}" for prefix in prefixes for suffix in suffixes} | {"train.log"}
+    assert names == {f"{prefix}.{suffix}" for prefix in prefixes for suffix in suffixes} | {
+        "train.log",
+        "metrics.csv",
+    }
     results = evaluate_config(config("Global.pretrained_model=output/best_model"))
     assert results["top1"] == 1.0
 

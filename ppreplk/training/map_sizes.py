@@ -1,0 +1,85 @@
+"""What the size of the images means for a network's feature maps, found out with the first batch and said once."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from typing import Any
+
+import paddle
+from paddle import nn
+
+from ..data import Loader
+from ..nn.conv import Conv2D, DepthwiseConv2D
+from ..nn.norm import BATCH_NORMS
+from ..utils.distributed import processes, rank
+from ..utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+class MapSizes:
+    """Looks at the feature maps of the first batch that passes through a network in training, and then no more.
+
+    Says in one line which kernels are larger than their maps, and refuses a batch normalization that gets one value
+    for each channel: the variance of one value is 0, and whatever the image was, the output would be the same.
+
+    Args:
+        model: (N, C, H, W) -> (N, K).
+        loader: of its training images.
+    """
+
+    def __init__(self, model: nn.Layer, loader: Loader):
+        self.loader = loader
+        self._kernels: dict[tuple[int, int, int], list[str]] = {}  # {(extent, H, W): places}
+        self._norms: list[str] = []  # on maps of one pixel
+        self._hooks = [model.register_forward_post_hook(self._done)]
+        for name, layer in model.named_sublayers():
+            if isinstance(layer, (Conv2D, DepthwiseConv2D)):
+                self._hooks.append(layer.register_forward_pre_hook(self._kernel(name)))
+            elif isinstance(layer, BATCH_NORMS) and not (isinstance(layer, nn.SyncBatchNorm) and processes() > 1):
+                self._hooks.append(layer.register_forward_pre_hook(self._norm(name)))
+
+    def _kernel(self, name: str) -> Callable[..., None]:
+        def look(layer: Conv2D | DepthwiseConv2D, inputs: tuple[paddle.Tensor, ...]) -> None:
+            height, width = inputs[0].shape[-2:]
+            extent = layer.dilation * (layer.kernel_size - 1) + 1
+            if extent > min(height, width):
+                places = self._kernels.setdefault((extent, height, width), [])
+                places.append(re.match(r"[^.]+(\.\d+)?", name)[0])  # type: ignore[index]
+
+        return look
+
+    def _norm(self, name: str) -> Callable[..., None]:
+        def look(layer: nn.Layer, inputs: tuple[paddle.Tensor, ...]) -> None:
+            if inputs[0].shape[2:] in ([], [1, 1]):
+                self._norms.append(name)
+
+        return look
+
+    def _done(self, model: nn.Layer, inputs: Any, output: Any) -> None:
+        if not model.training:
+            return
+        for hook in self._hooks:
+            hook.remove()
+        if self._norms and min(len(batch) for batch in self.loader.batch_sampler) == 1:
+            raise UserError(
+                f"{self._norms[0]} normalizes maps of one pixel, and an epoch has a batch of one image: one value has no "
+                "variance; use larger images or batches, or set drop_last to True if only the last batch is so small",
+                code="training.one-value",
+                where="DataLoader.Train.sampler.batch_size",
+            )
+        if self._kernels and rank() == 0:
+            self._say()
+
+    def _say(self) -> None:
+        found = [
+            f"{extent}x{extent} on {height}x{width} ({', '.join(dict.fromkeys(places))})"
+            for (extent, height, width), places in self._kernels.items()
+        ]
+        line = f"kernels larger than their maps: {'; '.join(found)}; "
+        if any(extent > 2 * min(height, width) - 1 for extent, height, width in self._kernels):
+            logger.warning("%skernels of more than twice the map have a border that never meets it", line)
+        else:
+            logger.info("%sall their weights are used", line)
