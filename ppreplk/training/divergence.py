@@ -47,20 +47,20 @@ class DivergenceWatch:
         self.model, self.loader, self.precision = model, loader, precision
         self.seed, self.update_freq = seed, update_freq
         self._checked: BatchValues | None = None  # the last one
-        self._finite = paddle.to_tensor(True)
+        self._spoilt = paddle.to_tensor(False)  # whether a loss so far was not finite
         self._trained = [] if precision.scaler else [p for p in model.parameters() if not p.stop_gradient]
         self._kept = [parameter.detach().clone() for parameter in self._trained]
 
     @paddle.no_grad()
     def loss_computed(self, loss: paddle.Tensor) -> None:
         """Call with the loss of each batch. Nothing is read."""
-        self._finite = self._finite.logical_and(paddle.isfinite(loss))
+        self._spoilt = self._spoilt.logical_or(paddle.isfinite(loss).logical_not())
 
     @paddle.no_grad()
     def weights_updated(self) -> None:
         """Call after each update. Nothing is read."""
-        for index, parameter in enumerate(self._trained):
-            self._kept[index] = paddle.where(self._finite, parameter, self._kept[index])
+        for kept, parameter in zip(self._kept, self._trained):
+            paddle.where_(self._spoilt, kept, parameter)  # in place
 
     @paddle.no_grad()
     def weights_are_finite(self) -> paddle.Tensor:

@@ -4,7 +4,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import paddle
 import pytest
 from helpers import refused
 from runs import config
