@@ -73,10 +73,10 @@ class PendingValues:
 
     >>> pending = PendingValues()
     >>> pending.add(1, 0, 8, ["loss"], paddle.to_tensor([2.5]))
-    >>> pending.read(paddle.to_tensor(True))
-    ([BatchValues(epoch=1, iteration=0, images=8, values={'loss': 2.5})], True)
-    >>> pending.read(paddle.to_tensor(False))
-    ([], False)
+    >>> pending.read()
+    [BatchValues(epoch=1, iteration=0, images=8, values={'loss': 2.5})]
+    >>> pending.read()
+    []
     """
 
     def __init__(self) -> None:
@@ -90,11 +90,12 @@ class PendingValues:
         """Keep the values (V,) of one batch of that many images."""
         self._batches.append((epoch, iteration, images, names, values))
 
-    def read(self, flag: paddle.Tensor) -> tuple[list[BatchValues], bool]:
-        """The values of the batches since the last call, in their order, and a flag (0-d bool) of the device.
+    def read(self) -> list[BatchValues]:
+        """The values of the batches since the last call, in their order. This waits for the device, once."""
+        return self.read_with(paddle.to_tensor(True))[0] if self._batches else []
 
-        This waits for the device, once.
-        """
+    def read_with(self, flag: paddle.Tensor) -> tuple[list[BatchValues], bool]:
+        """The same, and a flag (0-d bool) that the device has computed."""
         parts = [values.astype("float32") for *_, values in self._batches]
         *numbers, is_set = paddle.concat([*parts, flag.astype("float32").reshape([1])]).numpy().tolist()
         read, rest = [], iter(numbers)

@@ -87,7 +87,7 @@ class Stepper:
         """
         if not self.pending:
             return
-        batches, weights_are_finite = self.pending.read(self.watch.weights_are_finite())
+        batches, weights_are_finite = self.pending.read_with(self.watch.weights_are_finite())
         self.watch.check(batches, weights_are_finite)
         hits = self.metric.names if self.metric is not None else []
         for batch in batches:
