@@ -65,8 +65,8 @@ class MapSizes:
             hook.remove()
         if self._norms and min(len(batch) for batch in self.loader.batch_sampler) == 1:
             raise UserError(
-                f"{self._norms[0]} normalizes maps of one pixel, and an epoch has a batch of one image: one value "
-                "has no variance; use larger images or batches, or set drop_last to True if only the last batch is so small",
+                f"{self._norms[0]} normalizes maps of one pixel, and a batch has one image: one value has no "
+                "variance; use larger images or batches; for a last batch of one image, set drop_last to True",
                 code="training.one-value",
                 where="DataLoader.Train.sampler.batch_size",
             )
