@@ -191,6 +191,26 @@ def test_what_goes_wrong_is_said_in_both_languages(open_page):
     assert "bad" not in page.get_attribute("#message", "class")
 
 
+def test_a_file_that_is_too_large_is_not_sent(open_page, with_field):
+    page = open_page()
+    sent = []
+    page.on("request", lambda request: sent.append(request.url))
+    page.evaluate(DROP, file(data=bytes(400_000)))
+    page.wait_for_selector("#message.bad")
+    assert page.text_content("#message") == "This file is too large. The service takes up to 0.286 MB."
+    assert not [url for url in sent if "predict" in url]
+
+
+def test_the_keyboard_keeps_its_place_when_its_button_goes(open_page):
+    page = open_page()
+    page.evaluate(DROP, file(5))
+    bars(page)
+    page.focus("#measure")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#overlay:visible")
+    wait_until(page, lambda: page.evaluate("document.activeElement.id") == "hide")
+
+
 def test_names_of_files_and_classes_are_no_html(open_page):
     page = open_page()
     page.evaluate(DROP, file(name="<img src=x onerror=alert(1)>.png"))
