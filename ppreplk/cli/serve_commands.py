@@ -26,7 +26,7 @@ def serve(parser: Parser) -> None:
         "--max-wait-ms", type=not_negative, default=5.0, help="how long an image waits for others; default: 5"
     )
     parser.add_argument("--max-bytes", type=positive, default=32 << 20, help="of a request; default: 32 MiB")
-    parser.add_argument("--max-pixels", type=positive, default=50_000_000, help="of an image; default: 50000000")
+    parser.add_argument("--max-pixels", type=pixels, default=50_000_000, help="of an image; default: 50000000")
     parser.add_argument("--max-files", type=positive, default=16, help="images of a request; default: 16")
     parser.add_argument("--max-queue", type=positive, default=256, help="images that wait at most; default: 256")
     parser.add_argument(
@@ -80,6 +80,8 @@ def serve(parser: Parser) -> None:
 
 
 MISSING = "serve.missing-package"
+LONGEST = 1_000_000  # seconds or milliseconds; threads cannot wait for any time
+PILLOWS_PIXELS = 178_956_970  # Pillow opens no image with more, unless it is told to
 
 
 def port(text: str) -> int:
@@ -90,13 +92,21 @@ def port(text: str) -> int:
 
 
 def not_negative(text: str) -> float:
-    """The type of an argument that is a number from 0 on."""
+    """The type of an argument that is a number from 0 on, and short enough to be waited for."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number from 0 on, got {text!r}")
+    if not 0 <= value <= LONGEST:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to {LONGEST}, got {text!r}")
+    return value
+
+
+def pixels(text: str) -> int:
+    """The type of an argument that is a number of pixels which Pillow opens."""
+    value = positive(text)
+    if value > PILLOWS_PIXELS:
+        raise argparse.ArgumentTypeError(f"must be at most {PILLOWS_PIXELS}, which is Pillow's own limit, got {text!r}")
     return value
 
 

@@ -24,7 +24,8 @@ from ..utils.errors import UserError
 from .batching import Batcher, QueueFull
 from .bodies import READ, Images, Memory, parse_body, parse_topk, read_body
 from .counters import CONTENT_TYPE, SECONDS, Counter, Gauge, Histogram, Metric, exposition, resident_bytes
-from .limits import Limits, Refused, busy, check_header, check_host
+from .headers import check_header
+from .limits import Limits, Refused, busy, check_host, check_site
 from .page import page_response
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Service:
         decoders: threads that decode.
         field: from an encoded image to its receptive field; None where the weights are not known.
         program_pid: asks for the process that runs the program; None where it is this one.
+        can_run: asks whether the program can be run.
         listening_on, names: see :func:`~ppreplk.serve.limits.check_host`.
     """
 
@@ -74,6 +76,7 @@ class Service:
         decoders: int = 2,
         field: Optional[Callable[[bytes], dict[str, Any]]] = None,
         program_pid: Callable[[], Optional[int]] = lambda: None,
+        can_run: Callable[[], bool] = lambda: True,
         listening_on: str = "127.0.0.1",
         names: Sequence[str] = (),
     ):
@@ -81,6 +84,7 @@ class Service:
         self.limits = limits
         self.field = field
         self._program_pid = program_pid
+        self._can_run = can_run
         self.listening_on = listening_on
         self.names = names
         self.info = {**info, "field": field is not None, "limits": dataclasses.asdict(limits)}
@@ -93,9 +97,9 @@ class Service:
         self.batcher = Batcher(self._classify, max_batch, max_wait, limits.queue, self._watch_batch)
 
     def close(self) -> None:
-        """Finish what is being computed."""
-        self._decoders.shutdown()
-        self._field_thread.shutdown()
+        """Finish what is being computed. Nobody waits for what has not begun."""
+        self._decoders.shutdown(cancel_futures=True)
+        self._field_thread.shutdown(cancel_futures=True)
         self.batcher.close()
 
     def _classify(self, images: list[np.ndarray], topk: int) -> list[Prediction]:
@@ -175,7 +179,7 @@ class Service:
         return page_response()
 
     async def health(self, request: Request) -> Response:
-        alive = self.batcher.is_alive
+        alive = self.batcher.is_alive and self._can_run()
         return JSONResponse({"status": "ok" if alive else "the program does not run"}, 200 if alive else 503)
 
     async def show_metrics(self, request: Request) -> Response:
@@ -211,17 +215,18 @@ class Service:
                 futures = self.batcher.submit(good, topk)
         except QueueFull as error:
             raise busy(str(error)) from error
+        found = iter(await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True))
+        outcomes: list[Any] = [next(found) if isinstance(each, np.ndarray) else each for each in prepared]
         errors: dict[int, UserError] = {}
-        for index, each in enumerate(prepared):
-            if isinstance(each, UserError):
+        for index, each in enumerate(outcomes):
+            if isinstance(each, UserError) and _status(each) < 500:
                 errors[index] = each
             elif isinstance(each, BaseException):
                 raise each
-        found = iter(await asyncio.gather(*map(asyncio.wrap_future, futures)))
-        self.images.add(len(futures))
+        self.images.add(len(outcomes) - len(errors))
         content: dict[str, Any] = {
             "predictions": [
-                None if index in errors else _shown(next(found), index, name, topk)
+                None if index in errors else _shown(outcomes[index], index, name, topk)
                 for index, name in enumerate(images.names)
             ],
             "milliseconds": {
@@ -276,6 +281,8 @@ class Service:
         async def answer(request: Request) -> Response:
             try:
                 check_host(request.headers.get("host"), self.listening_on, self.names)
+                if request.method == "POST":
+                    check_site(request.headers.get("sec-fetch-site"))
                 response = await endpoint(request)
             except UserError as error:
                 response = self.refuse(request, error)

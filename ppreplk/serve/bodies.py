@@ -19,6 +19,8 @@ from .limits import Limits, Refused, busy
 JSON, MULTIPART, BINARY = "application/json", "multipart/form-data", "application/octet-stream"
 MAX_PARTS = 64  # of a form, files not counted
 MAX_FIELD = 1000  # bytes of a field that is no file
+MAX_HEADERS = 8192  # bytes of the headers of a part
+MAX_TYPE = 1000  # characters of a Content-Type
 MAX_NAME = 255  # characters of a file's name
 MAX_DIGITS = 20  # of a whole number
 SAMPLE = 20  # characters of a text that messages quote
@@ -228,18 +230,27 @@ class _Form:
     complete: bool = False
     _header: bytearray = field(default_factory=bytearray)
     _value: bytearray = field(default_factory=bytearray)
+    _header_bytes: int = 0  # of this part so far
     _disposition: bytes = b""
     _content: bytearray = field(default_factory=bytearray)
     _is_file: bool = False
 
     def on_part_begin(self) -> None:
-        self._disposition, self._content, self._is_file = b"", bytearray(), False
+        self._disposition, self._content, self._is_file, self._header_bytes = b"", bytearray(), False, 0
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header += data[start:end]
+        self._header += self._counted(data, start, end)
 
     def on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
+        self._value += self._counted(data, start, end)
+
+    def _counted(self, data: bytes, start: int, end: int) -> bytes:
+        """A piece of a header. Reading a long one takes the square of its length."""
+        self._header_bytes += end - start
+        if self._header_bytes > MAX_HEADERS:
+            message = f"the headers of a part of the form have more than {MAX_HEADERS} bytes"
+            raise Refused(400, message, "serve.bad-form")
+        return data[start:end]
 
     def on_header_end(self) -> None:
         if self._header.lower() == b"content-disposition":
@@ -278,6 +289,8 @@ def _from_form(body: bytearray, content_type: str, limits: Limits) -> Images:
     from python_multipart.exceptions import FormParserError
     from python_multipart.multipart import MultipartParser, parse_options_header
 
+    if len(content_type) > MAX_TYPE:
+        raise Refused(400, f"the Content-Type of the form has more than {MAX_TYPE} characters", "serve.bad-form")
     try:
         _, options = parse_options_header(content_type)
         boundary = options.get(b"boundary", b"")

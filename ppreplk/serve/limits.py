@@ -1,20 +1,14 @@
-"""What the service accepts: sizes, kinds of images, names it is called by; and how it refuses the rest."""
+"""What the service accepts: sizes, names it is called by, pages that ask; and how it refuses the rest."""
 
 from __future__ import annotations
 
-import io
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
 
-from PIL import Image
-
 from ..utils.errors import UserError
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")  # Pillow's names
-MAX_SCANS = 100  # of a JPEG; cameras and libraries write a dozen, and each one costs a pass over all pixels
-START_OF_SCAN = b"\xff\xda"
 LOCAL_NAMES = ("localhost", "ip6-localhost")
 
 
@@ -67,32 +61,6 @@ def busy(message: str) -> Refused:
     return Refused(503, f"{message}; try again in a second", "serve.busy")
 
 
-def check_header(data: bytes, limits: Limits) -> None:
-    """Check an encoded image before its pixels are decoded.
-
-    Raises:
-        Refused: not an image of the formats in :data:`FORMATS`, or too many pixels.
-    """
-    if not data:
-        raise Refused(422, "is empty", "serve.bad-image")
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            kind, (width, height) = image.format, image.size
-    except Image.DecompressionBombError as error:
-        raise Refused(413, f"has too many pixels ({error})", "serve.too-many-pixels") from error
-    except Image.UnidentifiedImageError as error:
-        raise Refused(422, "is not an image in a known format", "serve.bad-image") from error
-    except Exception as error:  # readers of headers raise many kinds
-        raise Refused(422, f"cannot be read as an image ({error})", "serve.bad-image") from error
-    if kind not in FORMATS:
-        raise Refused(422, f"is a {kind} file; these are served: {', '.join(FORMATS)}", "serve.bad-image")
-    if width * height > limits.pixels:
-        message = f"has {width}x{height} pixels, more than {limits.pixels} (--max-pixels)"
-        raise Refused(413, message, "serve.too-many-pixels")
-    if kind in ("JPEG", "MPO") and data.count(START_OF_SCAN) > MAX_SCANS:
-        raise Refused(422, f"is a JPEG of more than {MAX_SCANS} scans", "serve.bad-image")
-
-
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach what listens on ``host``.
 
@@ -123,6 +91,19 @@ def check_host(header: Optional[str], listening_on: str, names: Sequence[str]) -
         return
     host = header.strip()
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    if is_loopback(name) or name in names:
+    if is_loopback(name) or name.lower() in map(str.lower, names):
         return
     raise Refused(421, f"this service is not called {name[:100]!r}; see --allow-host", "serve.wrong-host")
+
+
+def check_site(site: Optional[str]) -> None:
+    """Check that no page of another site lets a browser send images here. It could not read the answer, only cost time.
+
+    Args:
+        site: ``Sec-Fetch-Site``, which browsers send and pages cannot change.
+
+    Raises:
+        Refused: such a page.
+    """
+    if site == "cross-site":
+        raise Refused(403, "pages of other sites are not served", "serve.cross-site")

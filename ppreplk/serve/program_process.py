@@ -4,8 +4,8 @@ Paddle keeps Python's global lock while a program computes. In the process that 
 network would let every other client wait, those that only ask for ``/health`` too. Images would not be decoded
 meanwhile, either. So a second process runs the program; arrays go through a pipe.
 
-Should that process die, which takes a defect in Paddle or a lack of memory, the batch it was computing is lost, and
-another process is started for the next one.
+Should that process die or hang, which takes a defect in Paddle or a lack of memory, the batch it was computing is lost,
+and another process is started for the next one.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from .limits import Refused
 logger = logging.getLogger(__name__)
 
 ENDING_SECONDS = 5.0
+PATIENCE = 60.0  # seconds that a batch may take
 QUIET = ("SIGINT", "SIGHUP")  # a terminal sends them to every process; the service says when to stop
 
 
@@ -59,13 +60,17 @@ class ProgramProcess:
 
     Args:
         settings: of the program.
+        patience: seconds after which a process that does not answer is ended.
 
     Raises:
         UserError: it cannot be loaded, see :class:`~ppreplk.Predictor`; or no process can be started.
     """
 
-    def __init__(self, settings: ProgramSettings):
+    def __init__(self, settings: ProgramSettings, patience: float = PATIENCE):
         self._settings = settings
+        self._patience = patience
+        self._closed = False
+        self.can_run = True  # until it cannot be started again
         self._running = threading.Lock()
         self._process: Any = None
         self._connection: Optional[Connection] = None
@@ -80,18 +85,21 @@ class ProgramProcess:
 
         Raises:
             UserError: images that it does not run on.
-            Refused: the process died.
+            Refused: the process died or hung, or cannot be started again.
         """
         with self._running:
-            if self._connection is None:
-                self._start()
+            self._revive()
             assert self._connection is not None
             try:
                 self._connection.send(np.ascontiguousarray(images, np.float32))
+                if not self._connection.poll(self._patience):
+                    logger.error("the program has not answered for %g seconds, its process is ended", self._patience)
+                    self._process.kill()
                 answer = self._connection.recv()
             except (EOFError, OSError) as error:
                 code = self._end()
-                logger.error("the process of the program has ended (exit code %s); another is started", code)
+                if not self._closed:
+                    logger.error("the process of the program has ended while it computed (exit code %s)", code)
                 message = "the process of the program has ended while it computed; try again"
                 raise Refused(503, message, "serve.program-ended") from error
         if isinstance(answer, Exception):
@@ -99,9 +107,33 @@ class ProgramProcess:
         return answer
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, also while it computes."""
+        self._closed = True
+        if self.pid is not None:
+            self._process.kill()  # whoever waits for its answer holds the lock below
         with self._running:
             self._end()
+
+    def _revive(self) -> None:
+        """Start the process again if it has ended.
+
+        Raises:
+            Refused: it cannot be started.
+        """
+        if self._closed:
+            raise Refused(503, "the service is being stopped", "serve.program-ended")
+        if self._connection is not None and self._process.is_alive():
+            return
+        self._end()
+        logger.info("the process of the program is started again")
+        try:
+            self._start()
+        except Exception as error:
+            self.can_run = False
+            logger.error("the program cannot be started again: %s", error)
+            message = "the program cannot be started again; the log of the service says why"
+            raise Refused(503, message, "serve.program-ended") from error
+        self.can_run = True
 
     def _start(self) -> Facts:
         context = multiprocessing.get_context("spawn")

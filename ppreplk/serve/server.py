@@ -10,7 +10,7 @@ import socket
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any, Optional
 
@@ -24,7 +24,7 @@ from ..utils.errors import UserError
 from ..utils.version import __version__
 from .app import Service, build_app
 from .limits import Limits, is_loopback
-from .program_process import Facts, ProgramProcess, ProgramSettings
+from .program_process import PATIENCE, Facts, ProgramProcess, ProgramSettings
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +70,11 @@ def serve(settings: Settings) -> None:
         UserError: no such program, weights that are not its own, or an address that cannot be listened on.
     """
     _silence()
-    with listen(settings.host, settings.port) as listening, making_service(settings) as service:
-        make_server(service, listening, settings.limits).run(sockets=[listening])
+    with listen(settings.host, settings.port) as listening:
+        # its address, of which names of this machine, such as its host name, do not say whether it is loopback
+        resolved = replace(settings, host=listening.getsockname()[0], names=[*settings.names, settings.host])
+        with making_service(resolved) as service:
+            make_server(service, listening, settings.limits).run(sockets=[listening])
 
 
 def _silence() -> None:
@@ -83,21 +86,20 @@ def _silence() -> None:
 
 @contextlib.contextmanager
 def making_service(settings: Settings) -> Iterator[Service]:
-    """Load the program, and the weights if there are any. After the block, what was begun is finished.
+    """Load the program, and the weights if there are any. They are ended after the block, when all is answered.
 
     Raises:
         UserError: they cannot be loaded, or do not belong together.
     """
-    asked = (settings.model_dir, settings.device, settings.threads, settings.precision)
-    program = ProgramProcess(ProgramSettings(*asked))
-    try:
+    asked = ProgramSettings(settings.model_dir, settings.device, settings.threads, settings.precision)
+    patience = max(PATIENCE, 2 * settings.limits.timeout)  # long after the last client has been told to go
+    with contextlib.closing(ProgramProcess(asked, patience)) as program:
         service = _service(settings, program)
         try:
             yield service
         finally:
+            program.close()  # first, since the batches' thread would wait for a program that hangs
             service.close()
-    finally:
-        program.close()
 
 
 def _service(settings: Settings, program: ProgramProcess) -> Service:
@@ -127,6 +129,7 @@ def _service(settings: Settings, program: ProgramProcess) -> Service:
         settings.max_wait_ms / 1000,
         field=_field(settings.weights, passport, description, program),
         program_pid=lambda: program.pid,
+        can_run=lambda: program.can_run,
         listening_on=settings.host,
         names=settings.names,
     )

@@ -63,8 +63,13 @@ class Process:
         return code
 
     def children(self) -> list[int]:
-        found = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in found.read_text().split()]
+        found = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        return [int(pid) for each in found for pid in each.read_text().split()]
+
+    def program(self) -> int:
+        """The process that runs the program."""
+        (found,) = [pid for pid in self.children() if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return found
 
 
 @contextlib.contextmanager
@@ -148,16 +153,78 @@ def test_a_second_signal_does_not_wait():
             assert time.monotonic() - start < 15
 
 
+def wait_until(holds) -> None:
+    deadline = time.monotonic() + 60
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert holds()
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the process in /proc")
-def test_the_program_may_die():
-    with started("--model-dir", PROGRAM) as service:
-        (child,) = [pid for pid in service.children() if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        os.kill(child, signal.SIGKILL)
+def test_the_program_may_die(tmp_path):
+    shutil.copytree(PROGRAM, tmp_path / "model")
+    with started("--model-dir", tmp_path / "model") as service:
+        answers: list[httpx.Response] = []
+        os.kill(service.program(), signal.SIGSTOP)
+        asking = threading.Thread(target=lambda: answers.append(ask(service)))
+        asking.start()
+        wait_until(lambda: "ppreplk_requests_in_flight 1" in httpx.get(f"{service.url}metrics").text)
+        time.sleep(0.5)  # the image is decoded
+        os.kill(service.program(), signal.SIGKILL)
+        asking.join(60)
+        assert (answers[0].status_code, answers[0].json()["error"]["code"]) == (503, "serve.program-ended")
+        assert ask(service).status_code == 200
+        os.kill(service.program(), signal.SIGKILL)  # while it has nothing to do: nobody takes note
+        assert ask(service).status_code == 200
+
+        (tmp_path / "model").rename(tmp_path / "away")
+        os.kill(service.program(), signal.SIGKILL)
         response = ask(service)
         assert (response.status_code, response.json()["error"]["code"]) == (503, "serve.program-ended")
+        assert str(tmp_path) not in response.text
+        assert httpx.get(f"{service.url}health").status_code == 503
+        (tmp_path / "away").rename(tmp_path / "model")
         assert ask(service).status_code == 200
+        assert httpx.get(f"{service.url}health").status_code == 200
         assert service.stop() == 128 + signal.SIGTERM
     assert not any("Traceback" in line for line in service.lines)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the process in /proc")
+def test_a_program_that_hangs_does_not_keep_the_service_from_stopping():
+    with started("--model-dir", PROGRAM, "--timeout", 1) as service:
+        program = service.program()
+        os.kill(program, signal.SIGSTOP)
+        assert ask(service).json()["error"]["code"] == "serve.no-answer"
+        start = time.monotonic()
+        assert service.stop() == 128 + signal.SIGTERM
+        assert time.monotonic() - start < 20
+    assert_gone([program])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="stops a process")
+def test_a_program_that_hangs_is_started_again():
+    import numpy as np
+
+    from ppreplk.serve.limits import Refused
+    from ppreplk.serve.program_process import ProgramProcess, ProgramSettings
+
+    image = np.zeros((1, 3, 32, 32), np.float32)
+    with contextlib.closing(ProgramProcess(ProgramSettings(str(PROGRAM), threads=1), patience=2)) as program:
+        expected = program(image)
+        os.kill(program.pid, signal.SIGSTOP)
+        with pytest.raises(Refused):
+            program(image)
+        assert (program(image) == expected).all() and program.can_run
+    with pytest.raises(Refused):
+        program(image)
+
+
+def test_another_spelling_of_loopback_is_as_careful():
+    with started("--model-dir", PROGRAM, "--host", "127.1") as service:
+        assert httpx.get(f"{service.url}info", headers={"host": "evil.example"}).status_code == 421
+        assert httpx.get(f"{service.url}info", headers={"host": "127.1"}).status_code == 200
+        service.stop()
 
 
 @pytest.mark.slow
@@ -178,7 +245,11 @@ def test_bad_input_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "option, value", [("port", "65536"), ("port", "x"), ("max-batch", "0"), ("timeout", "0"), ("max-wait-ms", "nan")]
+    "option, value",
+    [
+        *(("port", "65536"), ("port", "x"), ("max-batch", "0"), ("timeout", "0"), ("timeout", "1e308")),
+        *(("max-wait-ms", "nan"), ("max-wait-ms", "1e300"), ("max-pixels", "200000000")),
+    ],
 )
 def test_bad_arguments(capsys, option, value):
     with pytest.raises(SystemExit) as ended:

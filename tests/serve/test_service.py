@@ -11,7 +11,7 @@ import zlib
 import numpy as np
 import pytest
 from helpers import peak_memory
-from services import chunk, encoded, need_packages, picture, png_bomb, post, read_all
+from services import chunk, encoded, need_packages, picture, png_bomb, post, read_all, running
 
 need_packages()
 
@@ -75,6 +75,34 @@ def test_a_broken_image_is_named_and_the_others_are_answered(client, predictor):
     assert content["predictions"][1] is None and content["predictions"][3] is None
     assert_predicted(content["predictions"][0], predictor(files[0])[0])
     assert_predicted(content["predictions"][2], predictor(files[2])[0])
+
+
+def test_an_image_that_the_program_refuses_does_not_cost_the_others(predictor):
+    import httpx
+
+    from ppreplk.serve.limits import Limits
+    from ppreplk.utils.errors import UserError
+
+    class Particular:
+        """Refuses images of another shape than the one it was exported for."""
+
+        topk = 2
+
+        def prepare(self, image, name):
+            prepared = predictor.prepare(image, name)
+            return prepared[:, :8] if image == other else prepared
+
+        def classify(self, names, images, topk):
+            if images[0].shape[1] == 8:
+                raise UserError("expected another shape", code="deploy.bad-images")
+            return predictor.classify(names, images, topk)
+
+    other = picture(1)
+    with running(Particular(), Limits()) as service:
+        answer = httpx.post(f"{service.url}predict", json={"images": [encoded(other), GOOD]})
+    assert refusal(answer) == (422, "deploy.bad-images")
+    assert answer.json()["error"]["index"] == 0 and answer.json()["predictions"][0] is None
+    assert_predicted(answer.json()["predictions"][1], predictor(picture())[0])
 
 
 def test_what_it_says_of_itself(client):
@@ -195,6 +223,19 @@ FORMS = {
         400,
         "serve.bad-form",
     ),
+    "a long header": (
+        BOUNDARY,
+        b'--x\r\nContent-Disposition: form-data; name="' + b";" * 100_000 + b"\r\n\r\nabc\r\n--x--\r\n",
+        400,
+        "serve.bad-form",
+    ),
+    "many headers": (
+        BOUNDARY,
+        b'--x\r\nContent-Disposition: form-data; name="f"\r\n' + b"a:b\r\n" * 40_000 + b"\r\nabc\r\n--x--\r\n",
+        400,
+        "serve.bad-form",
+    ),
+    "a long type": (f'{BOUNDARY}; a="' + ";" * 50_000, PART + b"abc\r\n--x--\r\n", 400, "serve.bad-form"),
     "not an image": (BOUNDARY, PART + b"abc\r\n--x--\r\n", 422, "serve.bad-image"),
 }
 
@@ -202,7 +243,9 @@ FORMS = {
 @pytest.mark.parametrize("name", FORMS)
 def test_broken_forms(client, name):
     kind, body, status, code = FORMS[name]
+    start = time.monotonic()
     assert refusal(client.post("/predict", content=body, headers={"content-type": kind})) == (status, code)
+    assert time.monotonic() - start < 2
 
 
 def test_other_bodies_paths_and_methods(client):
@@ -223,6 +266,25 @@ def test_other_bodies_paths_and_methods(client):
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "[::2]", "0.0.0.0"])
 def test_a_page_that_gives_its_own_name_our_address_reads_nothing(client, host):
     assert refusal(client.get("/info", headers={"host": host})) == (421, "serve.wrong-host")
+
+
+@pytest.mark.parametrize("site, status", [("cross-site", 403), ("same-origin", 200), ("none", 200)])
+def test_a_page_of_another_site_gets_nothing_computed(client, site, status):
+    headers = {"content-type": "image/png", "sec-fetch-site": site}
+    response = client.post("/predict", content=picture(), headers=headers)
+    assert response.status_code == status
+    assert status == 200 or refusal(response) == (403, "serve.cross-site")
+    assert client.get("/", headers=headers).status_code == 200  # somebody who follows a link
+
+
+def test_names_that_are_allowed(predictor):
+    import httpx
+
+    from ppreplk.serve.limits import Limits
+
+    with running(predictor, Limits(), names=["Here.Example"]) as service:
+        assert httpx.get(f"{service.url}health", headers={"host": "here.example:80"}).status_code == 200
+        assert httpx.get(f"{service.url}health", headers={"host": "there.example"}).status_code == 421
 
 
 @pytest.mark.parametrize("host", ["localhost:1", "LOCALHOST", "127.0.0.1", "[::1]:8000", "127.1.2.3"])
