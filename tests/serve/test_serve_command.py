@@ -71,6 +71,11 @@ class Process:
         (found,) = [pid for pid in self.children() if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         return found
 
+    def kill_program(self) -> None:
+        program = self.program()
+        os.kill(program, signal.SIGKILL)
+        assert_gone([program])
+
 
 @contextlib.contextmanager
 def started(*arguments):
@@ -174,11 +179,11 @@ def test_the_program_may_die(tmp_path):
         asking.join(60)
         assert (answers[0].status_code, answers[0].json()["error"]["code"]) == (503, "serve.program-ended")
         assert ask(service).status_code == 200
-        os.kill(service.program(), signal.SIGKILL)  # while it has nothing to do: nobody takes note
+        service.kill_program()  # while it has nothing to do: nobody takes note
         assert ask(service).status_code == 200
 
         (tmp_path / "model").rename(tmp_path / "away")
-        os.kill(service.program(), signal.SIGKILL)
+        service.kill_program()
         response = ask(service)
         assert (response.status_code, response.json()["error"]["code"]) == (503, "serve.program-ended")
         assert str(tmp_path) not in response.text
