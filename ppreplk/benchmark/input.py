@@ -83,7 +83,7 @@ def _dataset(config: Config, split: SplitConfig, folder: Path) -> tuple[ImageDat
     """The configured data set, or else photographs, and what the title calls them."""
     try:
         prepare_dataset(config)
-        dataset = build_dataset(split.dataset, config.Arch.class_num, seed=0)
+        dataset = build_dataset(split.dataset, config.Arch.class_num, 0, config.Arch.in_channels)
         return dataset, dataset.source
     except UserError as error:
         logger.info("%s", error)
@@ -92,7 +92,7 @@ def _dataset(config: Config, split: SplitConfig, folder: Path) -> tuple[ImageDat
     stand_in = copy.copy(split.dataset)
     stand_in.name = "ImageNetDataset"
     stand_in.arguments = {"image_root": str(folder), "cls_label_path": str(folder / "list.txt")}
-    dataset = build_dataset(stand_in, config.Arch.class_num, seed=0)
+    dataset = build_dataset(stand_in, config.Arch.class_num, 0, config.Arch.in_channels)
     return dataset, f"photographs, {SIDES[0]}x{SIDES[1]}, JPEG quality {QUALITY}"
 
 

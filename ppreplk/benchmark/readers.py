@@ -206,7 +206,7 @@ def _held_out(config: Config, images: int) -> list[str]:
     if config.DataLoader.Eval is None:
         raise UserError("DataLoader.Eval is missing: there are no images", code="benchmark.no-input")
     prepare_dataset(config)
-    samples = build_dataset(config.DataLoader.Eval.dataset, config.Arch.class_num, seed=0).samples
+    samples = build_dataset(config.DataLoader.Eval.dataset, config.Arch.class_num, 0, config.Arch.in_channels).samples
     return [str(Path(sample.path).absolute()) for sample in samples[:: max(len(samples) // images, 1)][:images]]
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ..models.registry import head_of, shapes_of
+from ..config import RGB
+from ..models.registry import architecture_of, head_of, shapes_of
 from ..nn.merge import form_of, merge
 from ..utils.errors import UserError
 from .compare import compare
@@ -17,7 +18,13 @@ from .compare import compare
 logger = logging.getLogger(__name__)
 
 
-def load_weights(model: nn.Layer, state: Mapping[str, np.ndarray], source: str, may_replace_head: bool = False) -> None:
+def load_weights(
+    model: nn.Layer,
+    state: Mapping[str, np.ndarray],
+    source: str,
+    may_replace_head: bool = False,
+    may_fit_stem: bool = False,
+) -> None:
     """Overwrite all parameters and buffers of ``model``.
 
     Weights in train form are merged on the way into a merged network.
@@ -28,6 +35,8 @@ def load_weights(model: nn.Layer, state: Mapping[str, np.ndarray], source: str, 
         source: where the weights come from, for messages.
         may_replace_head: where the weights' head is for another number of classes, leave that of ``model`` as it is
             initialized, and say so.
+        may_fit_stem: where the weights are for RGB images and ``model`` is not, fit the first convolution to the
+            channels of ``model``, see :func:`fit_stem`, and say so.
 
     Raises:
         UserError: names or shapes differ; the message counts them. Or the weights are merged and the network is not.
@@ -46,10 +55,48 @@ def load_weights(model: nn.Layer, state: Mapping[str, np.ndarray], source: str, 
         if classes != wanted:
             logger.info("%s has a head for %d classes; a new one for %d starts from scratch", source, classes, wanted)
             state = {**state, **{name: own[name].numpy() for name in head}}
+    if may_fit_stem:
+        state = _with_fitted_stem(model, own, state, source)
     check_match(model, state, source)
     for name, tensor in own.items():
         array = np.ascontiguousarray(state[name]).reshape(np.shape(state[name]))  # it makes a scalar an array of one
         tensor.set_value(paddle.to_tensor(array).astype(tensor.dtype))
+
+
+def _with_fitted_stem(
+    model: nn.Layer, own: Mapping, state: Mapping[str, np.ndarray], source: str
+) -> Mapping[str, np.ndarray]:
+    architecture = architecture_of(model)
+    stem = "" if architecture is None else architecture.stem
+    if stem not in own or stem not in state:
+        return state
+    channels, given = own[stem].shape[1], np.shape(state[stem])
+    if channels == RGB or len(given) != 4 or given[1] != RGB:
+        return state
+    logger.info("%s is for RGB images; its first convolution is fitted to %d channels", source, channels)
+    return {**state, stem: fit_stem(np.asarray(state[stem]), channels)}
+
+
+def fit_stem(weight: np.ndarray, channels: int) -> np.ndarray:
+    """The kernels of a first convolution for RGB images, for images of other channels.
+
+    - One channel: the sum over the three. A grey image gives what it gave as R = G = B.
+    - Two channels: half of that sum each, so that equal channels give the same.
+    - Four and more: the first three keep their kernels, further ones start at 0. The network begins as it was.
+
+    Args:
+        weight: (N, 3, K, K).
+        channels: of the images.
+
+    Returns:
+        (N, channels, K, K).
+
+    >>> fit_stem(np.ones((1, 3, 1, 1)), 1).ravel(), fit_stem(np.ones((1, 3, 1, 1)), 4).ravel()
+    (array([3.]), array([1., 1., 1., 0.]))
+    """
+    if channels < RGB:
+        return np.repeat(weight.sum(axis=1, keepdims=True) / channels, channels, axis=1)
+    return np.pad(weight, ((0, 0), (0, channels - RGB), (0, 0), (0, 0)))
 
 
 def _in_form(model: nn.Layer, own: Mapping, state: Mapping[str, np.ndarray], source: str) -> Mapping[str, np.ndarray]:

@@ -80,12 +80,13 @@ def load_pretrained(model: nn.Layer, config: Config, training: bool = False) -> 
     Args:
         model: the network of ``config``.
         config: its transforms are compared with those the weights expect; a warning names differences.
-        training: a head for another number of classes is then replaced by a new one.
+        training: a head for another number of classes is then replaced by a new one, and a first convolution for RGB
+            images is fitted to other channels.
 
     Raises:
         UserError: no such file, one that holds anything but weights, or weights that do not fit.
     """
     path = config.require("Global.pretrained_model")
     state = load_checkpoint(path)
-    load_weights(model, state, path, may_replace_head=training)
+    load_weights(model, state, path, may_replace_head=training, may_fit_stem=training)
     check_preprocessing(config, state, path, training)

@@ -9,7 +9,7 @@ from typing import Optional
 
 import numpy as np
 
-from ..config import Config, Op, Ops, typed
+from ..config import RGB, Config, Op, Ops, typed
 from ..models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, MIN_WARPED_SIZE, Preprocessing
 from ..models.registry import recognise
 from ..utils.errors import UserError
@@ -29,6 +29,8 @@ def check_preprocessing(config: Config, state: Mapping[str, np.ndarray], path: s
         training: the weights are trained further, maybe at another resolution: then the configuration's own
             resolution counts instead of the weights'.
     """
+    if config.Arch.in_channels != RGB:  # then other numbers belong to it, and only its owner knows them
+        return
     try:
         network = recognise(state, str(path))
     except UserError:  # of an architecture without published weights

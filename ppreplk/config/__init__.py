@@ -6,6 +6,7 @@ from .operators import Op, Ops, find_op, read_ops
 from .reading import load_config, override, read_yaml
 from .scalars import parse_number
 from .sections import (
+    RGB,
     AMPConfig,
     ArchConfig,
     Config,
@@ -25,6 +26,7 @@ from .sections import (
 )
 
 __all__ = [
+    "RGB",
     "AMPConfig",
     "ArchConfig",
     "Config",

@@ -39,7 +39,7 @@ LOSS = Kind("Loss", frozenset({"class_counts"}))
 METRIC = Kind("Metric")
 OPTIMIZER = Kind("Optimizer", frozenset({"model", "schedule"}))
 SCHEDULE = Kind("Optimizer.lr", frozenset({"epochs", "per_epoch"}))
-TRANSFORM = Kind("transform_ops")
+TRANSFORM = Kind("transform_ops", frozenset({"image_channels"}))
 
 # the lists of operators in sections
 LISTS: dict[tuple[Callable, str], Kind] = {

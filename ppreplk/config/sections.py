@@ -8,11 +8,12 @@ from typing import Any, ClassVar, Literal, Optional, Union
 
 from ..utils.errors import UserError
 from ..utils.paths import FilePath
-from .checking import Unserved
+from .checking import Unserved, argument
 from .operators import Ops
 
 MAX_WORKERS = 1024  # processes; more of them is a slip of the pen
 ExportFormat = Literal["paddle", "pdmodel", "onnx"]
+RGB = 3  # channels of an image, unless Arch.in_channels says otherwise
 ONNX_OPSETS = (13, 21)  # first and last, as in deploy
 
 
@@ -145,6 +146,12 @@ class ArchConfig:
     pretrained: Union[bool, str] = False
 
     rest: ClassVar[str] = "arguments"
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images that the network reads; an argument of its constructor."""
+        channels = argument(self.arguments, "in_channels", Optional[int], self.where)
+        return RGB if channels is None else channels
 
 
 @dataclass
@@ -299,6 +306,13 @@ class Config:
     }
 
     source: str = field(default="", init=False)
+
+    def __post_init__(self) -> None:
+        made, read = self.Global.image_shape[0], self.Arch.in_channels
+        if made != read:
+            raise _bad_value(
+                "Global.image_shape", f"has {made} channels, but Arch.in_channels is {read}; make them equal"
+            )
 
     def require(self, section: str) -> Any:
         """The section at a dotted path.

@@ -10,9 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from ..config import RGB
 from ..utils.errors import UserError
 from .argument_checks import Size, check_fraction
-from .images import IMAGE, NORMALIZED, ImageLike, as_pillow
+from .images import IMAGE, NORMALIZED, ImageLike, as_pillow, check_rgb
 from .randaugment import RandAugment
 from .resizing import PIL_FILTERS, log_uniform
 
@@ -58,7 +59,9 @@ class TimmAutoAugment:
         interpolation: Literal["bilinear", "bicubic", "lanczos", "hamming", "random"] = "bicubic",
         img_size: Size = 224,
         mean: Sequence[float] = (0.485, 0.456, 0.406),
+        image_channels: int = RGB,
     ):
+        check_rgb(image_channels)
         self.prob = check_fraction(prob, "prob")
         if len(mean) != 3:
             raise UserError(f"mean needs three numbers, got {list(mean)}", code="data.bad-argument")
@@ -91,7 +94,9 @@ class ColorJitter:
         contrast: float = 0,
         saturation: float = 0,
         hue: float = 0,
+        image_channels: int = RGB,
     ):
+        check_rgb(image_channels)
         if min(prob, brightness, contrast, saturation, hue) < 0 or hue > 0.5:
             raise UserError(
                 "prob, brightness, contrast, saturation and hue must not be negative, hue at most 0.5",
@@ -153,14 +158,18 @@ class RandomErasing:
         attempt: int = 100,
         use_log_aspect: bool = False,
         mode: Literal["const", "rand", "pixel"] = "const",
+        image_channels: int = RGB,
     ):
         if not 0 < r1 <= 1 or not 0 < sl <= sh:
             raise UserError(
                 f"r1 must be in (0, 1] and 0 < sl <= sh, got r1 {r1}, sl {sl}, sh {sh}", code="data.bad-argument"
             )
-        if len(mean) != 3 or attempt < 1:
+        if tuple(mean) == (0.0, 0.0, 0.0):
+            mean = (0.0,) * image_channels
+        if len(mean) != image_channels or attempt < 1:
+            many = "three" if image_channels == RGB else image_channels
             raise UserError(
-                f"mean needs three numbers and attempt at least 1, got {list(mean)} and {attempt}",
+                f"mean needs {many} numbers and attempt at least 1, got {list(mean)} and {attempt}",
                 code="data.bad-argument",
             )
         self.prob = check_fraction(EPSILON, "EPSILON")
@@ -189,4 +198,5 @@ class RandomErasing:
     def _fill(self, h: int, w: int, rng: np.random.Generator) -> np.ndarray:
         if self.mode == "const":
             return self.colour
-        return rng.standard_normal((h, w, 3) if self.mode == "pixel" else 3, np.float32)
+        channels = len(self.colour)
+        return rng.standard_normal((h, w, channels) if self.mode == "pixel" else channels, np.float32)

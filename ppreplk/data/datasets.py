@@ -8,7 +8,7 @@ from typing import Any, Optional
 import numpy as np
 from paddle.io import Dataset
 
-from ..config import DatasetConfig, Op, construct, find_op
+from ..config import RGB, DatasetConfig, Op, construct, find_op
 from ..utils.errors import UserError
 from ..utils.paths import FilePath
 from .classes import ClassCounts
@@ -23,7 +23,7 @@ class ImageDataset(Dataset):
     Args:
         listing: the images, and the names of their classes where they have some.
         source: the list file or folder that names them, for messages.
-        transforms: from encoded bytes to (H, W, 3) float32.
+        transforms: from encoded bytes to (H, W, C) float32.
         seed: of the random transforms. What is drawn for an image depends on the seed, the epoch and its index alone.
     """
 
@@ -49,7 +49,7 @@ class ImageDataset(Dataset):
         return ClassCounts(numbers, self.source, self.classes)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int, int]:
-        """(3, H, W) float32, label, index.
+        """(C, H, W) float32, label, index.
 
         Raises:
             UserError: the image cannot be read. The message names it and the place that lists it.
@@ -156,13 +156,16 @@ UNSERVED_DATASETS = dict.fromkeys(
 )
 
 
-def build_dataset(config: DatasetConfig, class_num: int, seed: int, report: Report = stop_at) -> ImageDataset:
+def build_dataset(
+    config: DatasetConfig, class_num: int, seed: int, channels: int = RGB, report: Report = stop_at
+) -> ImageDataset:
     """The dataset of ``DataLoader.*.dataset``. It needs no device.
 
     Args:
         config: the section.
         class_num: number of classes.
         seed: of the random transforms.
+        channels: of the images.
         report: is given every line and folder that is wrong; where it returns, the others make the dataset.
 
     Raises:
@@ -170,6 +173,6 @@ def build_dataset(config: DatasetConfig, class_num: int, seed: int, report: Repo
     """
     op = Op(config.name, config.arguments, config.where)
     factory = find_op(op, DATASETS, UNSERVED_DATASETS, "dataset")
-    transforms = build_transforms(config.transform_ops, NORMALIZED)
+    transforms = build_transforms(config.transform_ops, NORMALIZED, channels=channels)
     given = {"transforms": transforms, "class_num": class_num, "seed": seed, "report": report}
     return construct(factory, op.arguments, op.where, **given)

@@ -13,14 +13,16 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from ..config import RGB
 from ..utils.errors import UserError
-from .images import ENCODED, IMAGE, Backend, ImageLike, as_array, as_pillow, crop, import_cv2
-from .pixels import SIDEWAYS, from_array, orientation, to_8_bits, to_rgb, upright
+from .images import ENCODED, GREY, IMAGE, Backend, ImageLike, as_array, as_pillow, crop, import_cv2
+from .pixels import SIDEWAYS, from_array, numbers_to_channels, orientation, to_channels, upright
 from .resizing import RandomCrop
 
 REDUCING_GAP = 2.0  # at twice the size that is needed, Pillow's documentation calls the difference hardly visible
 JPEGS = ("JPEG", "MPO")  # Pillow's names of the formats; an MPO is several JPEGs
 START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+NPY = b"\x93NUMPY"  # begins an array that numpy has saved
 
 
 @contextmanager
@@ -54,6 +56,9 @@ class DecodeImage:
     backends agree. OpenCV decodes 8-bit JPEGs, and what Pillow does not know; Pillow decodes the rest.
 
     PaddleClas's ``to_np: False`` makes Pillow images. They are always RGB and need ``backend: pil``.
+
+    With ``Arch.in_channels`` 1 images are grey, and with another number they have the channels of the file. Besides
+    image files, arrays that numpy has saved (``.npy``) are read, (H, W, C).
     """
 
     kinds = {ENCODED: IMAGE}
@@ -64,16 +69,25 @@ class DecodeImage:
         to_rgb: bool = True,
         channel_first: Literal[False] = False,
         backend: Backend = "cv2",
+        image_channels: int = RGB,
     ):
         if not to_np and backend != "pil":
             raise UserError("to_np: False needs backend: pil", code="data.bad-argument")
+        if not to_rgb and image_channels != RGB:
+            raise UserError(
+                f"to_rgb: False means BGR, but Arch.in_channels is {image_channels}", code="data.bad-argument"
+            )
         self.to_rgb = to_rgb or not to_np
         self.backend = backend
+        self.channels = image_channels
         self.cv2: Any = import_cv2() if backend == "cv2" else None
 
     def __call__(self, data: bytes, rng: np.random.Generator) -> ImageLike:
         with _decoding():
-            image = self._opencv(data) if self.backend == "cv2" else self.pixels(self.header(data))
+            if data.startswith(NPY):
+                image = numbers_to_channels(np.load(io.BytesIO(data), allow_pickle=False), self.channels)
+            else:
+                image = self._opencv(data) if self.backend == "cv2" else self.pixels(self.header(data))
         return image if self.to_rgb else as_array(image)[:, :, ::-1]
 
     def show(self, image: ImageLike) -> ImageLike:
@@ -81,13 +95,17 @@ class DecodeImage:
 
         Args:
             image: a Pillow image of any mode, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8 or uint16
-                whose colours are RGB.
+                whose colours are RGB. With ``Arch.in_channels`` other than 3 and 1, an array (H, W, in_channels), or
+                an image of so many bands.
 
         Raises:
             UserError: an array of another shape or type, or a Pillow image whose white is not known.
         """
         with _decoding():
-            shown = self.pixels(image if isinstance(image, Image.Image) else from_array(image))
+            if isinstance(image, Image.Image) or self.channels in (RGB, GREY):
+                shown = self.pixels(image if isinstance(image, Image.Image) else from_array(image))
+            else:
+                shown = numbers_to_channels(image, self.channels)
         return shown if self.to_rgb else as_array(shown)[:, :, ::-1]
 
     def _opencv(self, data: bytes) -> ImageLike:
@@ -95,7 +113,8 @@ class DecodeImage:
             header = self.header(data)
         except Image.UnidentifiedImageError:
             return self._unknown_to_pillow(data)
-        if header.format not in JPEGS or header.mode not in ("RGB", "L") or not _is_complete_jpeg(data):
+        is_plain = header.format in JPEGS and header.mode in ("RGB", "L") and self.channels == RGB
+        if not is_plain or not _is_complete_jpeg(data):
             return self.pixels(header)
         flags = self.cv2.IMREAD_COLOR | self.cv2.IMREAD_IGNORE_ORIENTATION
         image = self.cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -108,7 +127,7 @@ class DecodeImage:
         image = self.cv2.imdecode(np.frombuffer(data, np.uint8), self.cv2.IMREAD_COLOR | self.cv2.IMREAD_ANYDEPTH)
         if image is None:
             raise OSError("neither Pillow nor OpenCV knows its format")
-        return to_8_bits(image[:, :, ::-1])
+        return numbers_to_channels(image[:, :, ::-1], self.channels)
 
     @staticmethod
     def header(data: bytes) -> Image.Image:
@@ -117,11 +136,10 @@ class DecodeImage:
             raise UserError("cannot be decoded: the file is empty", code="data.unreadable-image")
         return Image.open(io.BytesIO(data))
 
-    @staticmethod
-    def pixels(image: Image.Image) -> Image.Image:
-        """Decode the pixels, to upright RGB."""
+    def pixels(self, image: Image.Image) -> ImageLike:
+        """Decode the pixels, upright, to a Pillow image in RGB or grey, or to an array of other channels."""
         image.load()
-        return upright(to_rgb(image), orientation(image))
+        return to_channels(image, self.channels)
 
 
 def _is_complete_jpeg(data: bytes) -> bool:
@@ -150,23 +168,25 @@ class DecodeRandomCrop:
             and isinstance(random_crop, RandomCrop)
             and decode.backend == random_crop.backend == "pil"
             and decode.to_rgb
+            and decode.channels in (RGB, GREY)
         )
 
     def __call__(self, data: bytes, rng: np.random.Generator) -> ImageLike:
+        if data.startswith(NPY):
+            return self.random_crop(self.decode(data, rng), rng)
         with _decoding():
-            image = self.decode.header(data)
-            can_shrink = image.format in JPEGS
-            if not can_shrink:
-                image = self.decode.pixels(image)
-            sideways = can_shrink and orientation(image) in SIDEWAYS
+            header = self.decode.header(data)
+            can_shrink = header.format in JPEGS
+            image = header if can_shrink else as_pillow(self.decode.pixels(header))
+            sideways = can_shrink and orientation(header) in SIDEWAYS
         width, height = image.size[::-1] if sideways else image.size
         left, top, w, h = self.random_crop.box(width, height, rng)
         result = self.random_crop.size
         if can_shrink:
             needed = (_reduced(width, w, result[0]), _reduced(height, h, result[1]))
             with _decoding():
-                image.draft(image.mode, needed[::-1] if sideways else needed)
-                image = self.decode.pixels(image)
+                header.draft(header.mode, needed[::-1] if sideways else needed)
+                image = as_pillow(self.decode.pixels(header))
         if image.size == (width, height):
             return self.random_crop.resize(crop(image, left, top, w, h), *result)
         x, y = image.size[0] / width, image.size[1] / height

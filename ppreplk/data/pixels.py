@@ -1,4 +1,4 @@
-"""Any decoded file as an upright 8-bit RGB image: orientation, transparency, deep greys, other colour spaces.
+"""Any decoded file as an upright 8-bit image: orientation, transparency, deep greys, colour spaces, channels.
 
 Both backends show a file in this way:
 
@@ -8,12 +8,16 @@ Both backends show a file in this way:
   as 16-bit ones. Floating-point numbers go from 0 (black) to 1 (white). Values outside these ranges are refused, since
   nothing in a file says which of them is white.
 - Palettes, CMYK, YCbCr, HSV and Lab become RGB. A colour profile has no effect.
+- A grey image is the luma of that (ITU-R 601). Grey files keep their levels.
+- An image of another number of channels has them as the file has: nothing is known about their meaning.
 """
 
 import numpy as np
 from PIL import Image, ImageCms
 
+from ..config import RGB
 from ..utils.errors import UserError
+from .images import GREY, ImageLike
 
 ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = {
@@ -42,6 +46,53 @@ def orientation(image: Image.Image) -> int:
 def upright(image: Image.Image, value: int) -> Image.Image:
     """The image turned as an EXIF orientation says."""
     return image.transpose(UPRIGHT[value]) if value in UPRIGHT else image
+
+
+def to_channels(image: Image.Image, channels: int) -> ImageLike:
+    """A Pillow image of any mode, its pixels decoded, as an upright 8-bit one.
+
+    Args:
+        image: the image.
+        channels: 3 for RGB and 1 for grey, both Pillow images; otherwise an array (H, W, channels).
+
+    Raises:
+        UserError: values without a known white, or channels that the image does not have.
+    """
+    turned = orientation(image)
+    if channels == RGB:
+        return upright(to_rgb(image), turned)
+    if channels == GREY:
+        return upright(to_rgb(image).convert("L"), turned)
+    bands = image.getbands()
+    if len(bands) != channels:
+        raise _other_channels(f"{len(bands)} channels ({', '.join(bands)})", channels)
+    return np.asarray(upright(image, turned))
+
+
+def numbers_to_channels(array: np.ndarray, channels: int) -> ImageLike:
+    """An array (H, W, C) or (H, W) as an 8-bit image, as :func:`to_channels` makes it.
+
+    Levels of 16 bits are divided by 257, floating-point numbers go from 0 to 1.
+
+    Raises:
+        UserError: another shape or type, values outside the range of their type, or another number of channels.
+    """
+    if channels not in (RGB, GREY):
+        if array.ndim != 3 or array.shape[2] != channels or not array.size:
+            raise _other_channels(f"the shape {array.shape}", channels)
+        return _levels(array)
+    return to_channels(from_array(_levels(array)), channels)
+
+
+def _levels(array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind not in "uif" or not array.size:
+        received = f"{array.dtype} of shape {array.shape}"
+        raise UserError(f"expected an array of numbers, got {received}", code="data.bad-array")
+    return to_8_bits(array)
+
+
+def _other_channels(received: str, channels: int) -> UserError:
+    return UserError(f"has {received}, but Arch.in_channels is {channels}", code="data.other-channels")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

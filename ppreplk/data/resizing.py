@@ -6,14 +6,15 @@ Type hints here are evaluated at run time, so they keep to what Python 3.9 can e
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 from PIL import Image
 
+from ..config import RGB
 from ..utils.errors import UserError
 from .argument_checks import Size, check_range, check_size
-from .images import IMAGE, NORMALIZED, Backend, ImageLike, as_array, as_pillow, crop, import_cv2, size_of
+from .images import GREY, IMAGE, NORMALIZED, Backend, ImageLike, as_array, as_pillow, crop, import_cv2, size_of
 
 PIL_FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -56,10 +57,23 @@ def make_resizer(interpolation: Optional[str], backend: str) -> Callable[..., Im
         )
     if backend == "pil":
         resample = PIL_FILTERS[name]
-        return lambda image, width, height, box=None: as_pillow(image).resize((width, height), resample, box)
+        return lambda image, width, height, box=None: _resize_with_pillow(image, (width, height), resample, box)
     cv2 = import_cv2()
     flag = getattr(cv2, CV2_FILTERS[name])
-    return lambda image, width, height: cv2.resize(as_array(image), (width, height), interpolation=flag)
+
+    def resize(image: ImageLike, width: int, height: int) -> ImageLike:
+        resized = cv2.resize(as_array(image), (width, height), interpolation=flag)
+        return as_array(resized)  # OpenCV drops a single channel
+
+    return resize
+
+
+def _resize_with_pillow(image: ImageLike, size: tuple[int, int], resample: Any, box: Any) -> ImageLike:
+    """Channels that are no colours are resized one by one: Pillow would multiply them by a fourth, as transparency."""
+    if isinstance(image, Image.Image) or image.shape[2] in (RGB, GREY):
+        return as_pillow(image).resize(size, resample, box)
+    planes = [Image.fromarray(np.ascontiguousarray(plane)) for plane in image.transpose(2, 0, 1)]
+    return np.stack([np.asarray(plane.resize(size, resample, box)) for plane in planes], axis=2)
 
 
 class ResizeImage:

@@ -38,7 +38,9 @@ def survey(config: Config, workers: int) -> Survey:
     splits = [config.require(f"DataLoader.{name}") for name in names]
     prepare_dataset(config)
     findings, class_num = Findings(), config.Arch.class_num
-    datasets = [build_dataset(split.dataset, class_num, 0, findings.add_error) for split in splits]
+    datasets = [
+        build_dataset(split.dataset, class_num, 0, config.Arch.in_channels, findings.add_error) for split in splits
+    ]
     for images in datasets[1:]:
         try:
             check_same_classes(images.classes, images.source, datasets[0].classes, datasets[0].source)

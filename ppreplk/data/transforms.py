@@ -10,7 +10,7 @@ from typing import Any, Callable, Protocol
 
 import numpy as np
 
-from ..config import Ops, construct, find_op
+from ..config import RGB, Ops, construct, find_op
 from ..utils.errors import UserError
 from .augmentation import ColorJitter, RandFlipImage, RandomErasing, TimmAutoAugment
 from .decoding import DecodeImage, DecodeRandomCrop
@@ -72,21 +72,23 @@ class Pipeline:
         return data
 
 
-def build_transforms(ops: Ops, result: str, start: str = ENCODED) -> Pipeline:
+def build_transforms(ops: Ops, result: str, start: str = ENCODED, channels: int = RGB) -> Pipeline:
     """The transforms of ``transform_ops`` or ``Infer.transforms``.
 
     Args:
         ops: the transforms.
         result: the kind of image that must come out, such as :data:`~ppreplk.data.NORMALIZED`.
         start: the kind of image that goes in.
+        channels: of the images: 3 for RGB, 1 for grey, or those of the files.
 
     Raises:
-        UserError: unknown transforms or arguments, or transforms that do not fit one another.
+        UserError: unknown transforms or arguments, or transforms that do not fit one another or the channels.
     """
     transforms: list[Any] = []
     kind = start
     for op in ops:
-        transform = construct(find_op(op, TRANSFORMS, UNSERVED_TRANSFORMS, "transform"), op.arguments, op.where)
+        factory = find_op(op, TRANSFORMS, UNSERVED_TRANSFORMS, "transform")
+        transform = construct(factory, op.arguments, op.where, image_channels=channels)
         if kind not in transform.kinds:
             raise UserError(
                 f"takes {' or '.join(transform.kinds)}, but here it gets {kind}; {ORDER}",

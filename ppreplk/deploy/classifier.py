@@ -11,7 +11,7 @@ from typing import Any, Optional, Union
 import numpy as np
 from PIL import Image
 
-from ..config import Ops, construct
+from ..config import RGB, Ops, construct
 from ..data import IMAGE, NORMALIZED_CHW, DecodeImage, build_transforms, load_image
 from ..utils.errors import UserError
 from .predict import Prediction
@@ -25,11 +25,12 @@ class Classifier:
     """Images to their likeliest classes. Threads may share one, if they may share ``run``.
 
     Args:
-        run: images (N, 3, H, W) float32 to logits or probabilities (N, class_num).
-        ops: the transforms of an image, from its file to (3, H, W) float32.
+        run: images (N, C, H, W) float32 to logits or probabilities (N, class_num).
+        ops: the transforms of an image, from its file to (C, H, W) float32.
         topk: classes that are shown, unless a call says otherwise.
         class_names: in order, or None where they are unknown.
         add_softmax: whether ``run`` returns logits.
+        channels: C: 3 for RGB, 1 for grey, or those of the files.
 
     Raises:
         UserError: transforms that do not fit one another.
@@ -42,14 +43,15 @@ class Classifier:
         topk: int,
         class_names: Sequence[str] | None,
         add_softmax: bool,
+        channels: int = RGB,
     ):
         self.topk = topk
         self.class_names = None if class_names is None else list(class_names)
         self._run = run
         self._add_softmax = add_softmax
-        self._from_file = build_transforms(ops, NORMALIZED_CHW)
-        self._from_image = build_transforms(Ops(ops[1:]), NORMALIZED_CHW, start=IMAGE)
-        self._decode = construct(DecodeImage, ops[0].arguments, ops[0].where)
+        self._from_file = build_transforms(ops, NORMALIZED_CHW, channels=channels)
+        self._from_image = build_transforms(Ops(ops[1:]), NORMALIZED_CHW, start=IMAGE, channels=channels)
+        self._decode = construct(DecodeImage, ops[0].arguments, ops[0].where, image_channels=channels)
         self._decoding = threading.Lock()
 
     def __call__(
@@ -60,6 +62,7 @@ class Classifier:
         Args:
             images: one image or several, of which each is a path, the bytes of a file, a Pillow image, or an array
                 (H, W, 3) of uint8 in RGB. Arrays (H, W) are grey, (H, W, 4) have a transparency, uint16 is served too.
+                For a network of other than 3 channels or 1, an array has just its channels.
             topk: how many classes; as many as were exported, unless given.
             batch_size: images that are computed together.
 
@@ -78,7 +81,7 @@ class Classifier:
         return found
 
     def prepare(self, image: ImageInput, name: str = "image") -> np.ndarray:
-        """An image as the network reads it: (3, H, W) float32.
+        """An image as the network reads it: (C, H, W) float32.
 
         Args:
             image: a path, bytes, a Pillow image or an array, see :meth:`__call__`.
@@ -111,7 +114,7 @@ class Classifier:
     def classify(
         self, names: Sequence[str], images: Sequence[np.ndarray], topk: Optional[int] = None
     ) -> list[Prediction]:
-        """Predictions for images that :meth:`prepare` made, each (3, H, W), as one batch.
+        """Predictions for images that :meth:`prepare` made, each (C, H, W), as one batch.
 
         Args:
             names: what the predictions call them.

@@ -14,7 +14,7 @@ from paddle import nn
 from ..checkpoints.apply import load_weights
 from ..checkpoints.convert import load_checkpoint
 from ..checkpoints.pretrained import build_trained_network
-from ..config import Config, PostProcessConfig
+from ..config import RGB, Config, PostProcessConfig
 from ..models.preprocessing import Preprocessing
 from ..models.registry import recognise
 from ..utils.errors import UserError
@@ -34,7 +34,8 @@ def network_classifier(config: Config) -> Classifier:
     infer = config.require("Infer")
     post = infer.PostProcess
     network = build_trained_network(config)
-    return Classifier(_runner(network), infer.transforms, post.topk, class_names(config), add_softmax=True)
+    channels = config.Arch.in_channels
+    return Classifier(_runner(network), infer.transforms, post.topk, class_names(config), True, channels)
 
 
 def predict_with_weights(
@@ -67,7 +68,8 @@ def predict_with_weights(
     names = None
     if recognised.class_num == IMAGENET_CLASSES and class_file(IMAGENET_NAMES).is_file():
         names = read_class_names(PostProcessConfig(class_id_map_file=IMAGENET_NAMES))
-    classifier = Classifier(_runner(network), preprocessing.transforms(), TOPK, names, add_softmax=True)
+    channels = recognised.arguments.get("in_channels", RGB)
+    classifier = Classifier(_runner(network), preprocessing.transforms(), TOPK, names, True, channels)
     return classifier(image)[0]
 
 

@@ -23,7 +23,7 @@ from typing import Any, Optional
 
 import yaml
 
-from ..config import Config, Op, Ops, construct, parse_number, read_ops, read_yaml, typed
+from ..config import RGB, Config, Op, Ops, construct, parse_number, read_ops, read_yaml, typed
 from ..utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ def write_inference_yml(config: Config, names: list[str] | None, path: Path, pre
         ADD_SOFTMAX: not config.Arch.infer_add_softmax,
     }
     ops = _with_common_words(infer.transforms)
-    if _is_common(ops):
+    if config.Arch.in_channels == RGB and _is_common(ops):
         settings[DECODE_IMAGE] = dict(ops[0].arguments)
         ops = Ops(ops[1:])
     else:

@@ -8,6 +8,7 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
+from ..config import RGB
 from ..utils.device import use_vector_units
 from ..utils.errors import UserError
 from .classifier import Classifier, check_count
@@ -67,15 +68,16 @@ class Predictor(Classifier):
         if device == "cpu":
             use_vector_units()
         self.program = Program(model_dir, device, threads, self.precision, onednn)
+        shape = self.program.input_shape
+        self.image_shape = shape[1:] if shape and -1 not in shape[1:] else description.image_shape
         super().__init__(
             self.program,
             description.transforms,
             description.topk,
             description.class_names,
             description.add_softmax,
+            self.image_shape[0] if self.image_shape else RGB,
         )
-        shape = self.program.input_shape
-        self.image_shape = shape[1:] if shape and -1 not in shape[1:] else description.image_shape
         start = time.perf_counter()
         self._warm_up(model_dir)
         self.warm_up_seconds = time.perf_counter() - start

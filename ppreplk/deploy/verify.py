@@ -11,7 +11,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ..config import Config, Ops
+from ..config import RGB, Config, Ops
 from ..data import IMAGE, NORMALIZED_CHW, build_dataset, build_transforms, load_image
 from ..utils.errors import UserError
 from ..utils.optional import import_optional
@@ -107,11 +107,11 @@ def real_images(config: Config) -> np.ndarray:
     """A few images after ``Infer.transforms``: of the evaluation data, or two photographs if there is none.
 
     Returns:
-        (N, 3, H, W) float32.
+        (N, C, H, W) float32.
     """
     rng = np.random.default_rng(0)
-    ops = config.require("Infer").transforms
-    transforms = build_transforms(ops, NORMALIZED_CHW)
+    ops, channels = config.require("Infer").transforms, config.Arch.in_channels
+    transforms = build_transforms(ops, NORMALIZED_CHW, channels=channels)
     images, failures = [], []
     for path in _evaluation_images(config):
         try:
@@ -127,8 +127,9 @@ def real_images(config: Config) -> np.ndarray:
     if not images:
         logger.info("verifying on two photographs of scikit-learn")
         without_decoding = Ops(op for op in ops if op.name != "DecodeImage")
-        transforms = build_transforms(without_decoding, NORMALIZED_CHW, start=IMAGE)
-        images = [transforms(photograph, rng) for photograph in _photographs()]
+        transforms = build_transforms(without_decoding, NORMALIZED_CHW, start=IMAGE, channels=channels)
+        repeated = np.arange(channels) % RGB
+        images = [transforms(photograph[:, :, repeated], rng) for photograph in _photographs()]
     shapes = sorted({image.shape for image in images})
     if shapes != [tuple(config.Global.image_shape)]:
         raise UserError(
@@ -144,7 +145,7 @@ def _evaluation_images(config: Config) -> list[str]:
     if split is None:
         return []
     try:
-        samples = build_dataset(split.dataset, config.Arch.class_num, seed=0).samples
+        samples = build_dataset(split.dataset, config.Arch.class_num, 0, config.Arch.in_channels).samples
     except UserError as error:
         logger.info("the evaluation images cannot be used for verification: %s", error)
         return []

@@ -10,7 +10,7 @@ import paddle
 from paddle import nn
 from paddle.utils import unique_name
 
-from ..config import ArchConfig, check_arguments
+from ..config import RGB, ArchConfig, check_arguments
 from ..ops.depthwise import AUTO, prepare
 from ..utils.distributed import processes
 from ..utils.errors import UserError, nearest
@@ -41,12 +41,6 @@ def _own_network(arch: ArchConfig) -> nn.Layer:
     if arch.arguments.get("out_indices") is not None:
         raise UserError(
             "makes a backbone; the tools train and run classifiers", code="models.backbone", where="Arch.out_indices"
-        )
-    if arch.arguments.get("in_channels", 3) != 3:
-        raise UserError(
-            f"the transforms make 3 channels, got {arch.arguments['in_channels']}",
-            code="models.bad-argument",
-            where="Arch.in_channels",
         )
     return build_checked(arch.name, arch.arguments | {"class_num": arch.class_num})
 
@@ -85,6 +79,12 @@ def _paddleclas_network(arch: ArchConfig) -> nn.Layer:
             f"unknown model {arch.name!r}{nearest(arch.name, [*ours, *backbones], listed)}{reason}",
             code="models.unknown-model",
             where="Arch.name",
+        )
+    if arch.in_channels != RGB:
+        raise UserError(
+            f"the networks of paddleclas read {RGB} channels here, got {arch.in_channels}",
+            code="models.bad-argument",
+            where="Arch.in_channels",
         )
     try:
         with unique_name.guard():  # some give their parameters fixed names, which Paddle takes once

@@ -166,7 +166,13 @@ def graph(network: MobileNetV2) -> Graph:
 
 # Weights do not tell the dilation, nor whether there are shortcuts: nothing recognises this network from them.
 MOBILENET_V2 = register(
-    Architecture(name="MobileNetV2", network=MobileNetV2, variants={"MobileNetV2LK": {}}, graph=graph)
+    Architecture(
+        name="MobileNetV2",
+        network=MobileNetV2,
+        variants={"MobileNetV2LK": {}},
+        graph=graph,
+        stem="stem.conv.weight",
+    )
 )
 
 

@@ -56,6 +56,7 @@ class Architecture:
             where nothing is published.
         layer_ids: {parameter name: id} for layer-wise learning-rate decay.
         head: weight and bias of the linear layer behind the pooling, replaced in fine-tuning.
+        stem: weight of the first convolution, fitted to other channels in fine-tuning; empty where that is not served.
         is_backbone: the network takes ``out_indices`` and then returns feature maps, whose widths are its
             ``feat_channels``; ``layers`` has one entry for each stage.
         classifier_only: patterns, as of file names, of the parameters that a backbone lacks.
@@ -71,6 +72,7 @@ class Architecture:
     preprocessing: Optional[Callable[[str, Path], Optional[Preprocessing]]] = None
     layer_ids: Optional[Callable[[Any], dict[str, int]]] = None
     head: tuple[str, str] = ("head.weight", "head.bias")
+    stem: str = ""
     is_backbone: bool = False
     classifier_only: Sequence[str] = ("head.*",)
     backbone_only: Sequence[str] = ()

@@ -15,9 +15,9 @@ from PIL import Image
 from ..analysis.receptive_field import SHARES, contribution_map, high_contribution_area, scaled_scores
 from ..checkpoints.apply import load_weights
 from ..checkpoints.convert import load_checkpoint
-from ..config import Ops
+from ..config import RGB, Ops
 from ..data import IMAGE, NORMALIZED_CHW, build_transforms
-from ..data.images import as_pillow
+from ..data.images import GREY, as_pillow
 from ..models.registry import recognise
 from ..utils.errors import UserError
 
@@ -33,23 +33,25 @@ class ReceptiveField:
     Args:
         weights: the checkpoint that the program was exported from.
         ops: the transforms of ``inference.yml``.
+        channels: of the images.
 
     Raises:
         UserError: weights that cannot be read, or of no network known here.
     """
 
-    def __init__(self, weights: str, ops: Ops):
+    def __init__(self, weights: str, ops: Ops, channels: int = RGB):
         state = load_checkpoint(weights)
         recognised = recognise(state, weights)
         self.network = recognised.build()
         load_weights(self.network, state, weights)
         self.network.eval()
         self._weights = weights
-        self._transforms = build_transforms(ops, NORMALIZED_CHW)
+        self._transforms = build_transforms(ops, NORMALIZED_CHW, channels=channels)
         names = [op.name for op in ops]
         self._visible = None
-        if "NormalizeImage" in names:
-            self._visible = build_transforms(Ops(ops[: names.index("NormalizeImage")]), IMAGE)
+        if "NormalizeImage" in names and channels in (RGB, GREY):
+            visible = Ops(ops[: names.index("NormalizeImage")])
+            self._visible = build_transforms(visible, IMAGE, channels=channels)
 
     def check(self, image: np.ndarray, probabilities: np.ndarray) -> None:
         """Check that the network is the one whose program is served.

@@ -18,6 +18,7 @@ import numpy as np
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ..config import RGB
 from ..deploy.classifier import Classifier
 from ..deploy.inference_yml import Description, read_description
 from ..utils.errors import UserError
@@ -105,8 +106,10 @@ def making_service(settings: Settings) -> Iterator[Service]:
 def _service(settings: Settings, program: ProgramProcess) -> Service:
     facts, description = program.facts, read_description(settings.model_dir)
     passport = _read_passport(settings.model_dir)
+    channels = facts.image_shape[0] if facts.image_shape else RGB
     model = Classifier(
-        program, description.transforms, description.topk, description.class_names, description.add_softmax
+        *(program, description.transforms, description.topk, description.class_names, description.add_softmax),
+        channels,
     )
     info = {
         "model": facts.model_name,
@@ -174,7 +177,7 @@ def _field(
     from .field import ReceptiveField  # the networks are not needed to run a program
 
     try:
-        found = ReceptiveField(path, description.transforms)
+        found = ReceptiveField(path, description.transforms, shape[0])
         image = np.random.default_rng(0).standard_normal((1, *shape), np.float32)
         outputs = program(image)[0].astype(np.float64)
         if description.add_softmax:

@@ -125,7 +125,8 @@ def evaluate_kept(config: Config, choice: str | None = None, keep_outputs: bool 
     if keep_outputs:
         split.sampler.shuffle = split.sampler.drop_last = False
     prepare_dataset(config)
-    dataset = build_dataset(split.dataset, config.Arch.class_num, config.Global.seed or 0)
+    arch, seed = config.Arch, config.Global.seed or 0
+    dataset = build_dataset(split.dataset, arch.class_num, seed, arch.in_channels)
     metric = build_metric(config.Metric.Eval)
     criterion = build_loss(config.Loss.Eval) if config.Loss and config.Loss.Eval else None
     if metric is None and criterion is None:

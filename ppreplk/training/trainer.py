@@ -279,7 +279,8 @@ class Trainer:
         prepare_dataset(config)
         names = ["DataLoader.Train", *(["DataLoader.Eval"] if settings.eval_during_train else [])]
         splits = [config.require(name) for name in names]
-        datasets = [build_dataset(split.dataset, class_num, seed) for split in splits]
+        channels = config.Arch.in_channels
+        datasets = [build_dataset(split.dataset, class_num, seed, channels) for split in splits]
         classes = datasets[0].classes
         for images in datasets[1:]:
             check_same_classes(images.classes, images.source, classes, datasets[0].source)

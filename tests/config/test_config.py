@@ -291,7 +291,6 @@ UNKNOWN_KEY, UNKNOWN_NAME, WRONG_TYPE = "config.unknown-key", "config.unknown-na
             "Arch: large_kernel_sizes, layers and channels need one entry per stage",
         ),
         ("Arch.out_indices=[1]", "network", "models.backbone", "Arch.out_indices: makes a backbone"),
-        ("Arch.in_channels=1", "network", "models.bad-argument", "Arch.in_channels: the transforms make 3 channels"),
         ("Arch.layers=[1, 99999999999]", "network", "models.bad-argument", "Arch: layers must add up to at most 10000"),
         ("Arch.depthwise_impl=on", "network", "ops.unknown-implementation", "Arch.depthwise_impl: unknown depthwise"),
         ("Arch.dw_ratio=0", "network", "models.bad-argument", "Arch: dw_ratio 0.0 leaves no channels"),

@@ -51,7 +51,7 @@ SECTIONS = {
 }
 # what the program fills in, not the file; class_num is a key of Arch and Global alone
 GIVEN = {"where", "arguments", "transforms", "seed", "schedule", "model", "per_epoch", "ops", "class_num", "epochs"}
-GIVEN |= {"class_counts", "report"}
+GIVEN |= {"class_counts", "report", "image_channels"}
 OWN = {"Global": {"seed", "class_num", "epochs"}, "Arch": {"class_num"}, "Infer": {"transforms"}}
 
 

@@ -77,6 +77,7 @@ REPLKNET = register(
         recognise=recognise,
         preprocessing=preprocessing,
         layer_ids=layer_ids,
+        stem="stem.0.conv.weight",
         is_backbone=True,
         classifier_only=("norm.*", "head.*"),
         backbone_only=("stages.*.norm.*",),
