@@ -13,6 +13,7 @@ While a checkpoint changes, new files lie aside, with the further suffix ``.next
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -27,6 +28,8 @@ from .train_state import TrainState
 WEIGHTS, RAW_WEIGHTS, OPTIMIZER, STATES = ".pdparams", ".pdema", ".pdopt", ".pdstates"
 SUFFIXES = (WEIGHTS, RAW_WEIGHTS, OPTIMIZER, STATES)
 ASIDE = ".next"
+# what Windows and some network file systems say to the sync of a folder
+NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES, errno.EPERM, errno.EBADF)
 SELF = "manifest_digest"  # key of the digest of all other keys
 
 
@@ -135,14 +138,21 @@ def _difference(path: Path, size: int | None) -> str:
 
 
 def sync(path: Path) -> None:
-    """Let the content of a file, or the names in a folder, reach the disk."""
-    if path.is_dir() and os.name == "nt":
-        return  # folders cannot be opened there
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    """Let the content of a file, or the names in a folder where the system offers that, reach the disk.
+
+    Raises:
+        OSError: the disk is full, or fails.
+    """
+    is_folder = path.is_dir()
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if not is_folder or error.errno not in NO_FOLDER_SYNC:
+            raise
 
 
 def remove(prefix: str | Path, manifest: Manifest) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..config import Config, GlobalConfig
 from ..utils.distributed import processes
 from .checkpoint import versions
-from .checkpoint_search import Checkpoint
+from .checkpoint_search import AUTO, Checkpoint
 from .saved_configuration import differences
 from .saving import is_in
 
@@ -44,7 +44,7 @@ def _log_resumption(settings: GlobalConfig, resumed: Checkpoint, output: Path) -
         logger.warning("nothing is left to do: raise Global.epochs to train on")
     if settings.seed is not None and settings.seed != state.seed:
         logger.warning("Global.seed is %d; the checkpoint's seed, %d, counts", settings.seed, state.seed)
-    if settings.pretrained_model is not None:
+    if settings.pretrained_model is not None and settings.checkpoints != AUTO:
         logger.warning("Global.pretrained_model is not read: the weights are those of Global.checkpoints")
     moved = not is_in(output, resumed)
     if moved:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from ..utils.distributed import largest_over_processes, processes
+from ..utils.distributed import largest_over_processes, processes, rank
 
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 AGREEMENT_INTERVAL = 10  # steps between two questions to the other processes; each waits for the device
@@ -62,6 +63,8 @@ class StopRequests:
         self._received = self._received or number
         if again or self._at_once:
             raise Stop(self._received)
+        if number == signal.SIGINT and rank() == 0:  # written past Python's buffers, which may be in use right now
+            os.write(2, b"stopping after the running step; Ctrl-C again stops at once\n")
 
     def requested(self) -> int:
         """Number of the signal that any process has received, or 0. All processes must ask at the same moment."""

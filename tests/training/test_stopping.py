@@ -1,10 +1,12 @@
 """A run that a signal stops saves where it is, says how to go on, and ends like one that was not stopped."""
 
+import errno
 import json
 import logging
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -225,6 +227,37 @@ def test_a_checkpoint_inside_an_epoch_needs_the_same_steps(project, monkeypatch)
     stopped(config(*OPTIONS), signal.SIGTERM)
     with refused("training.wrong-checkpoint", "output/latest took 2 steps to 4 batches of epoch 1", "update_freq"):
         Trainer(config(OPTIONS[0], AUTO, "Global.update_freq=1"))
+
+
+def test_processes_that_see_other_checkpoints_do_not_start(project, monkeypatch):
+    """As on a machine that does not share the folder, where process 1 finds nothing."""
+    train(config("Global.epochs=1"))
+    first = read_manifest("output/latest").state
+    answers = [[first.seed, *first.position, first.step], [1.0]]
+    monkeypatch.setattr("ppreplk.training.saving.sum_over_processes", lambda values: answers.pop(0))
+    monkeypatch.setattr("ppreplk.training.saving.rank", lambda: 1)
+    with refused("training.different-starts", "process 1 from the end of epoch 0", "output_dir"):
+        Trainer(config(AUTO, "Global.output_dir=elsewhere"))
+
+
+def test_a_folder_that_cannot_be_synced_is_saved_to(project, monkeypatch):
+    """Some network file systems refuse it. A disk that fails is another thing."""
+    fsync = os.fsync
+
+    def refusing(number: int):
+        def sync(descriptor):
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                raise OSError(number, os.strerror(number))
+            fsync(descriptor)
+
+        return sync
+
+    monkeypatch.setattr(os, "fsync", refusing(errno.EINVAL))
+    assert train(config("Global.epochs=1")).epoch == 1
+    monkeypatch.setattr(os, "fsync", refusing(errno.EIO))
+    with refused("training.cannot-write", os.strerror(errno.EIO)):
+        train(config("Global.epochs=2", AUTO))
+    assert read_manifest("output/latest").state.epoch == 1
 
 
 def test_auto_names_no_weights(project):
