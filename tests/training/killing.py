@@ -24,7 +24,7 @@ from ppreplk.training import train
 ACCESSES = ("open", "os.rename", "os.remove")
 WAYS = ("time", "access")
 TRAINING = [
-    *("Global.epochs=4", "Global.checkpoints=auto", "Global.update_freq=2", "Global.save_interval=1"),
+    *("Global.epochs=3", "Global.checkpoints=auto", "Global.update_freq=2", "Global.save_interval=1"),
     *("Global.keep_checkpoints=2", "Global.num_threads=1", "DataLoader.Train.sampler.batch_size=3"),
 ]
 
@@ -73,7 +73,7 @@ class Killer:
 
     def kill(self, output: str, way: str, seconds: float) -> bool:
         """Start a training and kill it; False if it came to its end before."""
-        access = self.random.randrange(1, 120) if way == "access" else 0
+        access = self.random.randrange(1, 90) if way == "access" else 0
         child = self.start(output, access)
         if way == "time":
             time.sleep(self.random.uniform(0.0, 0.7 * seconds))

@@ -63,11 +63,11 @@ def check(project: Path, kills: int, seed: int) -> None:
     assert sum(seen["kills"].values()) == kills and seen["while_writing"] >= kills // 10, seen
     assert seen["processes"] == [] and seen["shared"] == [], seen
     whole = project / "whole"
-    assert len(averages(whole)) == 4 + 8 + 4
+    assert len(averages(whole)) == 3 + 6 + 3
     for run in seen["runs"]:
         folder = project / run
         assert {path.name for path in folder.iterdir()} == {path.name for path in whole.iterdir()}
-        for name in ("latest", "best_model", "epoch_3", "epoch_4"):
+        for name in ("latest", "best_model", "epoch_2", "epoch_3"):
             assert_same(whole / name, folder / name)
         assert averages(folder) == averages(whole)
 
