@@ -15,7 +15,14 @@ from .scan import counted
 logger = logging.getLogger(__name__)
 
 # what is wrong with an image, and not with the configuration
-UNUSABLE = ("data.unreadable-image", "data.too-many-pixels", "data.unknown-range", "data.thin-image")
+UNUSABLE = (
+    "data.unreadable-image",
+    "data.too-many-pixels",
+    "data.unknown-range",
+    "data.bad-array",
+    "data.other-channels",
+    "data.thin-image",
+)
 
 
 class BadImage(NamedTuple):

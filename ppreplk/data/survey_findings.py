@@ -27,6 +27,8 @@ KINDS: dict[str, tuple[str, str]] = {
     "data.unreadable-image": (STOPS, "images that cannot be read"),
     "data.too-many-pixels": (STOPS, "images with too many pixels"),
     "data.unknown-range": (STOPS, "images whose white is not known"),
+    "data.bad-array": (STOPS, "arrays that are no image"),
+    "data.other-channels": (STOPS, "images of another number of channels"),
     "data.thin-image": (STOPS, "images too thin to be resized"),
     "data.crop-too-large": (STOPS, "images smaller than their crop"),
     "data.in-both-sets": (DISTORTS, "pictures that are trained on and evaluated on"),

@@ -83,6 +83,10 @@ def _spread(images: ImageDataset, most: int, end: float) -> Iterator[str]:
 
 
 def _header(path: str) -> tuple[int, int, str]:
+    """Width, height and mode of an image file, or of an array that numpy has saved."""
+    if path.lower().endswith(".npy"):
+        height, width = np.load(path, mmap_mode="r", allow_pickle=False).shape[:2]
+        return width, height, "npy"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path) as image:

@@ -266,23 +266,21 @@ def test_a_configuration_without_data(project):
 # The quick look at the start of a training
 
 
-def looked(caplog) -> list[tuple[str, str]]:
-    caplog.clear()
-    images = build_dataset(load_config("config.yaml").DataLoader.Train.dataset, 3, 0)
+def looked(caplog, channels=3) -> list[tuple[str, str]]:
+    caplog.set_level(logging.INFO)
+    images = build_dataset(load_config("config.yaml").DataLoader.Train.dataset, 3, 0, channels)
     caplog.clear()
     first_look(images, 3, training=True)
     return [(record.levelname, record.getMessage()) for record in caplog.records]
 
 
 def test_a_start_says_what_the_images_are(project, caplog):
-    caplog.set_level(logging.INFO)
     assert looked(caplog) == [
         ("INFO", "data/train.txt: 6 to 6 images per class; of 18 looked at: 24x20, RGB 18"),
     ]
 
 
 def test_a_start_says_what_is_odd(project, caplog):
-    caplog.set_level(logging.INFO)
     Path("data/images/0.png").write_bytes(b"")
     Path("data/images/6.png").write_bytes(b"broken")
     lines = Path("data/train.txt").read_text().splitlines()
@@ -292,6 +290,26 @@ def test_a_start_says_what_is_odd(project, caplog):
     assert "0 to 60 images per class" in info[1]
     assert warning[0] == "WARNING" and "data/images/0.png is empty" in warning[1]
     assert "1 class of 3 without images: 1" in warning[1] and "10 times as many images" in warning[1]
+
+
+def test_arrays_of_several_channels(project, caplog):
+    config = colour_config()
+    config["Arch"]["in_channels"] = config["Global"]["image_shape"][0] = 5
+    for part in ("Train", "Eval"):
+        ops = config["DataLoader"][part]["dataset"]["transform_ops"]
+        ops[1:] = [{"NormalizeImage": {"mean": [0.5] * 5, "std": [0.5] * 5, "order": ""}}]
+    write_config(Path("config.yaml"), config)
+    rng = np.random.default_rng(0)
+    for name, numbers in (("train", range(6)), ("val", range(6, 9))):
+        for number in numbers:
+            shape = (20, 24, 5 if number != 2 else 4)
+            np.save(f"data/images/{number}.npy", rng.integers(0, 256, shape, dtype=np.uint8))
+        Path(f"data/{name}.txt").write_text("".join(f"images/{number}.npy {number % 3}\n" for number in numbers))
+    shutil.copy("data/images/1.npy", "data/images/7.npy")
+    codes = found()
+    assert set(codes) == {"data.other-channels", "data.in-both-sets"}
+    assert codes["data.other-channels"][0].startswith("data/train.txt, line 3: data/images/2.npy: has the shape")
+    assert "of 6 looked at: 24x20, npy 6" in looked(caplog, channels=5)[0][1]
 
 
 LISTING = """
