@@ -15,6 +15,7 @@ from ..checkpoints.apply import load_weights
 from ..checkpoints.convert import load_checkpoint
 from ..checkpoints.pretrained import build_trained_network
 from ..config import RGB, Config, PostProcessConfig
+from ..models.inference_form import inference_form
 from ..models.preprocessing import Preprocessing
 from ..models.registry import recognise
 from ..utils.errors import UserError
@@ -64,7 +65,6 @@ def predict_with_weights(
     logger.info("%s: %s, %d pixels", image, preprocessing, preprocessing.size)
     network = recognised.build()
     load_weights(network, state, str(weights))
-    network.eval()
     names = None
     if recognised.class_num == IMAGENET_CLASSES and class_file(IMAGENET_NAMES).is_file():
         names = read_class_names(PostProcessConfig(class_id_map_file=IMAGENET_NAMES))
@@ -74,10 +74,11 @@ def predict_with_weights(
 
 
 def _runner(network: nn.Layer) -> Callable[[np.ndarray], np.ndarray]:
-    """``network`` as a function of arrays."""
+    """``network`` as a function of arrays, see :func:`~ppreplk.models.inference_form.inference_form`."""
+    form = inference_form(network)
 
     @paddle.no_grad()
     def run(images: np.ndarray) -> np.ndarray:
-        return network(paddle.to_tensor(images)).numpy()
+        return form(paddle.to_tensor(images)).numpy()
 
     return run

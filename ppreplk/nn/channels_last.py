@@ -1,12 +1,14 @@
 """A folded network in channels-last operators of this package, for inference on CPUs.
 
 Every tensor between the images and the pooled features is (N, H, W, C), in float32 or bfloat16. Weights stay plain
-float32 parameters; the program packs them when it is loaded.
+float32 parameters; the program packs them when it is loaded. In eager mode every call packs them, unless it is told to
+keep what it packed.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Optional
 
 import paddle
@@ -23,28 +25,54 @@ from .protocols import ConvLayer
 MIN_LARGE_KERNEL = {"none": 5, "relu": 5, "relu6": 13}
 
 
-class ConvNHWC(nn.Layer):
+class Packing(nn.Layer):
+    """A layer that packs its weights for the size of its map.
+
+    Args:
+        keep: in eager mode, keep what was packed until a map of another size comes; the weights must not change then.
+    """
+
+    def __init__(self, keep: bool):
+        super().__init__()
+        self.keep = keep
+        self.kept: tuple[list[int], Optional[paddle.Tensor]] = ([], None)
+
+    def packed_for(self, x: paddle.Tensor, pack: Callable[[int, int], paddle.Tensor]) -> paddle.Tensor:
+        """What ``pack`` makes for the height and width of x (N, H, W, C)."""
+        if not self.keep or not paddle.in_dynamic_mode():
+            return pack(*x.shape[1:3])
+        size, packed = self.kept
+        if packed is None or size != x.shape[1:3]:
+            packed = pack(*x.shape[1:3])
+            self.kept = (x.shape[1:3], packed)
+        return packed
+
+
+class ConvNHWC(Packing):
     """A convolution with bias, then a residual, then an activation. (N, H, W, in) -> (N, H', W', out).
 
     Args:
         conv: with bias; its parameters are shared.
         activation: ``"none"``, ``"relu"``, ``"relu6"`` or ``"gelu"``.
         bfloat16: whether tensors are bfloat16.
+        keep: see :class:`Packing`.
     """
 
-    def __init__(self, conv: ConvLayer, activation: str, bfloat16: bool):
-        super().__init__()
+    def __init__(self, conv: ConvLayer, activation: str, bfloat16: bool, keep: bool = False):
+        super().__init__(keep)
         self.weight, self.bias = conv.weight, conv.bias
         self.kernel_size, self.stride, self.groups = conv.kernel_size, conv.stride, conv.groups
         self.activation = activation
         self.bfloat16 = bfloat16
 
     def forward(self, x: paddle.Tensor, residual: Optional[paddle.Tensor] = None) -> paddle.Tensor:
-        packed = onednn.pack(self.weight, x.shape[1], x.shape[2], self.stride, self.groups, self.bfloat16)
+        packed = self.packed_for(
+            x, lambda h, w: onednn.pack(self.weight, h, w, self.stride, self.groups, self.bfloat16)
+        )
         return onednn.conv(x, packed, self.bias, residual, self.kernel_size, self.stride, self.groups, self.activation)
 
 
-class DepthwiseNHWC(nn.Layer):
+class DepthwiseNHWC(Packing):
     """A depthwise convolution of stride 1 with bias, then an activation, in float32 arithmetic.
 
     (N, H, W, C) -> (N, H, W, C).
@@ -52,15 +80,16 @@ class DepthwiseNHWC(nn.Layer):
     Args:
         conv: with bias; its parameters are shared.
         activation: one of :data:`MIN_LARGE_KERNEL`.
+        keep: see :class:`Packing`.
     """
 
-    def __init__(self, conv: ConvLayer, activation: str):
-        super().__init__()
+    def __init__(self, conv: ConvLayer, activation: str, keep: bool = False):
+        super().__init__(keep)
         self.weight, self.bias = conv.weight, conv.bias
         self.activation = activation
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        packed = cpu.pack(self.weight, *x.shape[1:3])
+        packed = self.packed_for(x, lambda h, w: cpu.pack(self.weight, h, w))
         y = cpu.packed_conv2d_nhwc(x, self.weight, packed, self.bias, relu=self.activation != "none")
         # Paddle has no relu6 of bfloat16 on CPUs
         return paddle.minimum(y, paddle.full([1], 6.0, y.dtype)) if self.activation == "relu6" else y
@@ -72,12 +101,13 @@ class ChannelsLastNetwork(nn.Layer):
     Args:
         graph: of a network that :func:`ppreplk.fold` returned; its parameters are shared.
         bfloat16: whether tensors are bfloat16 and bfloat16 numbers are multiplied. Sums are float32 either way.
+        keep: for eager mode, see :class:`Packing`.
 
     Raises:
         UserError: the network holds something that these operators do not compute.
     """
 
-    def __init__(self, graph: Graph, bfloat16: bool):
+    def __init__(self, graph: Graph, bfloat16: bool, keep: bool = False):
         super().__init__()
         self.bfloat16 = bfloat16
         self.steps: list[tuple[int, int, Optional[int]]] = []  # result, input, residual: numbers of nodes
@@ -87,7 +117,7 @@ class ChannelsLastNetwork(nn.Layer):
         for number, node in enumerate(graph.nodes):
             if node.op == CONV:
                 followers, residual, activation = _followers(graph, number)
-                self.parts.append(_lowered(node.layer, activation, residual, bfloat16))
+                self.parts.append(_lowered(node.layer, activation, residual, bfloat16, keep))
                 self.steps.append((followers[-1] if followers else number, node.inputs[0], residual))
                 fused.update(followers)
             elif node.op == LINEAR and graph.nodes[node.inputs[0]].op == POOL:
@@ -130,15 +160,15 @@ def _followers(graph: Graph, number: int) -> tuple[list[int], Optional[int], str
     return followers, residual, activation
 
 
-def _lowered(conv: ConvLayer, activation: str, residual: Optional[int], bfloat16: bool) -> nn.Layer:
+def _lowered(conv: ConvLayer, activation: str, residual: Optional[int], bfloat16: bool, keep: bool) -> nn.Layer:
     if conv.dilation != 1:
         raise _not_computed(f"have no dilation, a layer has {conv.dilation}")
     is_depthwise = conv.groups == conv.in_channels == conv.out_channels
     is_large = conv.kernel_size >= MIN_LARGE_KERNEL.get(activation, math.inf)
     is_served = conv.stride == 1 and residual is None and cpu.serves(conv.weight.dtype, conv.kernel_size)
     if is_depthwise and is_large and is_served:
-        return DepthwiseNHWC(conv, activation)
-    return ConvNHWC(conv, activation, bfloat16)
+        return DepthwiseNHWC(conv, activation, keep)
+    return ConvNHWC(conv, activation, bfloat16, keep)
 
 
 def _not_computed(what: str) -> UserError:

@@ -17,6 +17,7 @@ from ..config import Config
 from ..data import Loader, build_dataset, build_loader, prepare_dataset
 from ..data.classes import check_same_classes
 from ..data.datasets import ImageDataset
+from ..models.inference_form import inference_form
 from ..nn import eval_mode
 from ..utils.device import set_up_device
 from ..utils.errors import UserError
@@ -145,5 +146,6 @@ def evaluate_kept(config: Config, choice: str | None = None, keep_outputs: bool 
             load_pretrained(model, config)
         label = f"[{weights.name}]" if weights.name else ""
         outputs = Outputs(loader) if keep_outputs else None
-        results = evaluate(model, loader, metric, criterion, every, label, precision.evaluation, outputs)
+        form = model if precision.evaluates_in_half else inference_form(model)
+        results = evaluate(form, loader, metric, criterion, every, label, precision.evaluation, outputs)
         yield Evaluated(weights, results, outputs, dataset)

@@ -57,11 +57,14 @@ class Precision:
             level=self.config.level, dtype=self.config.dtype, use_promote=self.config.use_promote
         )
 
+    @property
+    def evaluates_in_half(self) -> bool:
+        """Whether evaluation is in half precision: at level O2, or with ``use_fp16_test``."""
+        return self.config is not None and (self.config.use_fp16_test or self.config.level == "O2")
+
     def evaluation(self) -> AbstractContextManager:
-        """Make the context of a forward pass in evaluation: half precision at level O2 or with ``use_fp16_test``."""
-        if self.config is not None and (self.config.use_fp16_test or self.config.level == "O2"):
-            return self.training()
-        return nullcontext()
+        """Make the context of a forward pass in evaluation."""
+        return self.training() if self.evaluates_in_half else nullcontext()
 
     def backward(self, loss: paddle.Tensor) -> None:
         """Add the gradients of ``loss``, scaled where a scaler is used."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import paddle
@@ -65,6 +66,15 @@ def test_the_only_weights_have_no_name(project, caplog):
         results("output/latest", "both")
     Path("output/latest.pdema").write_bytes(b"of another run")  # the checkpoint was saved without it
     assert list(results("output/latest")) == [""]
+
+
+def test_the_fast_form_gives_the_metrics_of_the_train_form(trained, monkeypatch, caplog):
+    (fast,) = results("output/latest", "averaged").values()
+    assert "RepLKNet computes folded, " in caplog.text
+    monkeypatch.setattr(sys.modules[evaluate_kept.__module__], "inference_form", lambda model: model)
+    (plain,) = results("output/latest", "averaged").values()
+    assert fast.keys() == plain.keys() and fast["top1"] == plain["top1"]
+    assert fast["loss"] == pytest.approx(plain["loss"], rel=1e-5)
 
 
 def test_the_command(trained):
