@@ -34,6 +34,13 @@ def run(*arguments, **options) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment(), **options)
 
 
+def wait_until(holds) -> None:
+    deadline = time.monotonic() + 60
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert holds()
+
+
 class Process:
     """A service in a process of its own."""
 
@@ -72,9 +79,10 @@ class Process:
         return found
 
     def kill_program(self) -> None:
-        program = self.program()
-        os.kill(program, signal.SIGKILL)
-        assert_gone([program])
+        """End it, all its threads and pipes too, so that the service could know."""
+        process = Path(f"/proc/{self.program()}")
+        os.kill(int(process.name), signal.SIGKILL)
+        wait_until(lambda: "State:\tZ" in (process / "status").read_text() and len([*process.glob("task/*")]) == 1)
 
 
 @contextlib.contextmanager
@@ -156,13 +164,6 @@ def test_a_second_signal_does_not_wait():
             start = time.monotonic()
             assert service.stop() == 128 + signal.SIGTERM
             assert time.monotonic() - start < 15
-
-
-def wait_until(holds) -> None:
-    deadline = time.monotonic() + 60
-    while not holds() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert holds()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the process in /proc")
