@@ -302,6 +302,20 @@ def study(parser: Parser) -> None:
     )
     task.set_defaults(run=dense)
 
+    def finetune(arguments: argparse.Namespace) -> None:
+        from ..analysis.finetune_study import finetune_study
+
+        for table in finetune_study(arguments.config, arguments.seeds, arguments.output, arguments.override):
+            print(table.markdown())
+
+    task = tasks.add_parser("finetune", help="fine-tuning on few images, beside a ResNet18 of paddleclas")
+    add_config_arguments(task)
+    task.add_argument("--seeds", type=positive, default=3, help="trainings of each kind; default: 3")
+    task.add_argument(
+        "--output", type=path, default="output/finetune_study", help="folder; a study that was stopped goes on there"
+    )
+    task.set_defaults(run=finetune)
+
     def recipes(arguments: argparse.Namespace) -> None:
         from ..analysis.recipes import write_recipes
         from ..analysis.schema import write_schema

@@ -1,8 +1,10 @@
 """Training from weights that exist already."""
 
+import paddle
 from helpers import refused
 from runs import config
 
+from ppreplk.checkpoints.apply import load_weights
 from ppreplk.training import Trainer, evaluate_config, train
 from ppreplk.weights import load_checkpoint
 
@@ -31,3 +33,13 @@ def test_weights_of_another_architecture_are_counted(project):
     train(config("Global.output_dir=first", "Global.epochs=1"))
     with refused("checkpoints.other-architecture", "first/latest", "matched", "missing", "unexpected", "mis-shaped"):
         train(config("Global.pretrained_model=first/latest", "Arch.layers=[1, 2]", "Arch.channels=[8, 16]"))
+
+
+def test_a_foreign_network_gets_a_new_head(caplog):
+    caplog.set_level("INFO", "ppreplk")
+    trained, network = (paddle.nn.Sequential(paddle.nn.Linear(3, 4), paddle.nn.Linear(4, n)) for n in (5, 2))
+    state = {name: value.numpy() for name, value in trained.state_dict().items()}
+    head = network[1].weight.numpy()
+    load_weights(network, state, "file", may_replace_head=True)
+    assert (network[0].weight.numpy() == state["0.weight"]).all() and (network[1].weight.numpy() == head).all()
+    assert "file has a head for 5 classes; a new one for 2 starts from scratch" in caplog.text
