@@ -107,14 +107,16 @@ def evaluate(parser: Parser) -> None:
     parser.add_argument("--report", type=path, metavar="DIR", help=text)
 
     def run(arguments: argparse.Namespace) -> None:
-        if arguments.report:
-            from ..analysis.eval_report import write_report
-
-            write_report(configuration(arguments), arguments.report, arguments.weights)
-            return
+        from ..analysis.eval_report import write_report
         from ..training import evaluate_config
+        from ..training.process_watch import watched_processes
 
-        evaluate_config(configuration(arguments), arguments.weights)
+        config = configuration(arguments)
+        with watched_processes(config.Global.device):
+            if arguments.report:
+                write_report(config, arguments.report, arguments.weights)
+            else:
+                evaluate_config(config, arguments.weights)
 
     parser.set_defaults(run=run)
 

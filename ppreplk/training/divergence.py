@@ -12,7 +12,7 @@ import paddle
 from paddle import nn
 
 from ..data import Loader
-from ..utils.distributed import processes, rank, sum_over_processes
+from ..utils.distributed import largest_over_processes, processes, rank, sum_over_processes
 from ..utils.errors import UserError
 from ..utils.seeds import seed_step
 from .meters import BatchValues
@@ -87,8 +87,12 @@ class DivergenceWatch:
         counts = sum_over_processes([float(own * (index == rank())) for index in range(processes())])
         first = min((count for count in counts if count > 0), default=0)
         if bad is not None and own == first:
-            self._stop(f"the loss is {bad.values['loss']}", bad.epoch, bad.iteration)
+            try:
+                self._stop(f"the loss is {bad.values['loss']}", bad.epoch, bad.iteration)
+            finally:
+                largest_over_processes(0)
         if first > 0:
+            largest_over_processes(0)  # wait for the message of that process: all end as soon as one does
             raise UserError(
                 f"the loss of process {counts.index(first)} is not finite in iteration {first - 1:g} of this epoch; "
                 "its message says more",

@@ -14,7 +14,7 @@ from ..config import Config
 from ..utils.distributed import rank, sum_over_processes
 from ..utils.errors import UserError
 from . import checkpoint
-from .checkpoint_files import ASIDE
+from .checkpoint_files import ASIDE, WEIGHTS
 from .checkpoint_search import (
     AUTO,
     EPOCH,
@@ -138,18 +138,20 @@ def is_in(folder: Path, found: Checkpoint) -> bool:
     return Path(found.prefix).absolute().parent.resolve() == folder.resolve()
 
 
-def check_same_start(state: TrainState) -> None:
-    """All processes must go on from the same moment; each has looked for it itself.
+def check_same_start(state: TrainState, resumed: Checkpoint | None) -> None:
+    """All processes must go on from the same moment and weights; each has looked for its checkpoint itself.
 
     Raises:
         UserError: they do not see the same checkpoints.
     """
-    own = [state.seed, *state.position, state.step]
+    digest = int(resumed.manifest.digests[WEIGHTS][:12], 16) if resumed else 0  # exact as a float64
+    own = [state.seed, *state.position, state.step, digest]
     every = sum_over_processes(own if rank() == 0 else [0] * len(own))
     differing = sum_over_processes([float(every != own)])
     if differing[0] > 0:
+        source = f"{resumed.prefix}, {state}" if resumed else "the begin"
         raise UserError(
-            f"the processes of this training go on from different moments, process {rank()} from {state}; "
+            f"the processes of this training go on from different checkpoints, process {rank()} from {source}; "
             "output_dir and the checkpoint must lie where all of them see the same files",
             code="training.different-starts",
             where="Global.checkpoints",

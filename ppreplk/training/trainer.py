@@ -37,6 +37,7 @@ from .metrics import build_metric
 from .notices import log_global_batch, log_start
 from .optimizers import build_optimizer
 from .precision import Precision
+from .process_watch import ProcessWatch, watched_processes
 from .recorder import Recorder
 from .saving import Saver, check_same_start
 from .schedules import build_schedule
@@ -53,7 +54,8 @@ def train(config: Config) -> TrainState:
     Raises:
         UserError: missing data, a configuration that does not fit, or a training that diverges.
     """
-    return Trainer(config).fit()
+    with watched_processes(config.Global.device) as watch:
+        return Trainer(config, watch).fit()
 
 
 class Trainer:
@@ -62,12 +64,17 @@ class Trainer:
     A *step* is one update of the weights. It takes the gradients of ``update_freq`` batches. An epoch is a whole
     number of steps.
 
+    Args:
+        config: the configuration.
+        process_watch: is told of progress, where several processes train.
+
     Raises:
         UserError: missing data, or a configuration that does not fit.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, process_watch: ProcessWatch | None = None):
         self.config = config
+        self.process_watch = process_watch or ProcessWatch()
         settings = config.Global
         optimizer = config.require("Optimizer")
         self.saver = Saver(config)
@@ -77,7 +84,7 @@ class Trainer:
 
         self.bad_images = BadImages(settings.max_bad_images, self.state.bad_images)
         self.device, self.loader, self.eval_loader = self._open_data()
-        check_same_start(self.state)
+        check_same_start(self.state, self.resumed)
         self.update_freq = settings.update_freq
         self.steps = self._steps_of_an_epoch()
         self.batches = self.steps * self.update_freq
@@ -160,6 +167,7 @@ class Trainer:
         with progress(islice(self.loader, left), left, f"epoch {epoch}/{settings.epochs}") as batches:
             for iteration, (images, labels) in enumerate(batches, start):
                 watch.batch_read()
+                self.process_watch.batch_read()
                 lr = self.optimizer.get_lr()
                 self.stepper.train_batch(epoch, iteration, images, labels)
                 self.state.step += self.stepper.completes_step(iteration)

@@ -28,6 +28,21 @@ def set_up_device(device: str, num_threads: int | None = None) -> str:
     Raises:
         UserError: this Paddle or this machine does not have the device.
     """
+    join_processes(device)
+    among = f", process {rank()} of {processes()}" if processes() > 1 else ""
+    if device != "cpu":
+        return f"device {paddle.get_device()}{among}"
+    threads = num_threads or default_threads(processes())
+    set_threads(threads)
+    return f"device cpu with {threads} math thread{'s' if threads > 1 else ''}{among}"
+
+
+def join_processes(device: str) -> None:
+    """Choose the device and join the other processes, unless that is done.
+
+    Raises:
+        UserError: this Paddle or this machine does not have the device.
+    """
     try:
         paddle.set_device(device)
     except (ValueError, RuntimeError) as error:
@@ -35,14 +50,8 @@ def set_up_device(device: str, num_threads: int | None = None) -> str:
         message = f"this Paddle cannot use {device!r} ({reason}); try -o Global.device=cpu"
         raise UserError(message, code="utils.no-device", where="Global.device") from error
     use_vector_units()
-    if processes() > 1:
+    if processes() > 1 and not paddle.distributed.is_initialized():
         paddle.distributed.init_parallel_env()
-    among = f", process {rank()} of {processes()}" if processes() > 1 else ""
-    if device != "cpu":
-        return f"device {paddle.get_device()}{among}"
-    threads = num_threads or default_threads(processes())
-    set_threads(threads)
-    return f"device cpu with {threads} math thread{'s' if threads > 1 else ''}{among}"
 
 
 def use_vector_units() -> None:

@@ -1,10 +1,12 @@
 """Two processes over gloo train as one process does with the joined batch."""
 
 import json
+import os
 import subprocess
 import sys
 
 import numpy as np
+import paddle
 import pytest
 from helpers import ROOT, colour_config, write_config
 
@@ -18,9 +20,10 @@ from pathlib import Path
 
 from ppreplk.config import load_config
 from ppreplk.training import Trainer
+from test_distributed import use_running_statistics
 
 trainer = Trainer(load_config("config.yaml", sys.argv[1:]))
-trainer.model.train = trainer.model.eval  # batch normalization is not synchronized on a CPU: use running statistics
+use_running_statistics(trainer.model)
 trainer.train_epoch(1)
 trainer.save(Path("two"))
 """
@@ -73,23 +76,38 @@ def launch(project, *command: str) -> None:
     assert process.returncode == 0, logs
 
 
-@pytest.mark.parametrize("update_freq", [1, 3])
-def test_two_processes_equal_one_with_the_joined_batch(colour_project, monkeypatch, update_freq):
+def use_running_statistics(model) -> None:
+    """In training too: batch normalization is not synchronized on a CPU, so that its batch is that of one process."""
+
+    def train() -> None:
+        paddle.nn.Layer.train(model)
+        for layer in model.sublayers():
+            if isinstance(layer, paddle.nn.BatchNorm2D):
+                layer.eval()
+
+    model.train = train
+
+
+@pytest.mark.parametrize("update_freq, recomputed", [(1, False), (3, True)])
+def test_two_processes_equal_one_with_the_joined_batch(colour_project, monkeypatch, update_freq, recomputed):
+    """Raw and averaged weights, with gradients of several batches and recomputed activations, too."""
     monkeypatch.chdir(colour_project)
-    config = colour_config()
+    config = {**colour_config(), "EMA": {"decay": 0.5}}
     config["Optimizer"] = {"name": "Momentum", "momentum": 0.9, "lr": {"learning_rate": 0.05}}
     config["Arch"]["drop_path_rate"] = 0.0
     write_config(colour_project / "config.yaml", config)
     trainer = Trainer(load_config("config.yaml", ["DataLoader.Train.sampler.batch_size=6"]))
-    trainer.model.train = trainer.model.eval
+    use_running_statistics(trainer.model)
     trainer.train_epoch(1)
     (colour_project / "one_epoch.py").write_text(ONE_EPOCH)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), str(ROOT / "tests/training"), str(ROOT)]))
     options = [f"Global.update_freq={update_freq}", f"DataLoader.Train.sampler.batch_size={3 // update_freq}"]
-    launch(colour_project, "one_epoch.py", *options)
-    received = load_checkpoint("two")
-    for name, value in trainer.model.state_dict().items():
-        expected = value.numpy()
-        assert np.abs(received[name] - expected).max() <= 1e-5 * max(np.abs(expected).max(), 1e-3), name
+    launch(colour_project, "one_epoch.py", *options, f"Arch.use_checkpoint={recomputed}")
+    for suffix, model in ((".pdema", trainer.model), (".pdparams", trainer.ema.model)):
+        received = load_checkpoint(f"two{suffix}")
+        for name, value in model.state_dict().items():
+            expected = value.numpy()
+            assert np.abs(received[name] - expected).max() <= 1e-5 * max(np.abs(expected).max(), 1e-3), name
     assert json.loads((colour_project / "two.pdstates").read_text())["step"] == 3
 
 
