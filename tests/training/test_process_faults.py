@@ -98,7 +98,7 @@ class Launched:
     """A training under launchers of loopback, one for each node."""
 
     def __init__(self, project: Path, *nodes: list[str]):
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         self.project, self.logs = project, [project / f"log{index}" for index in range(len(nodes))]
         self.launchers = [
             subprocess.Popen(
@@ -113,7 +113,7 @@ class Launched:
         ]
 
     def __enter__(self):
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 60
         while "saved" not in self.log() and time.monotonic() < deadline:
             time.sleep(0.2)
         self.workers = {int(rank): int(pid) for pid, rank in self._processes()}
