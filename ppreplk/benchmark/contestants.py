@@ -1,23 +1,18 @@
-"""Who takes part: our implementations that run here, and the frameworks that can be imported."""
+"""Who takes part: our implementations, and the frameworks that are there."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ..ops import IMPLEMENTATIONS
 from ..utils.errors import UserError
-from ..utils.optional import import_problem
 
 logger = logging.getLogger(__name__)
 
-# {what the names of a framework's contestants begin with: the packages they need, the framework itself first}
-FRAMEWORKS = {
-    "torch": ("torch",),
-    "ONNX Runtime": ("onnxruntime", "onnx"),
-    "OpenVINO": ("openvino", "onnx"),
-}
+# {what the names of contestants begin with: the packages they import before the clock starts}
+FRAMEWORKS = {"torch": ("torch",), "ONNX Runtime": ("onnxruntime",), "OpenVINO": ("openvino",), "Paddle": ("paddle",)}
+OWN, PEERS = "ppreplk.benchmark.own", "ppreplk.benchmark.peers"  # modules of builders
 
 
 def usable_implementations() -> list[str]:
@@ -33,29 +28,12 @@ def usable_implementations() -> list[str]:
 
 
 def needed_packages(contestant: str) -> Sequence[str]:
-    """The packages that a contestant needs besides Paddle.
+    """The packages that a contestant's process imports.
 
     >>> needed_packages("OpenVINO bf16"), needed_packages("Paddle, eager, fft")
-    (('openvino', 'onnx'), ())
+    (('openvino',), ('paddle',))
     """
     for framework, packages in FRAMEWORKS.items():
         if contestant.startswith(framework):
             return packages
     return ()
-
-
-def build_contestants(builders: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-    """Build the contestants whose packages can be imported. The others are logged and left out.
-
-    Args:
-        builders: {name: function that builds the contestant}.
-    """
-    contestants = {}
-    for name, build in builders.items():
-        problems = filter(None, map(import_problem, needed_packages(name)))
-        problem = next(problems, None)
-        if problem is None:
-            contestants[name] = build()
-        else:
-            logger.info("without %s: %s", name, problem)
-    return contestants

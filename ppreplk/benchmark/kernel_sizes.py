@@ -35,5 +35,5 @@ def plot_kernel_sizes(table: Table, path: Path) -> None:
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    axes.set_title(table.title, fontsize=9)
+    axes.set_title(table.title.replace("; ", "\n"), fontsize=9)
     save_figure(figure, path)

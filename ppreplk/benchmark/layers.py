@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import paddle
 
-from ..ops import IMPLEMENTATIONS, cpu, depthwise_conv2d
-from ..utils.device import set_threads, use_vector_units
+from ..utils.errors import UserError
+from ..utils.optional import import_problem
 from ..utils.tables import Table
-from . import peers
-from .contestants import build_contestants, usable_implementations
-from .timing import PAUSE, Times, take_turns
+from . import peer_files
+from .contestants import OWN, PEERS, needed_packages, usable_implementations
+from .processor import processor
+from .turns import Contest, Entry, Taken
 
 # (channels, side of the map, kernel size) of RepLKNet-31B's stages on images of 224x224
 SHAPES = ((128, 56, 31), (256, 28, 29), (512, 14, 27), (1024, 7, 13))
-COLUMNS = ["C, H=W, K", "batch", "what", "minimum ms", "median ms", "times as fast as native", "and as the best peer"]
+NATIVE, PEER = "native", "torch channels-last"
+COLUMNS = ["C, H=W, K", "batch", "what", "minimum ms", "median ms", f"times {NATIVE}'s", f"times {PEER}'s"]
+CALLS = 5  # on the clock, in a turn
 
 
 def measure_layers(
     shapes: Sequence[tuple[int, int, int]], batches: Sequence[int], threads: int, backward: bool, rounds: int
 ) -> Table:
-    """Milliseconds of depthwise layers in float32, forward or backward.
+    """Milliseconds of depthwise layers in float32, forward or backward, on random numbers.
 
     Args:
         shapes: of the layers: channels, side of the map, kernel size.
@@ -31,79 +35,86 @@ def measure_layers(
         threads: math threads.
         backward: measure the gradients of both operands, without the forward pass, instead of the output.
         rounds: turns of each contestant.
+
+    Raises:
+        UserError: an even kernel size.
     """
-    use_vector_units()
-    set_threads(threads)
+    for _, _, kernel in shapes:
+        if kernel % 2 == 0:
+            raise UserError(f"a depthwise layer needs odd K, got {kernel}", code="benchmark.bad-kernel-size")
     rows = []
-    for batch in batches:
-        for shape in shapes:
-            times = time_layer(*shape, batch, threads, backward, rounds)
-            rows += _rows(f"{shape[0]}, {shape[1]}, {shape[2]}", batch, times)
+    with Contest() as contest:
+        for batch in batches:
+            for shape in shapes:
+                label = f"{shape[0]}, {shape[1]}, {shape[2]}"
+                with tempfile.TemporaryDirectory() as folder:
+                    entries = layer_entries(*shape, batch, threads, backward, Path(folder), contest)
+                    taken = contest.measure(entries, rounds, CALLS, f"{label}, batch {batch}")
+                rows += _rows(label, batch, taken)
     what = "backward (both gradients)" if backward else "forward"
-    return Table(f"One depthwise layer, {what}, float32, {threads} threads, {rounds} rounds", COLUMNS, rows)
+    title = f"One depthwise layer, {what}, float32, {threads} threads, {rounds} rounds of {CALLS}; {processor()}"
+    return Table(title, COLUMNS, rows, contest.notes)
 
 
-def time_layer(
-    channels: int, side: int, kernel: int, batch: int, threads: int, backward: bool, rounds: int
-) -> dict[str, Times]:
-    """{contestant: times} for one layer, ours first."""
+def layer_entries(
+    channels: int, side: int, kernel: int, batch: int, threads: int, backward: bool, folder: Path, contest: Contest
+) -> list[Entry]:
+    """Who takes part, ours first. Their numbers are written to ``folder``."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, channels, side, side), np.float32)
     weight = rng.standard_normal((channels, 1, kernel, kernel), np.float32)
-    contestants = _ours(x, weight, backward)
-    contestants.update(_others(x, weight, threads, backward))
-    return take_turns(contestants, rounds, calls=5, pause=PAUSE)
-
-
-def _ours(x: np.ndarray, weight: np.ndarray, backward: bool) -> dict[str, Callable]:
-    contestants = {impl: (_backward if backward else _forward)(x, weight, impl) for impl in usable_implementations()}
-    if "cpu" in contestants and not backward:
-        image, kernels = paddle.to_tensor(x), paddle.to_tensor(weight)
-        packed = cpu.pack(kernels, *x.shape[2:])
-        contestants["cpu, packed"] = lambda: cpu.packed_conv2d(image, kernels, packed, None, relu=False)
-    return contestants
-
-
-def _forward(x: np.ndarray, weight: np.ndarray, impl: str) -> Callable:
-    image, kernels = paddle.to_tensor(x), paddle.to_tensor(weight)
-    depthwise_conv2d(image, kernels, impl=impl)
-    return lambda: depthwise_conv2d(image, kernels, impl=impl)
-
-
-def _backward(x: np.ndarray, weight: np.ndarray, impl: str) -> Callable:
-    image, kernels = (paddle.to_tensor(value, stop_gradient=False) for value in (x, weight))
-    y = depthwise_conv2d(image, kernels, impl=impl)
-    gradient = paddle.ones_like(y)
-    return lambda: paddle.grad(y, [image, kernels], gradient, retain_graph=True)
-
-
-def _others(x: np.ndarray, weight: np.ndarray, threads: int, backward: bool) -> dict[str, Callable]:
-    builders: dict[str, Callable[[], Callable]] = {
-        "torch": partial(_torch, x, weight, threads, False, backward),
-        "torch channels-last": partial(_torch, x, weight, threads, True, backward),
-    }
+    arrays = {"x": x, "weight": weight, "gradient": rng.standard_normal(x.shape, np.float32)}
+    shared: dict[str, Any] = {"threads": threads}
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+        shared[name] = str(folder / f"{name}.npy")
+    entries = [
+        Entry(impl, f"{OWN}:layer", {**shared, "impl": impl, "backward": backward}, ("paddle",))
+        for impl in usable_implementations()
+    ]
+    if not backward and any(entry.name == "cpu" for entry in entries):
+        entries.append(Entry("cpu, packed", f"{OWN}:packed_layer", shared, ("paddle",)))
+    for name in ("torch", PEER):
+        arguments = {**shared, "channels_last": name == PEER, "backward": backward}
+        entries.append(Entry(name, f"{PEERS}:torch_conv", arguments, needed_packages(name)))
     if not backward:
-        builders["ONNX Runtime"] = lambda: peers.onnxruntime_session(peers.onnx_conv(x, weight), x, threads)
-        builders["OpenVINO"] = lambda: peers.openvino_session(peers.onnx_conv(x, weight), x, threads)
-    return build_contestants(builders)
+        entries += _onnx_entries(x, weight, shared["x"], threads, folder, contest)
+    return entries
 
 
-def _torch(x: np.ndarray, weight: np.ndarray, threads: int, channels_last: bool, backward: bool) -> Callable:
-    return peers.torch_conv(x, weight, threads, channels_last)[1 if backward else 0]
+def _onnx_entries(
+    x: np.ndarray, weight: np.ndarray, images: str, threads: int, folder: Path, contest: Contest
+) -> list[Entry]:
+    sessions = {"ONNX Runtime": "onnxruntime_session", "OpenVINO": "openvino_session"}
+    problem = import_problem("onnx")
+    if problem is not None:
+        contest.note(f"without {' and '.join(sessions)}: {problem}")
+        return []
+    file = folder / "layer.onnx"
+    file.write_bytes(peer_files.onnx_conv(x, weight))
+    arguments = {"model": str(file), "images": images, "threads": threads}
+    return [Entry(name, f"{PEERS}:{function}", arguments, needed_packages(name)) for name, function in sessions.items()]
 
 
-def _rows(shape: str, batch: int, times: dict[str, Times]) -> list[list[str]]:
-    others = [value.median for name, value in times.items() if name.partition(",")[0] not in IMPLEMENTATIONS]
-    native = times["native"].median
+def _rows(shape: str, batch: int, taken: dict[str, Taken]) -> list[list[str]]:
     return [
         [
             shape,
             str(batch),
             name,
-            f"{minimum * 1e3:.3f}",
-            f"{median * 1e3:.3f}",
-            f"{native / median:.1f}",
-            f"{min(others) / median:.2f}" if others else "-",
+            f"{each.minimum * 1e3:.3f}",
+            f"{each.median * 1e3:.3f}",
+            ratio(each.times(taken.get(NATIVE))),
+            ratio(each.times(taken.get(PEER))),
         ]
-        for name, (minimum, median) in times.items()
+        for name, each in taken.items()
     ]
+
+
+def ratio(value: float | None) -> str:
+    """Two significant digits where the ratio is small, a dash without a peer.
+
+    >>> ratio(0.00123), ratio(0.954), ratio(12.3), ratio(None)
+    ('0.0012', '0.95', '12.30', '-')
+    """
+    return "-" if value is None else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"

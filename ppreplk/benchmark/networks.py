@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +15,28 @@ from paddle import nn
 from ..deploy.lowering import CHANNELS_LAST, NATIVE, lower
 from ..deploy.onnx_file import BATCH, onnx_network
 from ..deploy.program_file import save_network
-from ..deploy.programs import BF16, FP32, PROGRAMS, Program, program_files
+from ..deploy.programs import BF16, FP32, PROGRAMS, program_files
 from ..models import build_model, find_model, graph_of
 from ..nn import fold
-from ..ops import onednn
 from ..utils.device import set_threads, use_vector_units
 from ..utils.errors import UserError
 from ..utils.optional import import_problem
 from ..utils.tables import Table
-from . import peers
-from .contestants import build_contestants, usable_implementations
-from .timing import PAUSE, take_turns
+from . import peer_files
+from .contestants import OWN, needed_packages, usable_implementations
+from .contestants import PEERS as PEER_BUILDERS
+from .layers import PEER, ratio
+from .processor import processor
+from .turns import Contest, Entry, Taken
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = ["input", "batch", "threads", "what", "minimum ms", "median ms", "times OpenVINO's", "difference"]
+COLUMNS = ["input", "batch", "threads", "what", "minimum ms", "median ms", "times OpenVINO's", f"times {PEER}'s"]
+DIFFERENCE = "difference"
 LOADING = ["load s", "memory MB"]
-ONNX = "network.onnx"
+CALLS = 3  # on the clock, in a turn
+ONNX, TWIN, WEIGHTS = "network.onnx", "network.npz", "network.pdparams"
+FROM_WEIGHTS = "Paddle, from weights"  # what tools/eval.py and tools/infer.py compute with
 CPU = "cpu"  # the implementation, and the folder of the program that uses it
 # What can be loaded: the folder of a Paddle program or the file of another, and the precision to compute in.
 LOADABLE = {
@@ -64,10 +65,10 @@ def measure_network(
 ) -> Table:
     """Milliseconds per batch of a network in inference form, with random weights, statistics and images.
 
-    For every input size, batch and number of threads, all contestants take turns in this process. The column
-    ``difference`` compares each with the train form, relative to its largest logit. ``load s`` and ``memory MB`` are
-    measured in a process of its own: the seconds it takes to load the network from files and run it once, and the
-    memory that this adds at its peak. Imports do not count.
+    For every input size, batch and number of threads, all contestants take turns, each in a process of its own that has
+    loaded nothing else. The column ``difference`` compares each with the train form, relative to its largest logit.
+    ``load s`` is the time it takes to load the network from files and run it once, and ``memory MB`` what that adds to
+    the process at its peak. Imports do not count.
 
     Args:
         name: of a network of ours.
@@ -85,15 +86,25 @@ def measure_network(
     model = build_measured(name)
     randomise_statistics(model)
     model.eval()
-    rows = []
+    rows, notes = [], []
     for size in sizes:
-        with tempfile.TemporaryDirectory() as folder:
-            _save(model, size, Path(folder))
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            _save(model, size, folder)
             for batch in batches:
                 images = np.random.default_rng(batch).standard_normal((batch, 3, size, size), np.float32)
+                np.save(folder / "images.npy", images)
+                set_threads(max(threads))
+                expected = _eager(model, images)
                 for count in threads:
-                    rows += _turns(model, images, count, rounds, Path(folder), native)
-    return Table(f"{name}, inference, {rounds} rounds", COLUMNS + LOADING, rows)
+                    with Contest() as contest:
+                        contestants = entries(name, folder, count, native, contest)
+                        label = f"{size}x{size}, batch {batch}, {count} threads"
+                        taken = contest.measure(contestants, rounds, CALLS, label)
+                    notes += [note for note in contest.notes if note not in notes]
+                    rows += _rows([f"{size}x{size}", str(batch), str(count)], taken, expected)
+    title = f"{name}, inference, {rounds} rounds of {CALLS}; {processor()}"
+    return Table(title, [*COLUMNS, DIFFERENCE, *LOADING], rows, notes)
 
 
 def build_measured(name: str, **kwargs: Any) -> nn.Layer:
@@ -120,7 +131,10 @@ def randomise_statistics(model: nn.Layer) -> None:
 
 
 def _save(model: nn.Layer, size: int, folder: Path) -> None:
-    """Write the programs and the ONNX file for images of this size. What cannot be made here is logged."""
+    """Write weights, programs and other files for images of this size. What cannot be made here is logged."""
+    paddle.save(model.state_dict(), str(folder / WEIGHTS))
+    folded = fold(model)
+    peer_files.record(graph_of(folded), folder / TWIN)
     for directory, arguments in FORMS.items():
         try:
             forms = lower(model, **arguments)
@@ -129,91 +143,67 @@ def _save(model: nn.Layer, size: int, folder: Path) -> None:
             continue
         for precision, form in forms.items():
             save_network(form, [3, size, size], folder / directory / PROGRAMS[precision])
-    problem = import_problem("onnx")
-    if problem is None:
-        (folder / ONNX).write_bytes(onnx_network(graph_of(fold(model)), (BATCH, 3, size, size)))
-    else:
-        logger.info("without ONNX files: %s", problem)
+    if import_problem("onnx") is None:
+        (folder / ONNX).write_bytes(onnx_network(graph_of(folded), (BATCH, 3, size, size)))
 
 
-def _turns(
-    model: nn.Layer, images: np.ndarray, threads: int, rounds: int, folder: Path, native: bool
-) -> list[list[str]]:
-    set_threads(threads)
-    contestants = _inference(model, images, threads, folder, native)
-    expected = _eager(model, paddle.to_tensor(images))
-    scale = np.abs(expected).max()
-    differences = {name: np.abs(run() - expected).max() / scale for name, run in contestants.items()}
-    times = take_turns(contestants, rounds, calls=3, pause=PAUSE)
-    rows = []
-    for name, (minimum, median) in times.items():
-        peer = times.get(PEERS[_precision(name)])
-        row = [f"{images.shape[2]}x{images.shape[3]}", str(len(images)), str(threads), _label(name, contestants[name])]
-        row += [f"{minimum * 1e3:.1f}", f"{median * 1e3:.1f}", f"{median / peer.median:.2f}" if peer else "-"]
-        rows.append([*row, f"{differences[name]:.1e}", *_loading(name, images.shape, threads, folder)])
-    return rows
-
-
-def _inference(
-    model: nn.Layer, images: np.ndarray, threads: int, folder: Path, native: bool
-) -> dict[str, Callable[[], np.ndarray]]:
-    builders: dict[str, Callable] = {
-        f"Paddle, eager, {impl}": partial(_eager_form, model, impl, images) for impl in usable_implementations()
+def entries(name: str, folder: Path, threads: int, native: bool, contest: Contest) -> list[Entry]:
+    """Who takes part: what :func:`_save` could make files for."""
+    shared: dict[str, Any] = {"images": str(folder / "images.npy"), "threads": threads}
+    weights = {**shared, "name": name, "weights": str(folder / WEIGHTS)}
+    found: dict[str, tuple[str, dict[str, Any]]] = {
+        f"Paddle, eager, {impl}": (f"{OWN}:eager", {**weights, "impl": impl}) for impl in usable_implementations()
     }
-    folded = fold(model)
-    builders["torch"] = partial(peers.torch_network, folded, images, threads, channels_last=False)
-    builders["torch channels-last"] = partial(peers.torch_network, folded, images, threads, channels_last=True)
-    for name, (file, _) in LOADABLE.items():
+    found[FROM_WEIGHTS] = (f"{OWN}:from_weights", weights)
+    for peer in ("torch", PEER):
+        arguments = {**shared, "record": str(folder / TWIN), "channels_last": peer == PEER}
+        found[peer] = (f"{PEER_BUILDERS}:torch_network", arguments)
+    for who, (file, precision) in LOADABLE.items():
         if (folder / file).exists():
-            builders[name] = partial(load, name, folder, images, threads)
-    return build_contestants({name: build for name, build in builders.items() if native or name not in SLOW})
+            found[who] = _loadable(who, folder / file, precision, shared)
+        elif file == ONNX and (problem := import_problem("onnx")) is not None:
+            contest.note(f"without {who}: {problem}")
+    return [
+        Entry(who, builder, arguments, needed_packages(who), str(folder / f"{number}.npy"))
+        for number, (who, (builder, arguments)) in enumerate(found.items())
+        if native or who not in SLOW
+    ]
+
+
+def _loadable(who: str, file: Path, precision: str, shared: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Builder and arguments of one of :data:`LOADABLE`."""
+    if file.name == ONNX:
+        if who == "ONNX Runtime":
+            return f"{PEER_BUILDERS}:onnxruntime_session", {**shared, "model": str(file)}
+        arguments = {**shared, "model": str(file), "precision": OPENVINO_PRECISIONS[precision]}
+        return f"{PEER_BUILDERS}:openvino_session", arguments
+    if (file.name, precision) == (NATIVE, BF16):
+        program, weights = program_files(file)
+        return f"{OWN}:paddle_bfloat16", {**shared, "program": str(program), "weights": str(weights)}
+    return f"{OWN}:program", {**shared, "folder": str(file), "precision": precision}
 
 
 def _precision(name: str) -> str:
     return LOADABLE[name][1] if name in LOADABLE else FP32
 
 
-def _label(name: str, contestant: Callable) -> str:
+def _label(name: str, bfloat16: bool) -> str:
     """A contestant's name in the table, which says so if it computes in float32 although asked for bfloat16."""
-    if _precision(name) == FP32:
-        return name
-    bfloat16 = contestant.bfloat16 if isinstance(contestant, peers.Session) else onednn.has_bfloat16()
-    return name if bfloat16 else f"{name} (in float32)"
+    return name if _precision(name) == FP32 or bfloat16 else f"{name} (in float32)"
 
 
-def load(name: str, folder: Path, images: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
-    """Load one of :data:`LOADABLE` from ``folder``, ready to run on ``images``."""
-    file, precision = LOADABLE[name]
-    if (file, precision) == (NATIVE, BF16):
-        return peers.paddle_bfloat16_session(*program_files(folder / file), images, threads)
-    if file != ONNX:
-        return partial(Program(folder / file, threads=threads, precision=precision), images)
-    if name == "ONNX Runtime":
-        return peers.onnxruntime_session(folder / file, images, threads)
-    return peers.openvino_session(folder / file, images, threads, OPENVINO_PRECISIONS[precision])
-
-
-def _loading(name: str, shape: Sequence[int], threads: int, folder: Path) -> list[str]:
-    """The cells ``load s`` and ``memory MB``, see :func:`measure_network`; dashes for what has no files."""
-    if name not in LOADABLE:
-        return ["-", "-"]
-    command = [sys.executable, "-W", "ignore", "-m", "ppreplk.benchmark.load_process"]
-    command += [name, str(folder), json.dumps(list(shape)), str(threads)]
-    process = subprocess.run(command, capture_output=True, text=True)
-    if process.returncode:
-        reason = (process.stderr.strip().splitlines() or [f"exit status {process.returncode}"])[-1]
-        logger.info("%s: not loaded in a process of its own: %s", name, reason)
-        return ["-", "-"]
-    seconds, peak = json.loads(process.stdout.splitlines()[-1])
-    return [f"{seconds:.2f}", f"{peak / 1e6:.0f}"]
+def _rows(conditions: list[str], taken: dict[str, Taken], expected: np.ndarray) -> list[list[str]]:
+    rows = []
+    for name, each in taken.items():
+        ratios = [ratio(each.times(taken.get(peer))) for peer in (PEERS[_precision(name)], PEER)]
+        assert each.output is not None
+        difference = np.abs(np.load(each.output) - expected).max() / np.abs(expected).max()
+        loading = [f"{each.load_seconds:.2f}", f"{each.load_bytes / 1e6:.0f}"] if name in LOADABLE else ["-", "-"]
+        row = [*conditions, _label(name, each.bfloat16), f"{each.minimum * 1e3:.1f}", f"{each.median * 1e3:.1f}"]
+        rows.append([*row, *ratios, f"{difference:.1e}", *loading])
+    return rows
 
 
 @paddle.no_grad()
-def _eager(model: nn.Layer, images: paddle.Tensor) -> np.ndarray:
-    return model(images).numpy()
-
-
-def _eager_form(model: nn.Layer, impl: str, images: np.ndarray) -> Callable[[], np.ndarray]:
-    """The form that is saved as a program, run in eager mode."""
-    form = lower(model, depthwise=impl)[FP32]
-    return partial(_eager, form, paddle.to_tensor(images))
+def _eager(model: nn.Layer, images: np.ndarray) -> np.ndarray:
+    return model(paddle.to_tensor(images)).numpy()

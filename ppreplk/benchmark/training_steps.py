@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from functools import partial
+import tempfile
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import paddle
-from paddle import nn
 
 from ..deploy.lowering import NATIVE
-from ..models import find_model
-from ..nn import set_implementation
-from ..utils.device import set_threads, use_vector_units
+from ..models import find_model, graph_of
 from ..utils.tables import Table
-from . import peers
-from .contestants import build_contestants, usable_implementations
+from . import peer_files
+from .contestants import OWN, PEERS, needed_packages, usable_implementations
+from .layers import PEER, ratio
 from .networks import build_measured
-from .timing import PAUSE, take_turns
+from .processor import processor
+from .turns import Contest, Entry
 
 DROP_PATH = 0.5  # of RepLKNet's ImageNet-1K recipe
 
@@ -39,43 +38,32 @@ def measure_training(name: str, size: int, batch: int, threads: int, rounds: int
     Raises:
         UserError: an unknown network, or one without a graph.
     """
-    use_vector_units()
-    set_threads(threads)
-    rng = np.random.default_rng(0)
-    images = rng.standard_normal((batch, 3, size, size), np.float32)
-    labels = rng.integers(0, 1000, batch)
-    builders: dict[str, Callable] = {
-        f"Paddle, {impl}": partial(_training_step, name, impl, images, labels)
-        for impl in usable_implementations()
-        if impl != NATIVE or native
-    }
-    step = partial(peers.torch_training_step, _build(name), images, labels, threads)
-    builders["torch"] = partial(step, channels_last=False)
-    builders["torch channels-last"] = partial(step, channels_last=True)
-    times = take_turns(build_contestants(builders), rounds, pause=PAUSE)
-    rows = [
-        [contestant, f"{minimum * 1e3:.0f}", f"{median * 1e3:.0f}"] for contestant, (minimum, median) in times.items()
-    ]
-    title = f"{name}, one training step, {size}x{size}, batch {batch}, float32, {threads} threads, {rounds} rounds"
-    return Table(title, ["what", "minimum ms", "median ms"], rows)
-
-
-def _build(name: str) -> nn.Layer:
     has_drop_path = "drop_path_rate" in inspect.signature(find_model(name).architecture.network).parameters
-    return build_measured(name, **({"drop_path_rate": DROP_PATH} if has_drop_path else {}))
-
-
-def _training_step(name: str, impl: str, images: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
-    paddle.seed(0)
-    model = _build(name)
-    set_implementation(model, impl)
-    parameters = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
-    optimizer = paddle.optimizer.AdamW(1e-4, parameters=parameters, weight_decay=0.05)
-    tensor, target = paddle.to_tensor(images), paddle.to_tensor(labels)
-
-    def step() -> None:
-        nn.functional.cross_entropy(model(tensor), target).backward()
-        optimizer.step()
-        optimizer.clear_grad()
-
-    return step
+    drop_path = {"drop_path_rate": DROP_PATH} if has_drop_path else {}
+    model = build_measured(name, **drop_path)
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as temporary, Contest() as contest:
+        folder = Path(temporary)
+        images, labels, twin = (folder / file for file in ("images.npy", "labels.npy", "twin.npz"))
+        np.save(images, rng.standard_normal((batch, 3, size, size), np.float32))
+        np.save(labels, rng.integers(0, 1000, batch))
+        peer_files.record(graph_of(model), twin)
+        del model
+        data: dict[str, Any] = {"images": str(images), "labels": str(labels), "threads": threads}
+        ours = {"name": name, "arguments": drop_path}
+        entries = [
+            Entry(f"Paddle, {impl}", f"{OWN}:training_step", {**data, **ours, "impl": impl}, ("paddle",))
+            for impl in usable_implementations()
+            if impl != NATIVE or native
+        ]
+        for peer in ("torch", PEER):
+            arguments = {**data, "record": str(twin), "channels_last": peer == PEER}
+            entries.append(Entry(peer, f"{PEERS}:torch_training_step", arguments, needed_packages(peer)))
+        taken = contest.measure(entries, rounds, calls=1)
+    rows = [
+        [who, f"{each.minimum * 1e3:.0f}", f"{each.median * 1e3:.0f}", ratio(each.times(taken.get(PEER)))]
+        for who, each in taken.items()
+    ]
+    conditions = f"{size}x{size}, batch {batch}, float32, {threads} threads, {rounds} rounds"
+    title = f"{name}, one training step, {conditions}; {processor()}"
+    return Table(title, ["what", "minimum ms", "median ms", f"times {PEER}'s"], rows, contest.notes)

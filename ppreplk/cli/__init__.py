@@ -358,5 +358,5 @@ COMMANDS: dict[str, tuple[Callable[[Parser], None], str, Optional[str]]] = {
     "erf": (erf, "Measure which pixels the centre of a network's last feature map depends on.", None),
     "complexity": (complexity, "Count parameters and multiply-adds.", None),
     "study": (study, "Train the paper's experiments at small scale, or write their recipes.", EPILOG),
-    "benchmark": (benchmark, "Measure speed. Contestants take turns in one process.", None),
+    "benchmark": (benchmark, "Measure speed. Contestants take turns, each in a process of its own.", None),
 }

@@ -14,7 +14,7 @@ SUFFIXES = (".md", ".csv")
 
 
 class Table(NamedTuple):
-    """A title that states the conditions, column names, and rows of text.
+    """A title that states the conditions, column names, rows of text, and notes below them, such as what is missing.
 
     >>> print(Table("Times", ["layer", "ms"], [["stem", "1.5"]]).markdown(), end="")
     **Times**
@@ -27,14 +27,18 @@ class Table(NamedTuple):
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
 
     def markdown(self) -> str:
-        """The title in bold, and the table."""
+        """The title in bold, the table, and the notes as a list."""
         lines = [f"**{self.title}**", "", _line(self.columns), _line(["-"] * len(self.columns))]
-        return "\n".join([*lines, *map(_line, self.rows)]) + "\n"
+        lines += map(_line, self.rows)
+        if self.notes:
+            lines += ["", *(f"- {note}" for note in self.notes)]
+        return "\n".join(lines) + "\n"
 
     def csv(self) -> str:
-        """Columns and rows, without the title."""
+        """Columns and rows, without title and notes."""
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerows([self.columns, *self.rows])

@@ -10,19 +10,8 @@ FRAMEWORKS = ("torch", "ONNX Runtime", "OpenVINO")
 LAYER = ["conv", "--kernel", "5", "--channels", "3", "--side", "6"]
 
 
-@pytest.mark.parametrize(
-    "arguments, contestants",
-    [
-        (LAYER, {"native", "fft", "cpu", "cpu, packed"}),
-        ([*LAYER, "--backward"], {"native", "fft", "cpu"}),
-        (
-            ["train", "--name", "RepLKNet13T", "--size", "32", "--batch", "2", "--native"],
-            {"Paddle, native", "Paddle, fft", "Paddle, cpu"},
-        ),
-        (["train", "--name", "MobileNetV2LK", "--size", "32", "--batch", "2"], {"Paddle, fft", "Paddle, cpu"}),
-    ],
-)
-def test_ours_are_among_the_contestants(tmp_path, arguments, contestants):
+def check_rows(tmp_path, arguments, contestants):
+    """Run the command; whose rows there are, besides other frameworks."""
     require_depthwise_operators()
     process = run_tool("benchmark", *arguments, "--rounds", "1", "--output", "t.csv", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
@@ -31,10 +20,21 @@ def test_ours_are_among_the_contestants(tmp_path, arguments, contestants):
     assert all(float(row["median ms"]) > 0 for row in rows)
 
 
-def test_the_figure(tmp_path):
+def test_layers_and_the_figure(tmp_path):
     pytest.importorskip("matplotlib")
-    arguments = ["--kernel", "3", "--kernel", "5", "--channels", "2", "--side", "6", "--rounds", "1"]
-    process = run_tool("benchmark", "conv", *arguments, "--figure", "f.png", cwd=tmp_path)
-    assert process.returncode == 0, process.stderr
+    arguments = [*LAYER, "--kernel", "3", "--figure", "f.png"]
+    check_rows(tmp_path, arguments, {"native", "fft", "cpu", "cpu, packed"})
     with Image.open(tmp_path / "f.png") as figure:
         assert figure.size[0] > 500
+
+
+def test_a_training_step(tmp_path):
+    arguments = ["train", "--name", "MobileNetV2LK", "--size", "32", "--batch", "2"]
+    check_rows(tmp_path, arguments, {"Paddle, fft", "Paddle, cpu"})
+
+
+@pytest.mark.slow  # 20 s: pytest -m slow tests/benchmark/test_benchmark_layers.py
+def test_gradients_and_a_training_step_with_drop_path(tmp_path):
+    check_rows(tmp_path, [*LAYER, "--backward"], {"native", "fft", "cpu"})
+    arguments = ["train", "--name", "RepLKNet13T", "--size", "32", "--batch", "2", "--native"]
+    check_rows(tmp_path, arguments, {"Paddle, native", "Paddle, fft", "Paddle, cpu"})
