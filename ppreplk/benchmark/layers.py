@@ -20,7 +20,7 @@ from .turns import Contest, Entry, Taken
 # (channels, side of the map, kernel size) of RepLKNet-31B's stages on images of 224x224
 SHAPES = ((128, 56, 31), (256, 28, 29), (512, 14, 27), (1024, 7, 13))
 NATIVE, PEER = "native", "torch channels-last"
-COLUMNS = ["C, H=W, K", "batch", "what", "minimum ms", "median ms", f"times {NATIVE}'s", f"times {PEER}'s"]
+COLUMNS = ["C, H=W, K", "batch", "what", "minimum ms", "median ms", f"times as fast as {NATIVE}", f"as {PEER}"]
 CALLS = 5  # on the clock, in a turn
 
 
@@ -104,17 +104,16 @@ def _rows(shape: str, batch: int, taken: dict[str, Taken]) -> list[list[str]]:
             name,
             f"{each.minimum * 1e3:.3f}",
             f"{each.median * 1e3:.3f}",
-            ratio(each.times(taken.get(NATIVE))),
-            ratio(each.times(taken.get(PEER))),
+            *(ratio(taken[peer].times(each)) if peer in taken else "-" for peer in (NATIVE, PEER)),
         ]
         for name, each in taken.items()
     ]
 
 
 def ratio(value: float | None) -> str:
-    """Two significant digits where the ratio is small, a dash without a peer.
+    """Two digits behind the point, one of large ratios, a dash without a peer.
 
-    >>> ratio(0.00123), ratio(0.954), ratio(12.3), ratio(None)
-    ('0.0012', '0.95', '12.30', '-')
+    >>> ratio(0.954), ratio(741.12), ratio(None)
+    ('0.95', '741.1', '-')
     """
-    return "-" if value is None else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
+    return "-" if value is None else f"{value:.1f}" if value >= 100 else f"{value:.2f}"
