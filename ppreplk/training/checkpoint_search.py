@@ -103,9 +103,12 @@ def _state(prefix: str | Path) -> TrainState | None:
 
 
 def is_saved(prefix: str | Path, state: TrainState) -> bool:
-    """Whether the checkpoint ``prefix`` is of the same moment as ``state``, or of a later one."""
-    saved = _state(prefix)
-    return saved is not None and saved.position >= state.position
+    """Whether the checkpoint ``prefix`` is whole, and of the same moment as ``state`` or of a later one."""
+    try:
+        manifest = read_manifest(prefix)
+    except (OSError, ValueError):
+        return False
+    return manifest.state.position >= state.position and not damage(prefix, manifest)[1]
 
 
 def next_run(folder: str | Path) -> int:

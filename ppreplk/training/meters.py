@@ -49,7 +49,8 @@ class Averages:
         return joined
 
     def means(self) -> dict[str, float]:
-        return {name: total / self._counts[name] for name, total in self._sums.items()}
+        """{name: mean}, without names of which no sample came."""
+        return {name: total / self._counts[name] for name, total in self._sums.items() if self._counts[name]}
 
     def __str__(self) -> str:
         return ", ".join(f"{name}: {value:.5f}" for name, value in self.means().items())

@@ -28,7 +28,10 @@ def log_start(config: Config, resumed: Checkpoint | None, form: str | None) -> N
         _log_resumption(config.Global, resumed, output)
         _log_differences(config, resumed)
     if (output / "latest.pdparams").exists() and not (resumed and is_in(output, resumed)):
-        logger.warning("%s holds an earlier run, whose checkpoints will be overwritten", output)
+        logger.warning(
+            "%s holds an earlier run, whose checkpoints will be overwritten; Ctrl-C saves, too, Ctrl-C twice does not",
+            output,
+        )
     if form == "merged":
         logger.warning(
             "the network is merged (Arch.merged): its large kernels train without parallel branches and batch "

@@ -77,7 +77,7 @@ class Recorder:
         averages: Averages,
         watch: Stopwatch,
     ) -> None:
-        """Log the averages since the begin of an epoch, and add them to the curves at ``step``.
+        """Log the averages since the beginning of an epoch, and add them to the curves at ``step``.
 
         Args:
             epoch, iteration, step: counted from 1, from 0 and from 1.

@@ -11,7 +11,7 @@ import paddle
 from paddle import nn
 
 from ..config import Config
-from ..utils.distributed import rank, sum_over_processes
+from ..utils.distributed import largest_over_processes, rank, sum_over_processes
 from ..utils.errors import UserError
 from . import checkpoint
 from .checkpoint_files import ASIDE, WEIGHTS
@@ -49,6 +49,7 @@ class Saver:
         self.with_ema = config.EMA is not None
         self.configuration = as_mapping(config)
         self.newest: str | None = None  # checkpoint to go on from
+        self.goes_on = False  # with the last run of the folder
 
     def find_start(self, optimizer: str) -> Checkpoint | None:
         """The checkpoint that ``Global.checkpoints`` asks for; None is a fresh start.
@@ -72,9 +73,13 @@ class Saver:
 
         What a run that was killed has left aside there goes to its place, or goes.
         """
-        goes_on = resumed is not None and is_in(self.folder, resumed)
-        if not goes_on or (self.settings.checkpoints != AUTO and not is_newest(self.folder, state)):
+        if resumed is not None and is_in(self.folder, resumed):
+            self.goes_on = self.settings.checkpoints == AUTO or is_newest(self.folder, state)
+            if not self.goes_on:
+                logger.warning("%s holds newer checkpoints than %s; they will be overwritten", self.folder, state)
+        if not self.goes_on:
             state.run = next_run(self.folder)
+        largest_over_processes(0)  # until then, other processes may read what lies aside
         if rank() == 0:
             names = {path.name.partition(".")[0] for path in self.folder.glob(f"*{ASIDE}")}
             for name in filter(OURS.match, names):
@@ -90,7 +95,7 @@ class Saver:
 
     def missing(self, state: TrainState) -> list[str]:
         """Those of them that a run which was stopped between two has not written; ``state`` is the end of an epoch."""
-        if self.newest is None or Path(self.newest).absolute().parent.resolve() != self.folder.resolve():
+        if not self.goes_on:
             return []
         return [name for name in self.names(state.epoch) if not is_saved(self.folder / name, state)]
 

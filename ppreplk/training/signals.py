@@ -32,13 +32,15 @@ class StopRequests:
 
     While its ``with`` block runs, Ctrl-C, SIGTERM and SIGHUP only leave a note. The training asks for it with
     :meth:`requested`, saves, and raises :class:`Stop`. The end of the block then gives the signal to the handler that
-    was there before, which decides how the process ends. A second Ctrl-C raises :class:`Stop` at once.
+    was there before, which decides how the process ends; so does one that came too late for the training to ask. A
+    second Ctrl-C raises :class:`Stop` at once.
 
     Signals reach Python code in the main thread; in any other thread nobody asks this process to stop.
     """
 
     def __init__(self) -> None:
-        self._received = 0
+        self._received = 0  # the first one
+        self._interrupted = False  # whether Ctrl-C was among them
         self._at_once = False
         self._handlers: dict[int, Any] = {}
 
@@ -55,12 +57,14 @@ class StopRequests:
     ) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        if isinstance(error, Stop):
-            signal.raise_signal(error.number)
+        number = error.number if isinstance(error, Stop) else self._received if error is None else 0
+        if number:
+            signal.raise_signal(number)
 
     def _receive(self, number: int, frame: object) -> None:
-        again = number == self._received == signal.SIGINT
+        again = number == signal.SIGINT and self._interrupted
         self._received = self._received or number
+        self._interrupted = self._interrupted or number == signal.SIGINT
         if again or self._at_once:
             raise Stop(self._received)
         if number == signal.SIGINT and rank() == 0:  # written past Python's buffers, which may be in use right now

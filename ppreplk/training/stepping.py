@@ -91,8 +91,10 @@ class Stepper:
         self.watch.check(batches, weights_are_finite)
         hits = self.metric.names if self.metric is not None else []
         for batch in batches:
-            if math.isfinite(batch.values["loss"]):  # otherwise the loss scaler has skipped the step
+            if math.isfinite(batch.values["loss"]):
                 averages.add(batch.sums(hits), batch.images)
+            else:  # the loss scaler has skipped the step; all processes must have the same names
+                averages.add(dict.fromkeys(batch.values, 0.0), 0)
 
     def completes_step(self, iteration: int) -> bool:
         """Whether the batch of this number, from 0 in each epoch, is the last one of a step."""

@@ -175,6 +175,14 @@ def test_a_bad_loss_that_the_scaler_skips_is_left_out_of_the_averages(scaled):
     assert np.isfinite(load_checkpoint("output/latest")["head.weight"]).all()
 
 
+def test_averages_of_skipped_steps_alone_have_their_names(scaled):
+    """Processes add up theirs, and another one may have seen finite losses."""
+    trainer = Trainer(config(AMP=amp(1024.0)))
+    spoil_loss(trainer, 0, 1, 2)
+    trainer.train_epoch(1)
+    assert trainer.state.averages == {name: [0.0, 0] for name in ("top1", "top2", "CELoss", "loss")}
+
+
 @pytest.mark.parametrize(
     "scale, dynamic, steps, part",
     [

@@ -16,6 +16,8 @@ def test_averages_are_weighted_by_samples():
     averages.add({"loss": 4.0, "top1": 0.0}, 1)
     assert averages.means() == averages.over_processes().means() == {"loss": 2.5, "top1": 0.5}
     assert str(averages) == "loss: 2.50000, top1: 0.50000"
+    averages.add({"skipped": 0.0}, 0)
+    assert "skipped" in averages.sums() and "skipped" not in averages.means()
 
 
 def test_the_stopwatch_counts_reading_and_batches(monkeypatch):

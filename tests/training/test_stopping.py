@@ -116,6 +116,25 @@ def test_a_second_interrupt_stops_at_once_and_a_repeated_termination_does_not(pr
     assert read_manifest("output/latest").state.iteration == 2
 
 
+def test_a_second_interrupt_stops_at_once_after_a_termination_too(project, monkeypatch):
+    at(monkeypatch, (1, 0), signal.SIGTERM, signal.SIGINT, signal.SIGINT)
+    stopped(config(*OPTIONS), signal.SIGTERM)
+    assert not Path("output/latest.pdstates").exists()
+
+
+def test_a_signal_that_comes_too_late_is_passed_on(project, monkeypatch):
+    """Otherwise Ctrl-C would be lost on a program that runs one training after the other."""
+    save = Trainer._save_epoch
+
+    def save_epoch(self, names):
+        save(self, names)
+        self.stop.requested = lambda: os.kill(os.getpid(), signal.SIGINT)  # has asked when the signal comes
+
+    monkeypatch.setattr(Trainer, "_save_epoch", save_epoch)
+    stopped(config("Global.epochs=1"), signal.SIGINT)
+    assert read_manifest("output/latest").state.epoch == 1
+
+
 def test_what_was_ignored_stays_ignored(project, monkeypatch):
     """As under nohup."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -178,6 +197,24 @@ def test_auto_goes_on_with_the_last_run_of_a_folder(project):
     train(config("Global.checkpoints=output/epoch_2", "Global.epochs=3", "Global.output_dir=output"))
     found = find_newest("output", "AdamW", False)
     assert (found.state.seed, found.state.epoch) == (3, 3)
+
+
+def test_going_back_overwrites_nothing_before_it_has_trained(project, caplog):
+    train(config("Global.save_interval=1", "Global.epochs=2"))
+    caplog.clear()
+    train(config("Global.checkpoints=output/epoch_1", "Global.epochs=1"))
+    assert "output holds newer checkpoints than the end of epoch 1; they will be overwritten" in caplog.text
+    assert read_manifest("output/latest").state.epoch == read_manifest("output/best_model").state.epoch == 2
+
+
+def test_a_damaged_checkpoint_that_is_passed_over_is_written_anew(project, caplog):
+    options = ["Global.save_interval=1", "Global.epochs=2"]
+    train(config("Global.output_dir=whole", *options))
+    train(config(*options))
+    os.truncate("output/latest.pdparams", 100)
+    assert train(config(*options, AUTO)).epoch == 2
+    assert "passed over: the checkpoint output/latest is damaged" in caplog.text
+    assert same_weights("output/latest", "whole/latest")
 
 
 def test_only_the_newest_epochs_stay_and_nothing_of_others_goes(project):
