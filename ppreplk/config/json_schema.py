@@ -35,7 +35,7 @@ class Kind(NamedTuple):
 ARCH = Kind("Arch", frozenset({"class_num"}))
 BATCH_TRANSFORM = Kind("batch_transform_ops", frozenset({"class_num"}))
 DATASET = Kind("DataLoader: dataset", frozenset({"class_num", "report", "seed", "transforms"}))
-LOSS = Kind("Loss", frozenset({"class_counts"}))
+LOSS = Kind("Loss", frozenset({"class_counts", "class_num"}))
 METRIC = Kind("Metric")
 OPTIMIZER = Kind("Optimizer", frozenset({"model", "schedule"}))
 SCHEDULE = Kind("Optimizer.lr", frozenset({"epochs", "per_epoch"}))

@@ -80,7 +80,8 @@ class BadImages:
     def _count(self, path: str, message: str) -> None:
         self._known.add(path)
         self.paths.append(path)
-        logger.warning("%s; skipped, number %d of at most %d", message, len(self.paths), self.limit)
+        if len(self.paths) <= self.limit:  # what is beyond it ends the training and is named there
+            logger.warning("%s; skipped, number %d of at most %d", message, len(self.paths), self.limit)
 
     def _check(self, message: str) -> None:
         if len(self.paths) > self.limit:

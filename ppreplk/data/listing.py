@@ -135,7 +135,9 @@ def read_listing(
     if not os.path.isfile(list_file) or not os.path.isdir(image_root):
         raise UserError(_missing_dataset(image_root, list_file), code="data.missing-dataset")
     names, labels, numbers = Texts(), array("q"), array("q")
+    is_empty = True
     for line in each_line(list_file, "list file", names_files=True):
+        is_empty = False
         try:
             name, label = _parse_line(line, list_file, delimiter)
         except UserError as error:
@@ -144,7 +146,7 @@ def read_listing(
         names.append(name)
         labels.append(label)
         numbers.append(line.number)
-    if not numbers:
+    if is_empty:
         raise UserError("holds no images", code="data.no-images", where=f"list file {list_file}")
     classes = _relabel(labels) if relabel else None
     files = Files(image_root)

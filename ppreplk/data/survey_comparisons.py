@@ -67,12 +67,12 @@ def class_name(label: int, classes: Classes | None) -> str:
 
 def compare_classes(parts: Sequence[Part], findings: Findings) -> None:
     """Find classes without images, and classes much larger than others."""
-    held_out = {part.name: part.counts for part in parts}
     for part in parts:
         classes = part.images.classes
         code = "data.class-not-trained" if part.name == "Train" else "data.class-not-evaluated"
         for label in np.flatnonzero(part.counts == 0):
-            others = [f"{counts[label]} in {name}" for name, counts in held_out.items() if counts[label]]
+            # a folder with too many classes has more counts than the others
+            others = [f"{each.counts[label]} in {each.name}" for each in parts if each.counts[label : label + 1].any()]
             hint = f", but {', '.join(others)}" if others else ""
             findings.add(code, f"{part.name}: class {class_name(label, classes)} has no image{hint}")
         if imbalance(part.counts) >= IMBALANCE:
@@ -107,7 +107,10 @@ def compare_pictures(parts: Sequence[Part], findings: Findings) -> None:
         codes = ["data.in-both-sets"] if len(set(places)) > 1 else []
         codes += ["data.contradiction"] if len(set(labels[group])) > 1 else []
         first = [(parts[place], number - starts[place]) for number, place in _one_of_each(group, places, labels)]
-        texts = [f"{part.described(number)}, class {part.labels[number]}" for part, number in first]
+        texts = [
+            f"{part.described(number)}, class {class_name(int(part.labels[number]), part.images.classes)}"
+            for part, number in first
+        ]
         more = f" and {len(group) - len(texts)} more" if len(group) > len(texts) else ""
         for code in codes or ["data.copies"]:
             text = f"{counted(len(group), 'image')} show the same: {'; '.join(texts)}{more}"

@@ -129,7 +129,7 @@ def evaluate_kept(config: Config, choice: str | None = None, keep_outputs: bool 
     arch, seed = config.Arch, config.Global.seed or 0
     dataset = build_dataset(split.dataset, arch.class_num, seed, arch.in_channels)
     metric = build_metric(config.Metric.Eval)
-    criterion = build_loss(config.Loss.Eval) if config.Loss and config.Loss.Eval else None
+    criterion = build_loss(config.Loss.Eval, arch.class_num) if config.Loss and config.Loss.Eval else None
     if metric is None and criterion is None:
         raise UserError("nothing to evaluate: give Metric.Eval or Loss.Eval", code="training.nothing-to-evaluate")
     logger.info("%s", set_up_device(config.Global.device, config.Global.num_threads))

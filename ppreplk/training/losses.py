@@ -36,6 +36,7 @@ class CELoss(nn.Layer):
             ``n_k`` of the ``n`` training images. Their mean over the training images is then 1. PaddleClas has no such
             argument.
         class_counts: training images of each class, for ``balanced``.
+        class_num: K, to which a list is compared where it is known.
 
     Raises:
         UserError: an epsilon outside [0, 1), or class weights that cannot be made or are not positive.
@@ -51,6 +52,7 @@ class CELoss(nn.Layer):
         weight: float = 1.0,
         class_weights: Union[Literal["balanced"], Sequence[float], None] = None,
         class_counts: Optional[ClassCounts] = None,
+        class_num: Optional[int] = None,
     ):
         super().__init__()
         if epsilon is not None and not 0.0 <= epsilon < 1.0:
@@ -59,7 +61,7 @@ class CELoss(nn.Layer):
         self.weight = weight
         self.class_weights = None
         if class_weights is not None:
-            self.class_weights = paddle.to_tensor(_class_weights(class_weights, class_counts), "float32")
+            self.class_weights = paddle.to_tensor(_class_weights(class_weights, class_counts, class_num), "float32")
 
     def forward(self, logits: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
         has_indices = len(label.shape) == 1
@@ -76,7 +78,9 @@ class CELoss(nn.Layer):
         return losses.mean()
 
 
-def _class_weights(given: Union[str, Sequence[float]], counts: Optional[ClassCounts]) -> np.ndarray:
+def _class_weights(
+    given: Union[str, Sequence[float]], counts: Optional[ClassCounts], class_num: Optional[int]
+) -> np.ndarray:
     """(K,) float64."""
     if given == "balanced":
         if counts is None:
@@ -87,8 +91,8 @@ def _class_weights(given: Union[str, Sequence[float]], counts: Optional[ClassCou
     weights = np.asarray(given, np.float64)
     if not len(weights) or not all(math.isfinite(weight) and weight > 0 for weight in weights):
         raise _bad_class_weights(f"expected positive numbers, got {list(given)}")
-    if counts is not None and len(weights) != len(counts.numbers):
-        raise _bad_class_weights(f"has {len(weights)} numbers, but Arch.class_num is {len(counts.numbers)}")
+    if class_num is not None and len(weights) != class_num:
+        raise _bad_class_weights(f"expected {class_num} numbers, one for each class, got {len(weights)}")
     return weights
 
 
@@ -112,11 +116,12 @@ LOSSES: dict[str, Callable[..., nn.Layer]] = {"CELoss": CELoss}
 UNSERVED_LOSSES = {"MixCELoss": "PaddleClas replaced it by CELoss"}
 
 
-def build_loss(ops: Ops, class_counts: Optional[ClassCounts] = None) -> CombinedLoss:
+def build_loss(ops: Ops, class_num: Optional[int] = None, class_counts: Optional[ClassCounts] = None) -> CombinedLoss:
     """Build the criteria of ``Loss.Train`` or ``Loss.Eval``.
 
     Args:
         ops: the criteria.
+        class_num: number of classes, where it is known.
         class_counts: training images of each class, where there are training images.
 
     Raises:
@@ -131,6 +136,10 @@ def build_loss(ops: Ops, class_counts: Optional[ClassCounts] = None) -> Combined
         if op.name in criteria:
             raise UserError(f"{op.name} is listed twice", code="training.too-many", where=op.where)
         criteria[op.name] = construct(
-            find_op(op, LOSSES, UNSERVED_LOSSES, "loss"), op.arguments, op.where, class_counts=class_counts
+            find_op(op, LOSSES, UNSERVED_LOSSES, "loss"),
+            op.arguments,
+            op.where,
+            class_num=class_num,
+            class_counts=class_counts,
         )
     return CombinedLoss(criteria)

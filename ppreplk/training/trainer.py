@@ -91,8 +91,9 @@ class Trainer:
         log_global_batch(settings, config.require("DataLoader.Train.sampler").batch_size)
 
         loss = config.require("Loss")
-        self.criterion = build_loss(loss.Train, self.loader.dataset.class_counts(config.Arch.class_num))
-        self.eval_criterion = build_loss(loss.Eval) if loss.Eval else None
+        class_num = config.Arch.class_num
+        self.criterion = build_loss(loss.Train, class_num, self.loader.dataset.class_counts(class_num))
+        self.eval_criterion = build_loss(loss.Eval, class_num) if loss.Eval else None
         self.metric = build_metric(config.Metric.Train)
         self.eval_metric = build_metric(config.Metric.Eval)
         self._check_metrics()

@@ -163,6 +163,32 @@ def test_class_folders(project):
     assert codes["data.class-not-trained"] == ["Train: class 1 (b) has no image, but 1 in Eval"]
 
 
+def test_one_set_has_more_class_folders_than_the_other(project):
+    config = colour_config()
+    for part, names in (("Train", "abcde"), ("Eval", "abc")):
+        dataset = config["DataLoader"][part]["dataset"]
+        dataset.update(name="ImageFolderDataset", image_root=part)
+        del dataset["cls_label_path"]
+        for name in names:
+            os.makedirs(f"{part}/{name}")
+            Image.fromarray(picture(seed=2 * ord(name) + len(names) // 5)).save(f"{part}/{name}/0.png")
+    os.remove("Train/d/0.png")
+    shutil.copy("Train/a/0.png", "Eval/b/1.png")
+    write_config(Path("config.yaml"), config)
+    codes = found()
+    assert "holds 5 class folders, but Arch.class_num is 3" in codes["data.class-count"][0]
+    assert codes["data.class-not-trained"] == ["Train: class 3 (d) has no image"]
+    assert "Train/a/0.png, class 0 (a); Eval/b: Eval/b/1.png, class 1 (b)" in codes["data.contradiction"][0]
+
+
+def test_a_list_with_another_delimiter(project):
+    lines = Path("data/val.txt").read_text().splitlines()
+    Path("data/val.txt").write_text("".join(f"{line.replace(' ', ',')}\n" for line in lines))
+    assert [text.split(":")[0] for text in found()["data.bad-line"]] == [
+        f"data/val.txt, line {number}" for number in range(1, len(lines) + 1)
+    ]
+
+
 def test_odd_forms_are_remarked(project):
     images = {
         "huge.png": Image.fromarray(picture(200, 300)),

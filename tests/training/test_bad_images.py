@@ -53,10 +53,11 @@ def test_they_are_named_once_counted_and_skipped_by_workers_too(caplog):
     assert same_weights("alone/latest.pdparams", "workers/latest.pdparams")
 
 
-def test_one_more_ends_the_training_in_one_line():
+def test_one_more_ends_the_training_in_one_line(caplog):
     spoil(0, 7, 9)
     with refused("data.too-many-bad-images", "with it 3 images", "Global.max_bad_images allows 2"):
         Trainer(config(*SHORT, "Global.max_bad_images=2")).fit()
+    assert caplog.text.count("of at most 2") == 2
 
 
 def test_none_is_skipped_unless_it_is_asked_for():

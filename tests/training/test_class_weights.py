@@ -63,7 +63,7 @@ def test_a_training_counts_its_images(project, caplog):
 @pytest.mark.parametrize(
     "value, parts",
     [
-        ("[1, 2]", ["Loss.Train[0].CELoss.class_weights", "has 2 numbers, but Arch.class_num is 3"]),
+        ("[1, 2]", ["Loss.Train[0].CELoss.class_weights", "expected 3 numbers, one for each class, got 2"]),
         ("[1, 2, 0]", ["expected positive numbers, got [1.0, 2.0, 0.0]"]),
         ("[]", ["expected positive numbers, got []"]),
     ],
@@ -71,6 +71,14 @@ def test_a_training_counts_its_images(project, caplog):
 def test_lists_that_do_not_fit(project, value, parts):
     with refused("training.bad-class-weights", *parts):
         Trainer(config(f"Loss.Train.0.CELoss.class_weights={value}"))
+
+
+@pytest.mark.parametrize("value", ["[2]", "[1, 2]", "[1, 2, 3, 4]"])
+def test_lists_that_do_not_fit_an_evaluation_are_refused_before_the_training(project, value):
+    with refused("training.bad-class-weights", "Loss.Eval[0].CELoss.class_weights", "expected 3 numbers"):
+        Trainer(config(f"Loss.Eval.0.CELoss.class_weights={value}"))
+    with refused("training.bad-class-weights", "Loss.Eval[0].CELoss.class_weights", "expected 3 numbers"):
+        evaluate_config(config(f"Loss.Eval.0.CELoss.class_weights={value}"))
 
 
 def test_balanced_needs_images_of_every_class(project):
