@@ -31,6 +31,7 @@ CV2_FILTERS = {
     "bicubic": "INTER_CUBIC",
     "lanczos": "INTER_LANCZOS4",
 }
+CV2_CHANNELS = 4  # that every filter of OpenCV takes at once
 CROP_ATTEMPTS = 10
 MAX_ENLARGED_PIXELS = 2**25  # a strip of 1 x 4000 pixels would become 256 x 1,024,000
 
@@ -62,8 +63,12 @@ def make_resizer(interpolation: Optional[str], backend: str) -> Callable[..., Im
     flag = getattr(cv2, CV2_FILTERS[name])
 
     def resize(image: ImageLike, width: int, height: int) -> ImageLike:
-        resized = cv2.resize(as_array(image), (width, height), interpolation=flag)
-        return as_array(resized)  # OpenCV drops a single channel
+        pixels = as_array(image)
+        parts = []
+        for start in range(0, pixels.shape[2], CV2_CHANNELS):
+            part = np.ascontiguousarray(pixels[:, :, start : start + CV2_CHANNELS])
+            parts.append(as_array(cv2.resize(part, (width, height), interpolation=flag)))  # it drops a single channel
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
 
     return resize
 

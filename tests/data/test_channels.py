@@ -10,6 +10,7 @@ from PIL import Image
 from ppreplk.config import read_ops
 from ppreplk.data import IMAGE, NORMALIZED_CHW, DecodeImage, build_transforms
 from ppreplk.data.images import as_array, as_pillow
+from ppreplk.data.resizing import make_resizer
 
 
 def RNG(seed: int = 0) -> np.random.Generator:
@@ -100,6 +101,17 @@ def test_an_array_of_objects_is_not_unpickled():
     np.save(buffer, np.array([{}], object), allow_pickle=True)
     with refused("data.unreadable-image", "cannot be decoded"):
         decoded(buffer.getvalue(), 1)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "area", "bicubic", "lanczos"])
+@pytest.mark.parametrize("channels", [1, 3, 9, 600])
+def test_opencv_resizes_each_channel_by_itself(interpolation, channels):
+    image = picture(20, 30, channels)
+    resize = make_resizer(interpolation, "cv2")
+    resized = resize(image, 12, 9)
+    assert resized.shape == (9, 12, channels)
+    for number in (0, channels - 1):
+        assert (resized[:, :, number] == resize(image[:, :, [number]], 12, 9)[:, :, 0]).all()
 
 
 def pipeline(channels: int, backend: str, *more):
