@@ -128,7 +128,8 @@ def _errors(evaluation: Summary) -> list[str]:
         for number, error in enumerate(worst, 1)
     ]
     columns = ["", "image", "true", "predicted", "probability", "of the true class"]
-    count = f"The {len(worst)} of {evaluation['errors']} errors that the network was surest of."
+    shown, total = len(worst), evaluation["errors"]
+    count = "All errors, the surest first." if shown == total else f"The {shown} of {total} errors it was surest of."
     return [_picture(evaluation["files"], "errors.png", "worst errors"), _note(count), _table(columns, rows)]
 
 

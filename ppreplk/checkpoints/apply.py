@@ -73,7 +73,7 @@ def _with_fitted_stem(
     channels, given = own[stem].shape[1], np.shape(state[stem])
     if channels == RGB or len(given) != 4 or given[1] != RGB:
         return state
-    logger.info("%s is for RGB images; its first convolution is fitted to %d channels", source, channels)
+    logger.info("%s is for RGB images; its first convolution is fitted to Arch.in_channels %d", source, channels)
     return {**state, stem: fit_stem(np.asarray(state[stem]), channels)}
 
 
@@ -147,6 +147,6 @@ def check_match(model: nn.Layer, state: Mapping[str, np.ndarray], source: str) -
     raise UserError(
         f"{source} belongs to another architecture than {type(model).__name__}: {counts}, "
         f"{len(found.misshaped)} mis-shaped{example}; "
-        "check Arch.name, Arch.class_num and whether the weights are in train or merged form",
+        "check Arch.name, Arch.class_num, Arch.in_channels and whether the weights are in train or merged form",
         code="checkpoints.other-architecture",
     )

@@ -96,6 +96,6 @@ def test_a_training_fits_them_and_says_so(project, caplog):
     write_config(Path("config.yaml"), raw)
     train(load_config("config.yaml", ["Global.epochs=1"]))
     Trainer(channels_config(1, "Global.pretrained_model=output/best_model"))
-    assert "best_model is for RGB images; its first convolution is fitted to 1 channels" in caplog.text
+    assert "best_model is for RGB images; its first convolution is fitted to Arch.in_channels 1" in caplog.text
     with refused("checkpoints.other-architecture"):  # evaluation takes weights as they are
         evaluate_config(channels_config(1, "Global.pretrained_model=output/best_model"))
