@@ -13,7 +13,7 @@ from ..nn.channels_last import ChannelsLastNetwork
 from ..ops import load_ops
 from ..ops.depthwise import check_implementation
 from ..utils.errors import UserError
-from .programs import BF16, FP32, PRECISIONS
+from .programs import FP32, PRECISIONS
 
 NATIVE, CHANNELS_LAST = "native", "channels_last"
 RUNTIMES = (NATIVE, CHANNELS_LAST)
@@ -31,7 +31,7 @@ def lower(
         network: in train or merged form. The batch normalizations of a foreign network, such as one of paddleclas,
             are not folded: nothing here knows which may be.
         runtime: ``"native"`` for Paddle's operators, ``"channels_last"`` for those of this package.
-        precisions: ``"fp32"``, and with the channels-last operators ``"bf16"``.
+        precisions: ``"fp32"``, and with the channels-last operators ``"fp32-bf16x3"`` and ``"bf16"``.
         depthwise: with Paddle's operators, the implementation of the depthwise layers.
 
     Raises:
@@ -44,7 +44,7 @@ def lower(
     if runtime == CHANNELS_LAST:
         try:
             graph = graph_of(folded)
-            return {precision: ChannelsLastNetwork(graph, precision == BF16) for precision in precisions}
+            return {precision: ChannelsLastNetwork(graph, precision) for precision in precisions}
         except UserError as error:
             where = f"Global.export_runtime={CHANNELS_LAST}"
             raise UserError(f"{error}; {USE_NATIVE}", code=error.code, where=where) from error

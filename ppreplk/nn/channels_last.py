@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Optional
+from typing import Any, NamedTuple, Optional, TypeVar
 
 import paddle
 import paddle.nn.functional as F
@@ -24,6 +24,8 @@ from .protocols import ConvLayer
 # takes a pass of its own.
 MIN_LARGE_KERNEL = {"none": 5, "relu": 5, "relu6": 13}
 
+Packed = TypeVar("Packed")
+
 
 class Packing(nn.Layer):
     """A layer that packs its weights for the size of its map.
@@ -35,9 +37,9 @@ class Packing(nn.Layer):
     def __init__(self, keep: bool):
         super().__init__()
         self.keep = keep
-        self.kept: tuple[list[int], Optional[paddle.Tensor]] = ([], None)
+        self.kept: tuple[list[int], Any] = ([], None)
 
-    def packed_for(self, x: paddle.Tensor, pack: Callable[[int, int], paddle.Tensor]) -> paddle.Tensor:
+    def packed_for(self, x: paddle.Tensor, pack: Callable[[int, int], Packed]) -> Packed:
         """What ``pack`` makes for the height and width of x (N, H, W, C)."""
         if not self.keep or not paddle.in_dynamic_mode():
             return pack(*x.shape[1:3])
@@ -54,22 +56,49 @@ class ConvNHWC(Packing):
     Args:
         conv: with bias; its parameters are shared.
         activation: ``"none"``, ``"relu"``, ``"relu6"`` or ``"gelu"``.
-        bfloat16: whether tensors are bfloat16.
+        precision: one of :data:`ppreplk.ops.onednn.PRECISIONS`.
         keep: see :class:`Packing`.
     """
 
-    def __init__(self, conv: ConvLayer, activation: str, bfloat16: bool, keep: bool = False):
+    def __init__(self, conv: ConvLayer, activation: str, precision: str, keep: bool = False):
         super().__init__(keep)
         self.weight, self.bias = conv.weight, conv.bias
         self.kernel_size, self.stride, self.groups = conv.kernel_size, conv.stride, conv.groups
         self.activation = activation
-        self.bfloat16 = bfloat16
+        self.precision = precision
 
     def forward(self, x: paddle.Tensor, residual: Optional[paddle.Tensor] = None) -> paddle.Tensor:
         packed = self.packed_for(
-            x, lambda h, w: onednn.pack(self.weight, h, w, self.stride, self.groups, self.bfloat16)
+            x, lambda h, w: onednn.pack(self.weight, h, w, self.stride, self.groups, self.precision)
         )
         return onednn.conv(x, packed, self.bias, residual, self.kernel_size, self.stride, self.groups, self.activation)
+
+
+class FeedForwardNHWC(Packing):
+    """x + second(gelu(first(x))) for two pointwise convolutions with bias. (N, H, W, C) -> (N, H, W, C).
+
+    Args:
+        first, second: their parameters are shared.
+        precision: one of :data:`ppreplk.ops.onednn.PRECISIONS`.
+        keep: see :class:`Packing`.
+    """
+
+    def __init__(self, first: ConvLayer, second: ConvLayer, precision: str, keep: bool = False):
+        super().__init__(keep)
+        self.weight1, self.bias1 = first.weight, first.bias
+        self.weight2, self.bias2 = second.weight, second.bias
+        self.precision = precision
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        packed1, packed2 = self.packed_for(x, self.pack)
+        return onednn.feed_forward(x, packed1, self.bias1, packed2, self.bias2)
+
+    def pack(self, height: int, width: int) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Both weights, for maps of this size."""
+        return (
+            onednn.pack(self.weight1, height, width, 1, 1, self.precision),
+            onednn.pack(self.weight2, height, width, 1, 1, self.precision),
+        )
 
 
 class DepthwiseNHWC(Packing):
@@ -100,26 +129,35 @@ class ChannelsLastNetwork(nn.Layer):
 
     Args:
         graph: of a network that :func:`ppreplk.fold` returned; its parameters are shared.
-        bfloat16: whether tensors are bfloat16 and bfloat16 numbers are multiplied. Sums are float32 either way.
+        precision: one of :data:`ppreplk.ops.onednn.PRECISIONS`. With ``"bf16"``, tensors are bfloat16 and bfloat16
+            numbers are multiplied; with ``"fp32-bf16x3"``, pointwise convolutions multiply float32 tensors in two
+            bfloat16 parts where the processor has AMX. Sums are float32 in each.
         keep: for eager mode, see :class:`Packing`.
 
     Raises:
         UserError: the network holds something that these operators do not compute.
     """
 
-    def __init__(self, graph: Graph, bfloat16: bool, keep: bool = False):
+    def __init__(self, graph: Graph, precision: str = "fp32", keep: bool = False):
         super().__init__()
-        self.bfloat16 = bfloat16
+        self.precision = precision
         self.steps: list[tuple[int, int, Optional[int]]] = []  # result, input, residual: numbers of nodes
         self.parts = nn.LayerList()
         head: Optional[nn.Linear] = None
         fused: set[int] = set()  # nodes that are computed together with the convolution before them
         for number, node in enumerate(graph.nodes):
-            if node.op == CONV:
-                followers, residual, activation = _followers(graph, number)
-                self.parts.append(_lowered(node.layer, activation, residual, bfloat16, keep))
-                self.steps.append((followers[-1] if followers else number, node.inputs[0], residual))
-                fused.update(followers)
+            if node.op == CONV and number not in fused:
+                one = _fused(graph, number)
+                following = _feed_forward(graph, one)
+                if following is None:
+                    self.parts.append(_lowered(node.layer, one.activation, one.residual, precision, keep))
+                    self.steps.append((one.result, node.inputs[0], one.residual))
+                    fused.update(one.nodes)
+                else:
+                    other = graph.nodes[following.nodes[0]].layer
+                    self.parts.append(FeedForwardNHWC(node.layer, other, precision, keep))
+                    self.steps.append((following.result, node.inputs[0], None))
+                    fused.update(one.nodes + following.nodes)
             elif node.op == LINEAR and graph.nodes[node.inputs[0]].op == POOL:
                 head = node.layer
                 self.pooled = graph.nodes[node.inputs[0]].inputs[0]
@@ -131,21 +169,40 @@ class ChannelsLastNetwork(nn.Layer):
         self.eval()
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
-        values = {Graph.images: onednn.images(images, self.bfloat16)}
+        values = {Graph.images: onednn.images(images, self.precision == "bf16")}
         for part, (result, x, residual) in zip(self.parts, self.steps):
             values[result] = part(values[x]) if residual is None else part(values[x], values[residual])
         return F.linear(onednn.pool(values[self.pooled]), self.head.weight, self.head.bias)
 
 
-def _followers(graph: Graph, number: int) -> tuple[list[int], Optional[int], str]:
-    """What can be computed together with a convolution: the nodes behind it, the residual, the activation."""
+class Fused(NamedTuple):
+    """A convolution and what is computed together with it.
+
+    Args:
+        nodes: their numbers, the convolution's first.
+        residual: the node that is added, or None.
+        activation: behind that.
+    """
+
+    nodes: list[int]
+    residual: Optional[int]
+    activation: str
+
+    @property
+    def result(self) -> int:
+        """The node whose value is computed."""
+        return self.nodes[-1]
+
+
+def _fused(graph: Graph, number: int) -> Fused:
+    """The convolution with this number, and as much of what follows as can be computed together with it."""
     result, residual, activation = number, None, "none"
-    followers: list[int] = []
+    nodes = [number]
     while activation == "none":
-        users = [(n, node) for n, node in enumerate(graph.nodes) if result in node.inputs]
+        users = _users(graph, result)
         if len(users) != 1:
             break
-        following, node = users[0]
+        following, node = users[0], graph.nodes[users[0]]
         if node.op == ADD and residual is None:
             others = [x for x in node.inputs if x != result]
             if len(others) != 1 or others[0] > number:  # computed later: the sum belongs to that convolution
@@ -156,11 +213,32 @@ def _followers(graph: Graph, number: int) -> tuple[list[int], Optional[int], str
         else:
             break
         result = following
-        followers.append(following)
-    return followers, residual, activation
+        nodes.append(following)
+    return Fused(nodes, residual, activation)
 
 
-def _lowered(conv: ConvLayer, activation: str, residual: Optional[int], bfloat16: bool, keep: bool) -> nn.Layer:
+def _users(graph: Graph, number: int) -> list[int]:
+    return [user for user, node in enumerate(graph.nodes) if number in node.inputs]
+
+
+def _feed_forward(graph: Graph, first: Fused) -> Optional[Fused]:
+    """The second convolution of a feed-forward block that begins with this one, or None if none does."""
+    users = _users(graph, first.result)
+    conv = graph.nodes[first.nodes[0]]
+    if first.activation != "gelu" or first.residual is not None or len(users) != 1 or not _is_pointwise(conv):
+        return None
+    if not _is_pointwise(graph.nodes[users[0]]):
+        return None
+    second = _fused(graph, users[0])
+    is_residual = second.residual == conv.inputs[0] and second.activation == "none"
+    return second if is_residual else None
+
+
+def _is_pointwise(node: Node) -> bool:
+    return node.op == CONV and node.layer.kernel_size == node.layer.stride == node.layer.groups == 1
+
+
+def _lowered(conv: ConvLayer, activation: str, residual: Optional[int], precision: str, keep: bool) -> nn.Layer:
     if conv.dilation != 1:
         raise _not_computed(f"have no dilation, a layer has {conv.dilation}")
     is_depthwise = conv.groups == conv.in_channels == conv.out_channels
@@ -168,7 +246,7 @@ def _lowered(conv: ConvLayer, activation: str, residual: Optional[int], bfloat16
     is_served = conv.stride == 1 and residual is None and cpu.serves(conv.weight.dtype, conv.kernel_size)
     if is_depthwise and is_large and is_served:
         return DepthwiseNHWC(conv, activation, keep)
-    return ConvNHWC(conv, activation, bfloat16, keep)
+    return ConvNHWC(conv, activation, precision, keep)
 
 
 def _not_computed(what: str) -> UserError:

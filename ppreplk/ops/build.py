@@ -40,11 +40,17 @@ class Library(NamedTuple):
         name: for :func:`ppreplk.load_ops` and the command line.
         sources: folder of their C++ sources.
         onednn: whether they call the oneDNN inside Paddle.
+        more: folders with further sources.
     """
 
     name: str
     sources: Path
     onednn: bool = False
+    more: tuple[Path, ...] = ()
+
+    def files(self) -> list[Path]:
+        """All its sources."""
+        return sorted(path for folder in (self.sources, *self.more) for path in folder.iterdir())
 
     @property
     def contents(self) -> str:
@@ -55,7 +61,7 @@ class Library(NamedTuple):
 CSRC = Path(__file__).parent / "csrc"
 COMMON = CSRC / "common"  # sources of both
 DEPTHWISE = Library("depthwise", CSRC / "cpu")
-CHANNELS_LAST = Library("channels_last", CSRC / "onednn", onednn=True)
+CHANNELS_LAST = Library("channels_last", CSRC / "onednn", onednn=True, more=(CSRC / "amx",))
 ONEDNN = "libdnnl.so.3"
 LIBRARY = "libppreplk_ops.so"
 STAGING = "building-"
@@ -146,9 +152,10 @@ def build_library(library: Library = DEPTHWISE) -> Path:
 
 
 def _build(library: Library, compiler: list[str], target: Path) -> None:
-    units = sorted(path for path in library.sources.iterdir() if path.suffix in (".cc", ".cpp"))
+    units = [path for path in library.files() if path.suffix in (".cc", ".cpp")]
     include = paddle.sysconfig.get_include()
     includes = [f"-I{include}", f"-I{include}/third_party", f"-I{COMMON}"]
+    includes += [f"-I{folder}" for folder in library.more]
     link_arguments = _link_arguments(library)
     for left in target.parent.glob(f"{STAGING}*"):  # from a build that was interrupted
         shutil.rmtree(left, ignore_errors=True)
@@ -201,7 +208,7 @@ def _source_key(library: Library) -> str:
     parts = [paddle.__version__, paddle.version.commit, platform.machine(), *COMPILE]
     if library.onednn:
         parts += [headers.REQUIREMENT, *map(str, headers.SETTINGS.items())]
-    for path in sorted([*COMMON.iterdir(), *library.sources.iterdir()]):
+    for path in [*sorted(COMMON.iterdir()), *library.files()]:
         parts += [path.name, path.read_text(encoding="utf-8")]
     return _digest(parts)
 

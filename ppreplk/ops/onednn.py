@@ -14,7 +14,9 @@ from .loading import call
 OPERATOR_PREFIX = "ppreplk_channels_last_"  # of the operators' names in programs
 OPERATOR_PREFIXES = (OPERATOR_PREFIX, "ppreplk_dense_")  # the second in programs exported by version 0.1.0
 ACTIVATIONS = ("none", "relu", "gelu", "relu6")  # Activation in channels_last.h
-FORMS = ("automatic", "convolution", "matmul")  # FormChoice in channels_last.h
+FORMS = ("automatic", "convolution", "matmul", "tiles")  # FormChoice in channels_last.h
+PRECISIONS = ("fp32", "fp32-bf16x3", "bf16")  # Precision in channels_last.h
+BACKENDS = ("none", "hardware", "emulated", "emulated plain")  # amx::Backend in products.h
 
 
 def has_bfloat16() -> bool:
@@ -24,19 +26,36 @@ def has_bfloat16() -> bool:
     return function()
 
 
+def tiles_backend() -> str:
+    """What computes our own kernels for AMX, one of :data:`BACKENDS`: ``"none"`` if the processor has no AMX."""
+    return BACKENDS[loading.handle(CHANNELS_LAST).ppreplk_channels_last_backend()]
+
+
+def choose_tiles_backend(backend: str) -> bool:
+    """Choose what computes our own kernels for AMX from now on, for tests. Returns whether it runs here.
+
+    Args:
+        backend: one of :data:`BACKENDS`. ``"none"`` goes back to what the processor has. The emulated ones are far
+            slower than oneDNN; the plain one runs on every processor.
+    """
+    function = loading.handle(CHANNELS_LAST).ppreplk_channels_last_choose_backend
+    function.restype = ctypes.c_bool
+    return function(BACKENDS.index(backend))
+
+
 def choose_form(form: str) -> None:
     """Choose the form that weights of pointwise convolutions are packed for from now on, for tests and benchmarks.
 
     Args:
-        form: ``"convolution"`` or ``"matmul"`` for that operation of oneDNN's, ``"automatic"`` for the one that suits
-            the processor.
+        form: ``"convolution"`` or ``"matmul"`` for that operation of oneDNN's, ``"tiles"`` for our own kernels on AMX,
+            ``"automatic"`` for the one that suits the processor.
     """
     loading.handle(CHANNELS_LAST).ppreplk_channels_last_choose_form(FORMS.index(form))
 
 
 def implementation(
     layer: tuple[int, int, int, int, int],
-    bfloat16: bool,
+    precision: str,
     map_size: tuple[int, int, int],
     packed_for: tuple[int, int, int] | None = None,
     activation: str = "none",
@@ -44,10 +63,12 @@ def implementation(
 ) -> str:
     """How a layer runs on this processor: the form, oneDNN's name for its code, the type of the arithmetic.
 
-    For example ``"convolution brgconv_1x1:avx2 f32"``. If every call packs the weights again, ``repacked`` follows.
+    For example ``"convolution brgconv_1x1:avx2 f32"``, or ``"tiles amx bf16x3"`` for our own kernels. If every call
+    packs the weights again, ``repacked`` follows.
 
     Args:
         layer: channels in and out, kernel, stride, groups.
+        precision: one of :data:`PRECISIONS`.
         map_size: (N, H, W).
         packed_for: the map the weights were packed for, if another.
 
@@ -57,11 +78,11 @@ def implementation(
     function = loading.handle(CHANNELS_LAST).ppreplk_channels_last_implementation
     sizes = ctypes.c_int64 * 3
     function.restype = ctypes.c_bool
-    function.argtypes = [ctypes.c_int64] * 5 + [ctypes.c_bool, sizes, sizes, ctypes.c_int, ctypes.c_bool]
+    function.argtypes = [ctypes.c_int64] * 5 + [ctypes.c_int, sizes, sizes, ctypes.c_int, ctypes.c_bool]
     function.argtypes += [ctypes.POINTER(ctypes.c_char_p)]
     result = ctypes.c_char_p()
     maps = sizes(*(packed_for or map_size)), sizes(*map_size)
-    found = function(*layer, bfloat16, *maps, ACTIVATIONS.index(activation), residual, ctypes.byref(result))
+    found = function(*layer, PRECISIONS.index(precision), *maps, ACTIVATIONS.index(activation), residual, ctypes.byref(result))
     text = (result.value or b"").decode("ascii")
     if not found:
         raise UserError(text, code="ops.no-implementation")
@@ -81,9 +102,18 @@ def images(x: paddle.Tensor, bfloat16: bool) -> paddle.Tensor:
     return call("ppreplk_channels_last_images", x, bfloat16)
 
 
-def pack(weight: paddle.Tensor, height: int, width: int, stride: int, groups: int, bfloat16: bool) -> paddle.Tensor:
-    """Weights (out, in / groups, K, K) in the form that suits maps of this size on this processor."""
-    return call("ppreplk_channels_last_pack", weight, height, width, stride, groups, bfloat16)
+def pack(
+    weight: paddle.Tensor, height: int, width: int, stride: int, groups: int, precision: str = "fp32"
+) -> paddle.Tensor:
+    """Weights (out, in / groups, K, K) in the form that suits maps of this size on this processor.
+
+    Args:
+        precision: one of :data:`PRECISIONS`. ``"bf16"`` is for bfloat16 tensors, the others are for float32.
+            ``"fp32-bf16x3"`` is the same as ``"fp32"`` where there is no AMX.
+    """
+    if precision == "fp32-bf16x3":
+        return call("ppreplk_channels_last_pack_bf16x3", weight, height, width, stride, groups)
+    return call("ppreplk_channels_last_pack", weight, height, width, stride, groups, precision == "bf16")
 
 
 def conv(
@@ -108,6 +138,26 @@ def conv(
         activation: one of :data:`ACTIVATIONS`.
     """
     return call("ppreplk_channels_last_conv", x, packed, bias, residual, kernel, stride, groups, activation)
+
+
+def feed_forward(
+    x: paddle.Tensor,
+    packed1: paddle.Tensor,
+    bias1: paddle.Tensor,
+    packed2: paddle.Tensor,
+    bias2: paddle.Tensor,
+) -> paddle.Tensor:
+    """x + second(gelu(first(x))) for two pointwise convolutions. (N, H, W, C) -> (N, H, W, C).
+
+    The wide layer between them exists in pieces only: rows or slices of channels on AMX, some images elsewhere.
+
+    Args:
+        packed1: weights (hidden, C, 1, 1), packed.
+        bias1: (hidden,) float32.
+        packed2: weights (C, hidden, 1, 1), packed.
+        bias2: (C,) float32.
+    """
+    return call("ppreplk_channels_last_feed_forward", x, packed1, bias1, packed2, bias2)
 
 
 def pool(x: paddle.Tensor) -> paddle.Tensor:

@@ -73,7 +73,7 @@ def no_head() -> Graph:
 )
 def test_what_the_channels_last_operators_do_not_compute_is_refused(graph, part):
     with refused("nn.not-channels-last", part):
-        ChannelsLastNetwork(graph(), bfloat16=False)
+        ChannelsLastNetwork(graph())
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -90,4 +90,4 @@ def test_residuals_of_either_side(first, activation):
     images = random_images(2, 3, 8, 6)
     with paddle.no_grad():
         expected = head(activation()(stem(images) + block(stem(images))).mean(axis=(2, 3)))
-        assert relative_difference(ChannelsLastNetwork(graph, bfloat16=False)(images), expected) < 1e-5
+        assert relative_difference(ChannelsLastNetwork(graph)(images), expected) < 1e-5

@@ -53,7 +53,7 @@ def problem(batch=2, size=(9, 6), channels=(16, 24), kernel=1, stride=1, groups=
 def run(x, weight, bias, residual, stride=1, groups=1, activation="none", bfloat16=False, packed_for=None):
     size = packed_for or x.shape[1:3]
     dtype = "bfloat16" if bfloat16 else "float32"
-    packed = onednn.pack(paddle.to_tensor(weight), *size, stride, groups, bfloat16)
+    packed = onednn.pack(paddle.to_tensor(weight), *size, stride, groups, "bf16" if bfloat16 else "fp32")
     tensors = [None if value is None else paddle.to_tensor(value).astype(dtype) for value in (x, residual)]
     y = onednn.conv(
         tensors[0], packed, paddle.to_tensor(bias), tensors[1], weight.shape[-1], stride, groups, activation
@@ -98,8 +98,9 @@ def test_equals_float64(case, activation):
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_both_forms_of_a_pointwise_convolution(form, activation, bfloat16):
     onednn.choose_form(form)
-    assert onednn.implementation((64, 256, 1, 1, 1), bfloat16, (2, 9, 6)).startswith(f"{form} ")
-    assert onednn.implementation((64, 64, 3, 1, 1), bfloat16, (2, 9, 6)).startswith("convolution ")
+    precision = "bf16" if bfloat16 else "fp32"
+    assert onednn.implementation((64, 256, 1, 1, 1), precision, (2, 9, 6)).startswith(f"{form} ")
+    assert onednn.implementation((64, 64, 3, 1, 1), precision, (2, 9, 6)).startswith("convolution ")
     for size, packed_for in (((9, 6), None), ((9, 6), (28, 28)), ((1, 1), (7, 7))):
         x, weight, bias, residual = problem(2, size, (64, 256), residual=True)
         x, weight, residual = rounded(x), rounded(weight), rounded(residual)
@@ -110,9 +111,9 @@ def test_both_forms_of_a_pointwise_convolution(form, activation, bfloat16):
             np.testing.assert_allclose(received, expected, rtol=rtol, atol=atol * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("precision", onednn.PRECISIONS)
 @pytest.mark.parametrize("name", ["RepLKNet31B", "RepLKNet31L", "RepLKNetXL", "RepLKNet13T"])
-def test_no_layer_runs_on_reference_code(name, bfloat16):
+def test_no_layer_runs_on_reference_code(name, precision):
     """With what follows it in the network, weights packed for one image."""
     width, dw_ratio = VARIANTS[name]["channels"][0], VARIANTS[name].get("dw_ratio", 1)
     layers = [((3, width, 3, 2, 1), 224, "relu", False), ((width, width, 3, 1, width), 112, "relu", False)]
@@ -127,15 +128,15 @@ def test_no_layer_runs_on_reference_code(name, bfloat16):
     for layer, size, activation, residual in layers:
         for batch in (1, 3, 8):
             size_of = (batch, size, size)
-            name = onednn.implementation(layer, bfloat16, size_of, (1, size, size), activation, residual)
-            assert name.startswith(("convolution ", "matmul ")) and " ref" not in name, (layer, size_of, name)
+            name = onednn.implementation(layer, precision, size_of, (1, size, size), activation, residual)
+            assert name.startswith(("convolution ", "matmul ", "tiles ")) and " ref" not in name, (layer, size_of, name)
 
 
-@pytest.mark.parametrize("bfloat16", [False, True])
-def test_relu6_does_not_run_on_reference_code(bfloat16):
+@pytest.mark.parametrize("precision", onednn.PRECISIONS)
+def test_relu6_does_not_run_on_reference_code(precision):
     """As in MobileNetV2: pointwise, and depthwise with both strides."""
     for layer in ((24, 144, 1, 1, 1), (144, 144, 3, 1, 144), (144, 144, 3, 2, 144), (3, 32, 3, 2, 1)):
-        name = onednn.implementation(layer, bfloat16, (3, 56, 56), activation="relu6")
+        name = onednn.implementation(layer, precision, (3, 56, 56), activation="relu6")
         assert " ref" not in name, (layer, name)
 
 
@@ -157,7 +158,7 @@ def test_weights_that_are_packed_again_at_every_call():
     repacked = 0
     for (channels, out), (batch, *size), side in candidates:
         layer = (channels, out, 1, 1, 1)
-        name = onednn.implementation(layer, False, (batch, *size), (1, side, side), "relu")
+        name = onednn.implementation(layer, "fp32", (batch, *size), (1, side, side), "relu")
         if "repacked" in name:
             x, weight, bias, _ = problem(batch, tuple(size), (channels, out))
             received = run(x, weight, bias, None, activation="relu", packed_for=(side, side))
@@ -170,7 +171,7 @@ def test_weights_that_are_packed_again_at_every_call():
 def test_weights_packed_with_other_threads_serve_too():
     x, weight, bias, _ = problem(1, (14, 14), (512, 2048))
     set_threads(1)
-    packed = onednn.pack(paddle.to_tensor(weight), 14, 14, 1, 1, False)
+    packed = onednn.pack(paddle.to_tensor(weight), 14, 14, 1, 1)
     expected = reference(x, weight, bias, None, 1, 1, "relu").numpy()
     for threads in (1, 2, 3):
         set_threads(threads)
@@ -250,7 +251,7 @@ def conv(packed, x, bias):
 )
 def test_every_field_of_packed_weights_is_checked(field, value, message):
     x, weight, bias, _ = problem()
-    good = onednn.pack(paddle.to_tensor(weight), 9, 6, 1, 1, False).numpy()
+    good = onednn.pack(paddle.to_tensor(weight), 9, 6, 1, 1).numpy()
     conv(paddle.to_tensor(good), x, bias)
     data = good.view(np.uint8).copy()
     offset, dtype = FIELDS[field]
@@ -263,7 +264,7 @@ def test_every_field_of_packed_weights_is_checked(field, value, message):
 
 def test_every_word_of_the_layout_of_packed_weights_is_checked():
     x, weight, bias, _ = problem()
-    good = onednn.pack(paddle.to_tensor(weight), 9, 6, 1, 1, False).numpy().view(np.uint8)
+    good = onednn.pack(paddle.to_tensor(weight), 9, 6, 1, 1).numpy().view(np.uint8)
     offset, dtype = FIELDS["description"]
     length = good[offset : offset + 4].view(dtype)[0]
     assert length >= 64
@@ -276,8 +277,8 @@ def test_every_word_of_the_layout_of_packed_weights_is_checked():
 
 def test_bad_arguments():
     x, weight, bias, _ = problem()
-    packed = onednn.pack(paddle.to_tensor(weight), 9, 6, 1, 1, False)
-    other = onednn.pack(paddle.to_tensor(weight[:, :8].copy()), 9, 6, 1, 1, False)
+    packed = onednn.pack(paddle.to_tensor(weight), 9, 6, 1, 1)
+    other = onednn.pack(paddle.to_tensor(weight[:, :8].copy()), 9, 6, 1, 1)
     for wrong, message in (
         (other, "another layer"),
         (packed[:-16], "another size"),
@@ -309,7 +310,7 @@ def test_bad_arguments():
         ([4, 4, 3], [9, 6, 1, 1], r"Weight of a channels-last layer needs 4 dimensions, got \[4, 4, 3\]"),
     ):
         with pytest.raises(ValueError, match=message):
-            onednn.pack(paddle.rand(shape), *arguments, False)
+            onednn.pack(paddle.rand(shape), *arguments)
 
 
 def test_an_empty_batch():
@@ -324,7 +325,7 @@ def test_a_layer_that_does_not_exist_has_no_implementation():
         ((2**40, 2**40, 1, 1, 1), (1, 2**40, 2**40), "could not create"),  # oneDNN's own words
     ):
         with refused("ops.no-implementation", reason):
-            onednn.implementation(layer, False, size)
+            onednn.implementation(layer, "fp32", size)
 
 
 @pytest.mark.parametrize(
@@ -356,7 +357,7 @@ def in_a_program(build, **feed):
 
 def test_a_program_says_what_does_not_fit():
     x, weight, bias, _ = problem()
-    packed = onednn.pack(paddle.to_tensor(weight), 9, 6, 1, 1, False).numpy()
+    packed = onednn.pack(paddle.to_tensor(weight), 9, 6, 1, 1).numpy()
 
     def layer(x, packed, bias, stride=1):
         return onednn.conv(x, packed, bias, None, 1, stride, 1, "relu")
@@ -373,7 +374,7 @@ def test_a_program_says_what_does_not_fit():
         with pytest.raises(ValueError, match="ppreplk: X of a channels-last layer needs 4 dimensions"):
             in_a_program(build, x=x[0])
     with pytest.raises(ValueError, match="ppreplk: convolution: the kernel must be odd"):
-        in_a_program(lambda weight: onednn.pack(weight, 9, 6, 1, 1, False), weight=np.zeros((4, 4, 2, 2), np.float32))
+        in_a_program(lambda weight: onednn.pack(weight, 9, 6, 1, 1), weight=np.zeros((4, 4, 2, 2), np.float32))
 
 
 def test_the_names_of_version_0_1_0():
@@ -381,7 +382,7 @@ def test_the_names_of_version_0_1_0():
     x, weight, bias, residual = problem(residual=True)
     x, weight, bias, residual = (paddle.to_tensor(value) for value in (x, weight, bias, residual))
     packed = call("ppreplk_dense_pack", weight, 9, 6, 1, 1, False)
-    assert (packed == onednn.pack(weight, 9, 6, 1, 1, False)).all()
+    assert (packed == onednn.pack(weight, 9, 6, 1, 1)).all()
     y = call("ppreplk_dense_conv", x, packed, bias, residual, 1, 1, 1, "gelu")
     assert (y == onednn.conv(x, packed, bias, residual, 1, 1, 1, "gelu")).all()
     assert (call("ppreplk_dense_pool", y) == onednn.pool(y)).all()

@@ -11,6 +11,7 @@
 
 #include "bfloat16.h"
 #include "channels_last.h"
+#include "own_products.h"
 #include "packed_weights.h"
 #include "problem.h"
 #include "runtime.h"
@@ -94,6 +95,9 @@ const void* widened(const void* data, int64_t count, Purpose purpose) {
 void run(const Layer& layer, const Map& map, const void* x, const void* packed, int64_t packed_bytes, const float* bias,
          const void* residual, Activation activation, void* y) {
   check(layer, map);
+  if (amx::is_packed(packed, packed_bytes)) {
+    return run_own(layer, map, x, packed, packed_bytes, bias, residual, activation, y);
+  }
   const Packed from(layer, packed, packed_bytes);
   if (map.batch == 0) return;
   const Problem problem{layer, map, from.header.type, from.header.form, activation, residual != nullptr};
@@ -117,10 +121,11 @@ void run(const Layer& layer, const Map& map, const void* x, const void* packed, 
   }
 }
 
-std::string implementation(const Layer& layer, const Map& packed_for, const Map& map, Activation activation,
-                           bool residual) {
+std::string implementation(const Layer& layer, Precision precision, const Map& packed_for, const Map& map,
+                           Activation activation, bool residual) {
   check(layer, packed_for);
   check(layer, map);
+  if (const auto terms = own_terms(layer, packed_for, precision)) return own_implementation(*terms);
   const Packing packing(layer, packed_for);
   const Problem problem{layer, map, packing.header.type, packing.header.form, activation, residual};
   const Planned planned = plan_for(problem, packing.desc);

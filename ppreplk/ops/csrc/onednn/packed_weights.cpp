@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "bfloat16.h"
+#include "own_products.h"
 
 namespace ppreplk {
 namespace channels_last {
@@ -80,8 +81,13 @@ Packed::Packed(const Layer& layer, const void* data, int64_t bytes) {
   weights = begin + header.payload;
 }
 
-void pack(const Layer& layer, const Map& map, const float* weight, const std::function<void*(int64_t)>& allocate) {
+void pack(const Layer& layer, const Map& map, Precision precision, const float* weight,
+          const std::function<void*(int64_t)>& allocate) {
   check(layer, map);
+  check((precision == Precision::bf16) == (layer.dtype == Dtype::bfloat16), "another precision than the tensors have");
+  if (const auto terms = own_terms(layer, map, precision)) {
+    return amx::pack(weight, layer.in, layer.out, *terms, allocate(amx::packed_bytes(layer.in, layer.out, *terms)));
+  }
   const Packing packing(layer, map);
   char* out = static_cast<char*>(allocate(packing.header.bytes));
   std::memset(out, 0, packing.header.bytes);

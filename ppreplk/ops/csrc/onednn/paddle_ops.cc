@@ -3,7 +3,9 @@
 //
 //   ppreplk_channels_last_images   X (NCHW); bfloat16                                              -> Out
 //   ppreplk_channels_last_pack     Weight; height, width, stride, groups, bfloat16                 -> Packed
+//   ppreplk_channels_last_pack_bf16x3    Weight; height, width, stride, groups                      -> Packed
 //   ppreplk_channels_last_conv     X, Packed, Bias, Residual?; kernel, stride, groups, activation  -> Out
+//   ppreplk_channels_last_feed_forward   X, Packed1, Bias1, Packed2, Bias2                          -> Out
 //   ppreplk_channels_last_pool     X                                                               -> Out (N, C),
 //   float32
 //
@@ -17,6 +19,7 @@
 
 #include "channels_last.h"
 #include "errors.h"
+#include "products.h"
 #include "paddle/phi/api/all.h"
 
 namespace {
@@ -31,6 +34,7 @@ using ppreplk::channels_last::Activation;
 using ppreplk::channels_last::Dtype;
 using ppreplk::channels_last::Layer;
 using ppreplk::channels_last::Map;
+using ppreplk::channels_last::Precision;
 using ppreplk::channels_last::strided;
 using Shape = std::vector<int64_t>;
 
@@ -53,6 +57,13 @@ void check_float32(const Tensor& x, const char* name) {
   if (x.dtype() != DataType::FLOAT32) fail(std::string(name) + " of a channels-last layer must be float32");
 }
 
+void check_packed(const Tensor& packed, const Tensor& bias) {
+  check_rank(packed, 1, "Packed");
+  check_rank(bias, 1, "Bias");
+  check_float32(packed, "Packed");
+  check_float32(bias, "Bias");
+}
+
 Activation activation_of(const std::string& name) {
   if (name == "none") return Activation::none;
   if (name == "relu") return Activation::relu;
@@ -71,28 +82,34 @@ std::vector<Tensor> images(const Tensor& x, bool bfloat16) {
   return {out};
 }
 
-std::vector<Tensor> pack(const Tensor& weight, int height, int width, int stride, int groups, bool bfloat16) {
+Tensor packed_for(const Tensor& weight, int height, int width, int stride, int groups, Precision precision) {
   check_rank(weight, 4, "Weight");
   check_float32(weight, "Weight");
   const Shape shape = weight.shape();
   if (shape[2] != shape[3]) fail("the kernel of a channels-last layer must be square, got weight " + text_of(shape));
-  const Layer layer{shape[1] * groups, shape[0], shape[2], stride, groups, bfloat16 ? Dtype::bfloat16 : Dtype::float32};
+  const Dtype dtype = precision == Precision::bf16 ? Dtype::bfloat16 : Dtype::float32;
+  const Layer layer{shape[1] * groups, shape[0], shape[2], stride, groups, dtype};
   Tensor packed;
   const auto allocate = [&](int64_t bytes) {
     packed = paddle::empty({bytes / static_cast<int64_t>(sizeof(float))}, DataType::FLOAT32, weight.place());
     return packed.data<float>();
   };
-  checked([&] { ppreplk::channels_last::pack(layer, {1, height, width}, weight.data<float>(), allocate); });
-  return {packed};
+  checked([&] { ppreplk::channels_last::pack(layer, {1, height, width}, precision, weight.data<float>(), allocate); });
+  return packed;
+}
+
+std::vector<Tensor> pack(const Tensor& weight, int height, int width, int stride, int groups, bool bfloat16) {
+  return {packed_for(weight, height, width, stride, groups, bfloat16 ? Precision::bf16 : Precision::fp32)};
+}
+
+std::vector<Tensor> pack_bf16x3(const Tensor& weight, int height, int width, int stride, int groups) {
+  return {packed_for(weight, height, width, stride, groups, Precision::fp32_bf16x3)};
 }
 
 std::vector<Tensor> conv(const Tensor& x, const Tensor& packed, const Tensor& bias, const optional<Tensor>& residual,
                          int kernel, int stride, int groups, const std::string& activation) {
   check_rank(x, 4, "X");
-  check_rank(packed, 1, "Packed");
-  check_rank(bias, 1, "Bias");
-  check_float32(packed, "Packed");
-  check_float32(bias, "Bias");
+  check_packed(packed, bias);
   if (stride < 1) fail("the stride of a channels-last layer must be positive, got " + std::to_string(stride));
   const Shape shape = x.shape();
   const Layer layer{shape[3], bias.numel(), kernel, stride, groups, dtype_of(x)};
@@ -108,6 +125,25 @@ std::vector<Tensor> conv(const Tensor& x, const Tensor& packed, const Tensor& bi
     ppreplk::channels_last::run(layer, map, x.data(), packed.data<float>(),
                                 packed.numel() * static_cast<int64_t>(sizeof(float)), bias.data<float>(),
                                 residual ? residual->data() : nullptr, what, out.data());
+  });
+  return {out};
+}
+
+std::vector<Tensor> feed_forward(const Tensor& x, const Tensor& packed1, const Tensor& bias1, const Tensor& packed2,
+                                 const Tensor& bias2) {
+  check_rank(x, 4, "X");
+  check_packed(packed1, bias1);
+  check_packed(packed2, bias2);
+  const Shape shape = x.shape();
+  const int64_t channels = shape[3], hidden = bias1.numel();
+  if (bias2.numel() != channels) fail("the second bias of a channels-last layer must have a number for each channel");
+  const Layer first{channels, hidden, 1, 1, 1, dtype_of(x)}, second{hidden, channels, 1, 1, 1, dtype_of(x)};
+  const auto bytes = [](const Tensor& packed) { return packed.numel() * static_cast<int64_t>(sizeof(float)); };
+  Tensor out = paddle::empty(shape, x.dtype(), x.place());
+  checked([&] {
+    ppreplk::channels_last::feed_forward(first, second, {shape[0], shape[1], shape[2]}, x.data(),
+                                         packed1.data<float>(), bytes(packed1), bias1.data<float>(),
+                                         packed2.data<float>(), bytes(packed2), bias2.data<float>(), out.data());
   });
   return {out};
 }
@@ -134,6 +170,7 @@ std::vector<DataType> images_dtype(const DataType&, bool bfloat16) {
 // The size of packed weights depends on the processor, and a program may move to another one.
 std::vector<Shape> pack_shape(const Shape&, int, int, int, int, bool) { return {unknown(1)}; }
 std::vector<DataType> pack_dtype(const DataType&) { return {DataType::FLOAT32}; }
+std::vector<Shape> pack_bf16x3_shape(const Shape&, int, int, int, int) { return {unknown(1)}; }
 std::vector<Shape> conv_shape(const Shape& x, const Shape&, const Shape& bias, const optional<Shape>&, int, int stride,
                               int, const std::string&) {
   if (x.size() != 4 || bias.size() != 1 || stride < 1) return {unknown(4)};
@@ -141,6 +178,13 @@ std::vector<Shape> conv_shape(const Shape& x, const Shape&, const Shape& bias, c
   return {{x[0], extent(x[1]), extent(x[2]), bias[0]}};
 }
 std::vector<DataType> conv_dtype(const DataType& x, const DataType&, const DataType&, const optional<DataType>&) {
+  return {x};
+}
+std::vector<Shape> feed_forward_shape(const Shape& x, const Shape&, const Shape&, const Shape&, const Shape&) {
+  return {x};
+}
+std::vector<DataType> feed_forward_dtype(const DataType& x, const DataType&, const DataType&, const DataType&,
+                                         const DataType&) {
   return {x};
 }
 std::vector<Shape> pool_shape(const Shape& x) {
@@ -166,6 +210,19 @@ void register_operators(const std::string& prefix) {
       .SetKernelFn(PD_KERNEL(pack))
       .SetInferShapeFn(PD_INFER_SHAPE(pack_shape))
       .SetInferDtypeFn(PD_INFER_DTYPE(pack_dtype));
+  OpMetaInfoBuilder(prefix + "pack_bf16x3", 0)
+      .Inputs({"Weight"})
+      .Outputs({"Packed"})
+      .Attrs({"height: int", "width: int", "stride: int", "groups: int"})
+      .SetKernelFn(PD_KERNEL(pack_bf16x3))
+      .SetInferShapeFn(PD_INFER_SHAPE(pack_bf16x3_shape))
+      .SetInferDtypeFn(PD_INFER_DTYPE(pack_dtype));
+  OpMetaInfoBuilder(prefix + "feed_forward", 0)
+      .Inputs({"X", "Packed1", "Bias1", "Packed2", "Bias2"})
+      .Outputs({"Out"})
+      .SetKernelFn(PD_KERNEL(feed_forward))
+      .SetInferShapeFn(PD_INFER_SHAPE(feed_forward_shape))
+      .SetInferDtypeFn(PD_INFER_DTYPE(feed_forward_dtype));
   OpMetaInfoBuilder(prefix + "conv", 0)
       .Inputs({"X", "Packed", "Bias", paddle::Optional("Residual")})
       .Outputs({"Out"})
@@ -209,17 +266,25 @@ extern "C" void ppreplk_channels_last_choose_form(int choice) {
   ppreplk::channels_last::choose_form(static_cast<ppreplk::channels_last::FormChoice>(choice));
 }
 
+// The backend of our own kernels, a number of amx::Backend.
+extern "C" int ppreplk_channels_last_backend() { return static_cast<int>(ppreplk::amx::backend()); }
+
+extern "C" bool ppreplk_channels_last_choose_backend(int backend) {
+  return ppreplk::amx::choose_backend(static_cast<ppreplk::amx::Backend>(backend));
+}
+
 // Whether there is one; the text says which, or why not.
 extern "C" bool ppreplk_channels_last_implementation(int64_t in, int64_t out, int64_t kernel, int64_t stride,
-                                                     int64_t groups, bool bfloat16, const int64_t* packed_for,
+                                                     int64_t groups, int precision, const int64_t* packed_for,
                                                      const int64_t* map, int activation, bool residual,
                                                      const char** result) {
   thread_local std::string text;
   bool found = true;
-  const Layer layer{in, out, kernel, stride, groups, bfloat16 ? Dtype::bfloat16 : Dtype::float32};
+  const auto how = static_cast<Precision>(precision);
+  const Layer layer{in, out, kernel, stride, groups, how == Precision::bf16 ? Dtype::bfloat16 : Dtype::float32};
   try {
     text =
-        ppreplk::channels_last::implementation(layer, {packed_for[0], packed_for[1], packed_for[2]},
+        ppreplk::channels_last::implementation(layer, how, {packed_for[0], packed_for[1], packed_for[2]},
                                                {map[0], map[1], map[2]}, static_cast<Activation>(activation), residual);
   } catch (const std::exception& error) {
     text = error.what();

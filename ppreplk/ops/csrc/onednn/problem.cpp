@@ -119,5 +119,7 @@ Problem choose(const Layer& layer, const Map& map) {
 
 void choose_form(FormChoice choice) { form_choice = choice; }
 
+FormChoice chosen_form() { return form_choice; }
+
 }  // namespace channels_last
 }  // namespace ppreplk

@@ -57,6 +57,9 @@ struct Planned {
 // weights in a layout of oneDNN's choice; and if oneDNN has no code for bfloat16, the plan computes in float32.
 Planned plan_for(Problem problem, const memory::desc& weights);
 
+// What choose_form has chosen.
+FormChoice chosen_form();
+
 // The problem that weights are packed for: the form and type that suit this layer and map.
 Problem choose(const Layer& layer, const Map& map);
 

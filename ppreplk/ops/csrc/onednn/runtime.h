@@ -19,7 +19,7 @@ dnnl::stream& stream();  // of the calling thread
 int64_t onednn_version();
 
 // Memory that a thread keeps from call to call, one piece for each of these purposes.
-enum Purpose { kScratchpad, kInput, kResidual, kOutput, kWeights, kPurposes };
+enum Purpose { kScratchpad, kInput, kResidual, kOutput, kWeights, kHidden, kPurposes };
 void* thread_memory(Purpose purpose, int64_t bytes);
 
 // oneDNN's view of memory of ours.

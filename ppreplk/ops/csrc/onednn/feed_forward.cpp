@@ -1,0 +1,54 @@
+// Two pointwise convolutions with a wide layer between them, of which only a piece exists at a time.
+#include <omp.h>
+
+#include <algorithm>
+
+#include "own_products.h"
+#include "problem.h"
+#include "runtime.h"
+
+namespace ppreplk {
+namespace channels_last {
+namespace {
+
+constexpr int64_t kHiddenBytes = 16 << 20;  // of the images that oneDNN computes at a time: about what caches hold
+
+int64_t images_at_a_time(const Map& map, int64_t image_bytes) {
+  const int64_t most = std::max<int64_t>(1, kHiddenBytes / image_bytes);
+  const int64_t turns = std::max<int64_t>(1, (map.batch + most - 1) / most);
+  return std::max<int64_t>(1, (map.batch + turns - 1) / turns);
+}
+
+}  // namespace
+
+void feed_forward(const Layer& first, const Layer& second, const Map& map, const void* x, const void* packed1,
+                  int64_t bytes1, const float* bias1, const void* packed2, int64_t bytes2, const float* bias2, void* y) {
+  check(first, map);
+  check(second, map);
+  check(is_pointwise(first) && is_pointwise(second) && first.dtype == second.dtype && first.in == second.out &&
+            first.out == second.in,
+        "the layers do not follow one another");
+  const int64_t pixels = map.height * map.width;
+  if (amx::is_packed(packed1, bytes1) && amx::is_packed(packed2, bytes2)) {
+    const amx::Terms terms = amx::check_packed(packed1, bytes1, first.in, first.out);
+    check(terms == amx::check_packed(packed2, bytes2, second.in, second.out) &&
+              (terms == amx::Terms::bf16) == (first.dtype == Dtype::bfloat16),
+          "the weights were packed for another layer");
+    amx::feed_forward(x, map.batch * pixels, first.in, first.out, packed1, bias1, packed2, bias2, y,
+                      omp_get_max_threads());
+    return;
+  }
+  const int64_t size = first.dtype == Dtype::bfloat16 ? 2 : 4;
+  const int64_t step = images_at_a_time(map, pixels * first.out * size);
+  for (int64_t image = 0; image < map.batch; image += step) {
+    const Map some{std::min(step, map.batch - image), map.height, map.width};
+    const int64_t at = image * pixels * first.in * size;
+    const char* in = static_cast<const char*>(x) + at;
+    void* hidden = thread_memory(kHidden, some.batch * pixels * first.out * size);
+    run(first, some, in, packed1, bytes1, bias1, nullptr, Activation::gelu, hidden);
+    run(second, some, hidden, packed2, bytes2, bias2, in, Activation::none, static_cast<char*>(y) + at);
+  }
+}
+
+}  // namespace channels_last
+}  // namespace ppreplk
