@@ -15,7 +15,7 @@ from paddle import nn
 from ..deploy.lowering import CHANNELS_LAST, NATIVE, lower
 from ..deploy.onnx_file import BATCH, onnx_network
 from ..deploy.program_file import save_network
-from ..deploy.programs import BF16, FP32, PROGRAMS, program_files
+from ..deploy.programs import BF16, BF16X3, FP32, PROGRAMS, program_files
 from ..models import build_model, find_model, graph_of
 from ..nn import fold
 from ..utils.device import set_threads, use_vector_units
@@ -44,6 +44,7 @@ LOADABLE = {
     "Paddle Inference, native bf16": (NATIVE, BF16),
     "Paddle Inference, cpu": (CPU, FP32),
     "Paddle Inference, channels_last": (CHANNELS_LAST, FP32),
+    "Paddle Inference, channels_last fp32-bf16x3": (CHANNELS_LAST, BF16X3),
     "Paddle Inference, channels_last bf16": (CHANNELS_LAST, BF16),
     "ONNX Runtime": (ONNX, FP32),
     "OpenVINO": (ONNX, FP32),
@@ -53,10 +54,10 @@ LOADABLE = {
 FORMS: dict[str, dict[str, Any]] = {
     NATIVE: {},
     CPU: {"depthwise": CPU},
-    CHANNELS_LAST: {"runtime": CHANNELS_LAST, "precisions": (FP32, BF16)},
+    CHANNELS_LAST: {"runtime": CHANNELS_LAST, "precisions": (FP32, BF16X3, BF16)},
 }
 OPENVINO_PRECISIONS = {FP32: "f32", BF16: "bf16"}
-PEERS = {FP32: "OpenVINO", BF16: "OpenVINO bf16"}  # {precision: with what the others are compared}
+PEERS = {FP32: "OpenVINO", BF16X3: "OpenVINO", BF16: "OpenVINO bf16"}  # {precision: with what the others are compared}
 SLOW = ("Paddle, eager, native", "Paddle Inference, native bf16", "torch")  # several times the others' time
 
 

@@ -12,7 +12,7 @@ from paddle import nn
 from paddle.base import core
 
 from ..deploy.lowering import lower
-from ..deploy.programs import BF16, FP32, Program
+from ..deploy.programs import BF16, BF16X3, FP32, Program
 from ..models import build_model
 from ..models.inference_form import inference_form
 from ..nn import set_implementation, to_numpy
@@ -96,7 +96,8 @@ def program(folder: str, precision: str, images: str, threads: int) -> Session:
     """An exported program."""
     use_vector_units()
     run = partial(Program(folder, threads=threads, precision=precision), np.load(images))
-    return Session(run, precision == BF16 and onednn.has_bfloat16())
+    computes = {BF16: onednn.has_bfloat16, BF16X3: lambda: onednn.tiles_backend() != "none"}
+    return Session(run, precision in computes and computes[precision]())
 
 
 def paddle_bfloat16(program: str, weights: str, images: str, threads: int) -> Session:

@@ -35,7 +35,7 @@ EPILOG = (
     "Keys of the configuration are listed in docs/config.md; README.md has examples. Paths are relative to the current "
     "folder."
 )
-PRECISIONS = ("fp32", "bf16")  # of exported programs, as in deploy
+PRECISIONS = ("fp32", "fp32-bf16x3", "bf16")  # of exported programs, as in deploy
 SUITES = ("paddleseg", "paddledetection")  # into which whole checkpoints are converted
 WEIGHTS = ("raw", "averaged", "both")  # of a checkpoint, as in checkpoints.kept_weights
 TABLES = (2, 3, 4, 5, 11)  # of the paper, as in analysis.rows
@@ -123,7 +123,9 @@ def evaluate(parser: Parser) -> None:
 
 def export(parser: Parser) -> None:
     add_config_arguments(parser)
-    text = "of the program; bf16, with Global.export_runtime=channels_last, adds one in bfloat16"
+    text = (
+        "of the program; fp32-bf16x3 and bf16, with Global.export_runtime=channels_last, add one for AMX or in bfloat16"
+    )
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help=text)
 
     def run(arguments: argparse.Namespace) -> None:

@@ -51,6 +51,7 @@ class GlobalConfig:
     num_threads: Optional[int] = None
     builtin_dataset: Optional[Literal["digits"]] = None
     export_tolerance: float = 1e-4
+    export_tolerance_bf16x3: float = 1e-5
     export_tolerance_bf16: float = 5e-2
     export_runtime: Literal["native", "channels_last"] = "native"
     export_depthwise: Literal["native", "cpu"] = "native"

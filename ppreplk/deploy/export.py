@@ -39,7 +39,8 @@ def export(config: Config, precision: str = FP32) -> Path:
 
     Args:
         config: names the network, its weights, the folder, the formats and the kind of program.
-        precision: ``"fp32"``, or ``"bf16"`` for a second program beside the float32 one, with the same weights file.
+        precision: ``"fp32"``, or ``"fp32-bf16x3"`` or ``"bf16"`` for a second program beside the float32 one, with the
+            same weights file.
 
     Returns:
         The folder.
@@ -47,7 +48,7 @@ def export(config: Config, precision: str = FP32) -> Path:
     Raises:
         UserError: weights that do not fit, a format that cannot be made here, a folder that cannot be written, or a
             file whose outputs are further from the network's than ``Global.export_tolerance``
-            (``export_tolerance_bf16``) allows.
+            (``export_tolerance_bf16x3``, ``export_tolerance_bf16``) allows.
     """
     logger.info("%s", set_up_device(config.Global.device, config.Global.num_threads))
     config.require("Infer")
@@ -119,7 +120,7 @@ def _check_difference(result: Verification, config: Config) -> None:
     )
     logger.info("the same class comes first for %d of %d real images", result.same, result.real)
     precision = result.runtime.precision
-    key = "export_tolerance" if precision == FP32 else f"export_tolerance_{precision}"
+    key = "export_tolerance" if precision == FP32 else f"export_tolerance_{precision.rpartition('-')[2]}"
     tolerance = getattr(config.Global, key)
     if not result.difference <= tolerance * max(result.scale, 1.0):
         raise UserError(

@@ -28,8 +28,8 @@ class Predictor(Classifier):
         model_dir: the folder.
         device: ``cpu`` or ``gpu``.
         threads: math threads on a CPU; as many as cores, unless ``OMP_NUM_THREADS`` says otherwise.
-        precision: ``"fp32"`` or ``"bf16"``; what it was exported for unless given, and float32 where the processor has
-            no bfloat16 arithmetic.
+        precision: ``"fp32"``, ``"fp32-bf16x3"`` or ``"bf16"``; what it was exported for unless given, and float32 where
+            the processor has no such arithmetic.
         onednn: whether oneDNN computes on a CPU.
 
     Attributes:

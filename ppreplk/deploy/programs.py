@@ -23,13 +23,15 @@ from ..utils.paddle_errors import PADDLE_ERRORS, paddle_reason
 
 logger = logging.getLogger(__name__)
 
-FP32, BF16 = PRECISIONS = ("fp32", "bf16")
-PROGRAMS = {FP32: "inference", BF16: "inference_bf16"}  # files by precision: inference.json, ...
+FP32, BF16X3, BF16 = PRECISIONS = onednn_ops.PRECISIONS
+# Files by precision: inference.json, ...
+PROGRAMS = {FP32: "inference", BF16X3: "inference_bf16x3", BF16: "inference_bf16"}
 LEGACY_FILE = f"{PROGRAMS[FP32]}.pdmodel"  # the float32 program as Paddle 2 has it
 WEIGHTS = f"{PROGRAMS[FP32]}.pdiparams"  # of all of them
 ONNX_FILE = f"{PROGRAMS[FP32]}.onnx"  # program and weights, for other readers
 DEVICES = ("cpu", "gpu")
 NO_BFLOAT16 = "this processor has no bfloat16 arithmetic (AVX-512 BF16 or AMX)"
+NO_TILES = "this processor has no AMX"
 
 
 def program_files(folder: str | Path, precision: str = FP32) -> tuple[Path, Path]:
@@ -113,6 +115,12 @@ def load_operators(program: Path, device: str) -> bool:
 def _announce_emulation() -> None:
     """Say once per process that bfloat16 programs are no faster here."""
     logger.info("%s: the %s program runs with the same rounding in float32 arithmetic, no faster", NO_BFLOAT16, BF16)
+
+
+@functools.cache
+def _announce_float32() -> None:
+    """Say once per process that programs of split products compute in float32 here."""
+    logger.info("%s: the %s program computes in float32, no less exact and no faster than %s", NO_TILES, BF16X3, FP32)
 
 
 def input_shape(program: Path) -> Optional[list[int]]:
@@ -220,7 +228,7 @@ class Program:
         folder: what ``tools/export.py`` wrote.
         device: ``cpu`` or ``gpu``.
         threads: math threads on a CPU; :func:`ppreplk.utils.cores.default_threads` unless given.
-        precision: ``"fp32"`` or ``"bf16"``: which of the programs in the folder.
+        precision: ``"fp32"``, ``"fp32-bf16x3"`` or ``"bf16"``: which of the programs in the folder.
         onednn: whether oneDNN computes on a CPU.
 
     Threads may share a program. Its runs come one after the other, which costs nothing: Paddle keeps Python's global
@@ -246,6 +254,8 @@ class Program:
         is_channels_last = load_operators(program, device)
         if precision == BF16 and is_channels_last and not onednn_ops.has_bfloat16():
             _announce_emulation()
+        if precision == BF16X3 and is_channels_last and onednn_ops.tiles_backend() == "none":
+            _announce_float32()
         if device not in DEVICES:
             raise UserError(
                 f"programs run on {' or '.join(DEVICES)} here, the device is {device!r}: -o Global.device=cpu",
@@ -296,6 +306,8 @@ class Program:
 def choose_precision(folder: str, device: str, exported: str, requested: str | None) -> str:
     """The precision to predict in: the requested one, else what was exported for, if the processor has it.
 
+    ``"fp32-bf16x3"`` without AMX becomes ``"fp32"``, with a line in the log, even if requested: nothing is lost.
+
     Raises:
         UserError: there is no such program or it is not for this device; or bfloat16 was requested, and the processor
             does not multiply it.
@@ -306,5 +318,8 @@ def choose_precision(folder: str, device: str, exported: str, requested: str | N
         if requested:
             raise UserError(f"precision {BF16}: {NO_BFLOAT16}; use {FP32}", code="deploy.precision")
         logger.info("%s: predicting in %s", NO_BFLOAT16, FP32)
+        return FP32
+    if precision == BF16X3 and load_operators(program, device) and onednn_ops.tiles_backend() == "none":
+        logger.info("%s: predicting in %s", NO_TILES, FP32)
         return FP32
     return precision

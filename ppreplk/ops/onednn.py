@@ -82,7 +82,9 @@ def implementation(
     function.argtypes += [ctypes.POINTER(ctypes.c_char_p)]
     result = ctypes.c_char_p()
     maps = sizes(*(packed_for or map_size)), sizes(*map_size)
-    found = function(*layer, PRECISIONS.index(precision), *maps, ACTIVATIONS.index(activation), residual, ctypes.byref(result))
+    found = function(
+        *layer, PRECISIONS.index(precision), *maps, ACTIVATIONS.index(activation), residual, ctypes.byref(result)
+    )
     text = (result.value or b"").decode("ascii")
     if not found:
         raise UserError(text, code="ops.no-implementation")

@@ -17,7 +17,8 @@ from ppreplk.utils.cores import default_threads
 from ppreplk.utils.device import set_threads
 
 EAGER = ["Paddle, eager, fft", "Paddle, eager, cpu", "Paddle, from weights"]
-PROGRAMS = [f"Paddle Inference, {form}" for form in ("native", "cpu", "channels_last", "channels_last bf16")]
+CHANNELS_LAST = ("channels_last", "channels_last fp32-bf16x3", "channels_last bf16")
+PROGRAMS = [f"Paddle Inference, {form}" for form in ("native", "cpu", *CHANNELS_LAST)]
 COMBINED = {"size": (32, 48), "batch": (1, 3), "threads": (1, 2)}
 
 
@@ -49,13 +50,15 @@ def test_a_network_with_paddle_alone(measure, tmp_path, monkeypatch, capsys):
     assert printed.startswith("**RepLKNet13T, inference, 1 rounds of 3; ")
     rows = {row["what"]: row for row in csv.DictReader((tmp_path / "t.csv").open())}
     in_float32 = [] if onednn.has_bfloat16() else ["Paddle Inference, channels_last bf16"]
+    if onednn.tiles_backend() == "none":
+        in_float32.append("Paddle Inference, channels_last fp32-bf16x3")
     loaded = [f"{name} (in float32)" if name in in_float32 else name for name in PROGRAMS]
     assert rows.keys() == {*EAGER, *loaded}
     for name, row in rows.items():
         assert (row["input"], row["batch"], row["threads"]) == ("32x32", "3", "1")
         assert row["times OpenVINO's"] == row["times torch channels-last's"] == "-"
         assert float(row["median ms"]) > 0
-        low, high = (1e-4, 2e-2) if "bf16" in name else (0, 1e-5)
+        low, high = (1e-4, 2e-2) if " bf16" in name else (0, 1e-5)
         assert low <= float(row["difference"]) < high, name
     assert all(float(rows[name]["load s"]) > 0 and float(rows[name]["memory MB"]) > 0 for name in loaded)
     assert all(rows[name]["load s"] == rows[name]["memory MB"] == "-" for name in EAGER)
@@ -79,7 +82,7 @@ def test_native_adds_what_is_slow(monkeypatch, tmp_path):
 def test_rows_say_where_bfloat16_is_float32(computes):
     names = [*networks.LOADABLE, *networks.SLOW]
     changed = {name for name in names if networks._label(name, computes) == f"{name} (in float32)"}
-    asked = {"OpenVINO bf16", "Paddle Inference, native bf16", "Paddle Inference, channels_last bf16"}
+    asked = {"OpenVINO bf16", "Paddle Inference, native bf16", *(f"Paddle Inference, {c}" for c in CHANNELS_LAST[1:])}
     assert changed == (set() if computes else asked)
     assert all(networks._label(name, computes) == name for name in names if name not in changed)
 

@@ -21,9 +21,10 @@ from helpers import (
 from ppreplk.deploy.export import export
 from ppreplk.deploy.lowering import lower
 from ppreplk.deploy.program_file import save_network
-from ppreplk.deploy.programs import Program
+from ppreplk.deploy.programs import Program, _announce_float32, choose_precision
 from ppreplk.models import build_model
 from ppreplk.nn.channels_last import DepthwiseNHWC
+from ppreplk.ops import onednn
 
 
 @pytest.mark.parametrize("size", [32, 47])
@@ -51,7 +52,8 @@ def test_both_precisions(project, size):
     for batch in (1, 5):
         images = np.random.default_rng(batch).standard_normal((batch, 3, size, size)).astype("float32")
         expected = network()(paddle.to_tensor(images)).numpy()
-        for precision, bound in BOUNDS.items():
+        for precision in ("fp32", "bf16"):
+            bound = BOUNDS[precision]
             received[precision] = Program(folder, precision=precision)(images)
             program = "inference.json" if precision == "fp32" else "inference_bf16.json"
             for outputs in (received[precision], predict_without_onednn(folder, images, program)):
@@ -176,6 +178,35 @@ def test_networks_in_threads_that_overlap(project):
         assert all(np.array_equal(output, alone) for output in outputs)
 
 
+@pytest.mark.parametrize("backend", ["none", "emulated", "emulated plain"])
+def test_split_products(project, caplog, backend):
+    """Where there is no AMX the program is the float32 one in all but its name, and says so."""
+    require_channels_last_operators()
+    caplog.set_level("INFO", "ppreplk")
+    _announce_float32.cache_clear()
+    if not onednn.choose_tiles_backend(backend):
+        pytest.skip("no AVX-512 BF16")
+    try:
+        has_tiles = onednn.tiles_backend() != "none"
+        folder = export(config(CHANNELS_LAST, LOGITS), "fp32-bf16x3")
+        assert "inference_bf16x3.json" in file_names(folder)
+        assert "ppreplk_channels_last_feed_forward" in operators(folder / "inference_bf16x3.json")
+        assert "largest difference of the logits, fp32-bf16x3 program" in caplog.text
+        assert ("computes in float32" in caplog.text) == (not has_tiles)
+        images = random_images(3, 3, 32, 32).numpy()
+        exact, split = (Program(folder, precision=precision)(images) for precision in ("fp32", "fp32-bf16x3"))
+        assert (np.array_equal(exact, split)) == (not has_tiles)
+        assert relative_difference(split, exact) < 1e-5
+        taken = {choose_precision(str(folder), "cpu", "fp32-bf16x3", asked) for asked in (None, "fp32-bf16x3")}
+        assert taken == {"fp32-bf16x3" if has_tiles else "fp32"}
+        assert ("this processor has no AMX: predicting in fp32" in caplog.text) == (not has_tiles)
+        if has_tiles:
+            with refused("deploy.wrong-program", "Global.export_tolerance_bf16x3 1e-30"):
+                export(config(CHANNELS_LAST, "Global.export_tolerance_bf16x3=1e-30"), "fp32-bf16x3")
+    finally:
+        onednn.choose_tiles_backend("none")
+
+
 def test_what_verification_says_of_both_precisions(project, caplog):
     require_channels_last_operators()
     caplog.set_level("INFO", "ppreplk")
@@ -197,7 +228,7 @@ def test_programs_of_no_known_kind(project):
     model = build_model("RepLKNet13T", **SMALL_REPLKNET)
     with refused("deploy.unknown-program", "'quick'", "native, channels_last"):
         lower(model, "quick")
-    with refused("deploy.unknown-program", "'int8'", "fp32, bf16"):
+    with refused("deploy.unknown-program", "'int8'", "fp32, fp32-bf16x3, bf16"):
         lower(model, "channels_last", ["int8"])
     with refused("deploy.unknown-program", "Global.export_depthwise: cpu", "Global.export_runtime=native"):
         export(config(CHANNELS_LAST, "Global.export_depthwise=cpu"))

@@ -388,3 +388,18 @@ def test_the_names_of_version_0_1_0():
     assert (call("ppreplk_dense_pool", y) == onednn.pool(y)).all()
     images = x.transpose([0, 3, 1, 2])
     assert (call("ppreplk_dense_images", images, False) == onednn.images(images, False)).all()
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_numbers_beyond_the_others(bfloat16):
+    """What docs/deploy.md says of oneDNN's arithmetic. Other pixels are not touched."""
+    x, _, _, _ = problem(1, (1, 8), (40, 3))
+    weight = np.full((3, 40, 1, 1), 0.5, "float32")
+    weight[2] = 0
+    large = [np.inf, np.inf, np.nan] if bfloat16 else [1.6985e38, 1.6985e38, 0]
+    for value, expected in ((np.nan, [np.nan] * 3), (np.inf, [np.inf, np.inf, np.nan]), (3.397e38, large)):
+        bad = x.copy()
+        bad[0, 0, 3, 5] = value
+        received, good = (run(each, weight, np.zeros(3, "float32"), None, bfloat16=bfloat16)[0, 0] for each in (bad, x))
+        np.testing.assert_allclose(received[3], expected, rtol=1e-3)
+        np.testing.assert_array_equal(np.delete(received, 3, 0), np.delete(good, 3, 0))

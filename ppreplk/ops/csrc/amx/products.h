@@ -3,9 +3,9 @@
 // Tensors are rows of channels, float32 or bfloat16. A float32 product is made of bfloat16 ones: numbers are split into
 // a sum of bfloat16 numbers, and the products of the larger parts are added up in float32.
 //
-//   bf16      x and w rounded to bfloat16                                    tensors are bfloat16
-//   bf16x3    two parts each: high*low + high*high + low*high                tensors are float32, about 17 bits
-//   bf16x6    three parts each, all products down to 2^-16 of the largest    tensors are float32, as float32 itself
+//   bf16      x and w rounded to bfloat16                       tensors are bfloat16
+//   bf16x3    two parts each: high*low + high*high + low*high   tensors are float32, about 17 bits
+//   bf16x6    three parts each, all products down to 2^-16      tensors are float32, as float32 itself
 //
 // Weights are packed once. Their layout depends neither on the processor nor on threads or map. Every result is the same
 // for any number of threads: a sum is always taken in the order of the input channels.

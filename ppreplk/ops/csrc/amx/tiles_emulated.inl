@@ -36,6 +36,12 @@ void store_tile(void* to, int64_t stride) {
 
 PPREPLK_INLINE float flushed(float value) { return is_denormal(value) ? __builtin_copysignf(0.0f, value) : value; }
 
+// a * b + c with one rounding. The product of bfloat16 numbers is exact in float32, as long as it is in its range.
+PPREPLK_INLINE float multiplied(float a, float b, float c) {
+  const float product = a * b, size = __builtin_fabsf(product);
+  return size > 1e-30f && size < 1e38f ? product + c : __builtin_fmaf(a, b, c);
+}
+
 // Rows hold pairs of neighbouring bfloat16 numbers. The products of the first ones of all pairs are summed, those of the
 // second ones too, then both sums, then what was in the register. Each step rounds to nearest, ties to even, and takes
 // denormal numbers for zero, before and after.
@@ -43,17 +49,19 @@ template <int SUMS, int ROWS, int WEIGHTS>
 void multiply_tile() {
   const TileConfig& config = registers.config;
   const int depth = config.bytes[ROWS] / 4, columns = config.bytes[SUMS] / 4;
+  float weights[16][32];
+  for (int k = 0; k < depth; ++k) {
+    uint16_t bits[32];
+    std::memcpy(bits, registers.data[WEIGHTS][k], sizeof bits);
+    for (int n = 0; n < 2 * columns; ++n) weights[k][n] = flushed(channels_last::widen(bits[n]));
+  }
   for (int row = 0; row < config.rows[SUMS]; ++row) {
     float sums[32] = {};
     for (int k = 0; k < depth; ++k) {
-      uint16_t pair[2], weights[32];
+      uint16_t pair[2];
       std::memcpy(pair, registers.data[ROWS][row] + 4 * k, sizeof pair);
-      std::memcpy(weights, registers.data[WEIGHTS][k], sizeof weights);
       const float first = flushed(channels_last::widen(pair[0])), second = flushed(channels_last::widen(pair[1]));
-      for (int n = 0; n < 2 * columns; ++n) {
-        const float weight = flushed(channels_last::widen(weights[n]));
-        sums[n] = flushed(__builtin_fmaf(n % 2 ? second : first, weight, sums[n]));
-      }
+      for (int n = 0; n < 2 * columns; ++n) sums[n] = flushed(multiplied(n % 2 ? second : first, weights[k][n], sums[n]));
     }
     float line[16] = {};
     std::memcpy(line, registers.data[SUMS][row], sizeof line);
