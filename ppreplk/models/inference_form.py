@@ -48,7 +48,7 @@ def inference_form(network: nn.Layer) -> nn.Layer:
         return network
     try:
         _check_channels_last(folded)
-        form = ChannelsLastNetwork(graph_of(folded), bfloat16=False, keep=True)
+        form = ChannelsLastNetwork(graph_of(folded), keep=True)
     except UserError as error:
         logger.info("%s computes folded, in Paddle's operators: %s", name, error)
         return folded
