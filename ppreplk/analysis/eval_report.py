@@ -104,6 +104,9 @@ def check_folder(folder: Path) -> None:
     if not where.is_dir() or not os.access(where, os.W_OK):
         message = f"cannot write a report there: {where} is a file or cannot be written to"
         raise UserError(message, code="analysis.cannot-write", where=str(folder))
+    if folder.exists() and (os.path.ismount(folder) or not os.access(folder.resolve().parent, os.W_OK)):
+        message = "is replaced as a whole, which is not possible for a mounted folder or in a parent that is read-only"
+        raise UserError(f"{message}; name a folder inside it", code="analysis.cannot-write", where=str(folder))
     if not folder.exists() or not any(folder.iterdir()):
         return
     try:

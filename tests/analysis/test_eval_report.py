@@ -161,6 +161,13 @@ def test_every_image_comes_once_whatever_the_sampler_says(project, no_pictures):
     assert first == second and len(first) == 7
 
 
+def test_a_mounted_folder_is_refused_before_the_work(project, monkeypatch):
+    Path("report").mkdir()
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path).name == "report")
+    with refused("analysis.cannot-write", "mounted folder", "name a folder inside it"):
+        write_report(read("Global.pretrained_model=nowhere"), "report")
+
+
 def test_a_folder_with_anything_else_is_left_alone(project, no_pictures):
     Path("report").mkdir()
     write_report(read(LATEST), "report")  # an empty folder will do
