@@ -19,7 +19,7 @@ from pathlib import Path
 
 from runs import config
 
-from ppreplk.training import train
+from ppreplk.training import recorder, train
 
 ACCESSES = ("open", "os.rename", "os.remove")
 WAYS = ("time", "access")
@@ -117,6 +117,7 @@ def _session(pid: int) -> int:
 
 def main(folder: str, kills: int, seed: int) -> None:
     os.chdir(folder)
+    recorder.matplotlib_problem = lambda: "it would take every start half of its time"
     shared = set(os.listdir("/dev/shm"))
     killer = Killer(seed)
     seconds = killer.finish("whole")

@@ -28,6 +28,17 @@ trainer.train_epoch(1)
 trainer.save(Path("two"))
 """
 
+PLAIN_AND_RECOMPUTED = """
+import sys
+
+from ppreplk.config import load_config
+from ppreplk.training import train
+
+for folder, recomputed in (("plain", False), ("recomputed", True)):
+    options = [*sys.argv[1:], f"Global.output_dir={folder}", f"Arch.use_checkpoint={recomputed}"]
+    train(load_config("config.yaml", options))
+"""
+
 STOPPED = """
 import os, signal, sys
 
@@ -114,11 +125,9 @@ def test_two_processes_equal_one_with_the_joined_batch(colour_project, monkeypat
 def test_recomputation_in_two_processes_trains_to_the_same_weights(colour_project, monkeypatch):
     """Drop path, statistics of batch normalizations, and gradients that stay local before a step's last batch."""
     monkeypatch.chdir(colour_project)
+    (colour_project / "both.py").write_text(PLAIN_AND_RECOMPUTED)
     steps = ["Global.epochs=1", "Global.update_freq=2", "DataLoader.Train.sampler.batch_size=2"]
-    for folder, recomputed in (("plain", "False"), ("recomputed", "True")):
-        overrides = [*steps, f"Global.output_dir={folder}", f"Arch.use_checkpoint={recomputed}"]
-        options = [part for text in overrides for part in ("-o", text)]
-        launch(colour_project, str(ROOT / "tools" / "train.py"), "-c", "config.yaml", *options)
+    launch(colour_project, "both.py", *steps)
     expected, received = load_checkpoint("plain/latest"), load_checkpoint("recomputed/latest")
     assert set(expected) == set(received)
     for name, value in expected.items():

@@ -1,12 +1,13 @@
 """From a published file to another task, on real images: convert, fine-tune with a new head and layer decay."""
 
 import argparse
-import re
 
 from helpers import run_tool, write_config
 from torch_files import as_torch, tensors, write_zip
 
+from ppreplk.config import load_config
 from ppreplk.data import prepare_digits
+from ppreplk.training import train
 from ppreplk.weights import load_checkpoint
 
 SIDE = 16
@@ -60,19 +61,16 @@ def write_tasks(root) -> None:
         (root / f"ten_{part}.txt").write_text("\n".join(all_ten) + "\n")
 
 
-def train(folder, name: str, *overrides: str) -> tuple[float, str]:
-    """Best top-1 accuracy and the log of tools/train.py."""
-    options = [part for text in overrides for part in ("-o", text)]
-    process = run_tool("train", "-c", f"{name}.yaml", *options, cwd=folder)
-    assert process.returncode == 0, process.stderr
-    return float(re.findall(r"best metric: ([\d.]+)", process.stderr)[-1]), process.stderr
+def best_accuracy(name: str, *overrides: str) -> float:
+    return train(load_config(f"{name}.yaml", overrides)).best_metric
 
 
-def test_from_a_pytorch_checkpoint_to_another_task(tmp_path):
+def test_from_a_pytorch_checkpoint_to_another_task(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
     write_tasks(tmp_path / "digits")
     write_config(tmp_path / "nine.yaml", task("nine", 9, epochs=3, lr=4e-3))
     write_config(tmp_path / "ten.yaml", task("ten", 10, epochs=8, lr=4e-3))
-    accuracy, _ = train(tmp_path, "nine")
+    accuracy = best_accuracy("nine")
     assert accuracy > 0.9
 
     # what a PyTorch training would have left: its layout, its words, its arguments
@@ -84,8 +82,8 @@ def test_from_a_pytorch_checkpoint_to_another_task(tmp_path):
     evaluated = run_tool("eval", "-c", "nine.yaml", "-o", "Global.pretrained_model=converted", cwd=tmp_path)
     assert f"top1: {accuracy:.5f}" in evaluated.stderr
 
-    tuned, log = train(tmp_path, "ten", "Global.pretrained_model=converted", "Arch.layer_decay=0.7")
-    assert "converted has a head for 9 classes; a new one for 10 starts from scratch" in log
-    scratch, _ = train(tmp_path, "ten", "Global.output_dir=output/scratch")
+    tuned = best_accuracy("ten", "Global.pretrained_model=converted", "Arch.layer_decay=0.7")
+    assert "converted has a head for 9 classes; a new one for 10 starts from scratch" in caplog.text
+    scratch = best_accuracy("ten", "Global.output_dir=output/scratch")
     print(f"nine digits {accuracy:.3f}; ten digits from {SHOWN} of each: fine-tuned {tuned:.3f}, scratch {scratch:.3f}")
     assert tuned > 0.8 and tuned > scratch + 0.05
