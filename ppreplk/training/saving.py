@@ -154,7 +154,7 @@ def check_same_start(state: TrainState, resumed: Checkpoint | None) -> None:
     every = sum_over_processes(own if rank() == 0 else [0] * len(own))
     differing = sum_over_processes([float(every != own)])
     if differing[0] > 0:
-        source = f"{resumed.prefix}, {state}" if resumed else "the begin"
+        source = f"{resumed.prefix}, {state}" if resumed else "the beginning"
         raise UserError(
             f"the processes of this training go on from different checkpoints, process {rank()} from {source}; "
             "output_dir and the checkpoint must lie where all of them see the same files",
