@@ -1,4 +1,7 @@
-"""What setuptools cannot be told in pyproject.toml: requirements that differ, and recipes that move into the wheel."""
+"""What setuptools cannot be told in pyproject.toml.
+
+Requirements differ, recipes move into the wheel, and a wheel may hold compiled code.
+"""
 
 import os
 import shutil
@@ -6,10 +9,17 @@ import sysconfig
 from importlib import metadata
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Distribution, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
+from ppreplk.ops import compiler
+from ppreplk.utils.errors import UserError
+
 PADDLE = "paddlepaddle>=3.1,<4"  # as the extra "cpu" of pyproject.toml
+# What a wheel holds compiled: nothing, the core, or also the operators for the Paddle that is installed here.
+NOTHING, CORE, OPERATORS = "", "core", "operators"
+PREBUILT = os.environ.get("PPREPLK_PREBUILT", NOTHING)  # set by build_backend.py
 
 
 def paddle() -> list[str]:
@@ -25,8 +35,23 @@ def paddle() -> list[str]:
     return [] if any(metadata.distributions(name="paddlepaddle-gpu", path=list(paths))) else [PADDLE]
 
 
+def prebuild(folder: Path) -> list[Path]:
+    """Compile what :data:`PREBUILT` says into a folder; returns the files."""
+    files = [compiler.build_core(folder)]
+    if PREBUILT == OPERATORS:
+        from ppreplk.ops import build  # it imports Paddle
+
+        files += [build.prebuild(library, folder) for library in (build.DEPTHWISE, build.CHANNELS_LAST)]
+    return files
+
+
 class BuildPy(build_py):
-    """Also copies ``configs`` to ``ppreplk/configs``, unless the installation is editable: that reads the original."""
+    """Also compiles what is asked for, and copies ``configs`` to ``ppreplk/configs``.
+
+    Not if the installation is editable: that compiles when it runs, and reads the original.
+    """
+
+    prebuilt: tuple[Path, ...] = ()
 
     def run(self) -> None:
         if not self.editable_mode:  # else build_lib is not ours to clear
@@ -35,6 +60,11 @@ class BuildPy(build_py):
         for source, target in self.recipes().items():
             self.mkpath(os.path.dirname(target))
             self.copy_file(source, target)
+        if PREBUILT and not self.editable_mode:
+            try:
+                self.prebuilt = tuple(prebuild(Path(self.build_lib, "ppreplk", "ops", compiler.PREBUILT.name)))
+            except UserError as error:
+                raise SystemExit(f"error: {error} [{error.code}]") from None
 
     def recipes(self) -> dict[str, str]:
         """{file: its copy}"""
@@ -47,14 +77,34 @@ class BuildPy(build_py):
         return [*super().get_source_files(), *self.recipes()]
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
-        return [*super().get_outputs(include_bytecode), *self.recipes().values()]
+        return [*super().get_outputs(include_bytecode), *self.recipes().values(), *map(str, self.prebuilt)]
 
     def get_output_mapping(self) -> dict[str, str]:
         return {**super().get_output_mapping(), **{target: source for source, target in self.recipes().items()}}
 
 
+class Package(Distribution):
+    """What setuptools installs where compiled code belongs, if there is some."""
+
+    def has_ext_modules(self) -> bool:
+        return bool(PREBUILT)
+
+
+class Wheel(bdist_wheel):
+    """With compiled code it is for one platform, and for any Python: no code here knows Python's own libraries."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        if not PREBUILT:
+            return super().get_tag()
+        files = self.get_finalized_command("build_py").prebuilt
+        return "py3", "none", compiler.platform_tag(files, sysconfig.get_platform())
+
+
+if PREBUILT not in (NOTHING, CORE, OPERATORS):
+    raise SystemExit(f"error: prebuilt={PREBUILT} is neither {CORE} nor {OPERATORS}")
 setup(
-    cmdclass={"build_py": BuildPy},
+    distclass=Package,
+    cmdclass={"build_py": BuildPy, "bdist_wheel": Wheel},
     install_requires=[
         # the framework
         *paddle(),

@@ -4,14 +4,14 @@ import argparse
 import sys
 
 from ..utils.command import Parser, run_command
-from .build import build_library
+from .build import build_library, find_prebuilt
 from .loading import DEFAULT, libraries, load
 
 
 def main(arguments: argparse.Namespace) -> None:
     names = ["depthwise", "channels_last"] if arguments.fast else arguments.names
     for library in libraries(*names):
-        path = build_library(library)
+        path = find_prebuilt(library) or build_library(library)
         load(library)
         print(path)
 

@@ -1,7 +1,8 @@
 """Building and finding the operators in C++.
 
-There are two libraries. ``depthwise`` holds the depthwise convolution, and needs nothing but a compiler.
-``channels_last`` holds the other layers of a channels-last program, which call the oneDNN inside Paddle.
+There are two libraries of operators. ``depthwise`` holds the depthwise convolution, and needs nothing but a compiler.
+``channels_last`` holds the other layers of a channels-last program, which call the oneDNN inside Paddle. A third one,
+the core of ``depthwise``, has no operators and comes with wheels: ``compiler.py``.
 
 Libraries are kept in a cache folder of the user's, under a key that depends on the sources, Paddle, and the compiler.
 A library appears there as a whole or not at all. If several processes want it, one builds it and the others wait.
@@ -14,13 +15,10 @@ import hashlib
 import logging
 import os
 import platform
-import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +27,7 @@ import paddle
 
 from ..utils.errors import UserError
 from . import onednn_headers as headers
+from .compiler import CORE_SOURCES, CSRC, PREBUILT, STAGING, compile_library, find_compiler, no_compiler, run
 
 logger = logging.getLogger(__name__)
 
@@ -38,19 +37,13 @@ class Library(NamedTuple):
 
     Args:
         name: for :func:`ppreplk.load_ops` and the command line.
-        sources: folder of their C++ sources.
+        sources: folders of their C++ sources.
         onednn: whether they call the oneDNN inside Paddle.
-        more: folders with further sources.
     """
 
     name: str
-    sources: Path
+    sources: tuple[Path, ...]
     onednn: bool = False
-    more: tuple[Path, ...] = ()
-
-    def files(self) -> list[Path]:
-        """All its sources."""
-        return sorted(path for folder in (self.sources, *self.more) for path in folder.iterdir())
 
     @property
     def contents(self) -> str:
@@ -58,13 +51,11 @@ class Library(NamedTuple):
         return f"the {self.name.replace('_', '-')} operators"
 
 
-CSRC = Path(__file__).parent / "csrc"
 COMMON = CSRC / "common"  # sources of both
-DEPTHWISE = Library("depthwise", CSRC / "cpu")
-CHANNELS_LAST = Library("channels_last", CSRC / "onednn", onednn=True, more=(CSRC / "amx",))
+DEPTHWISE = Library("depthwise", (CORE_SOURCES, CSRC / "paddle"))
+CHANNELS_LAST = Library("channels_last", (CSRC / "onednn", CSRC / "amx"), onednn=True)
 ONEDNN = "libdnnl.so.3"
 LIBRARY = "libppreplk_ops.so"
-STAGING = "building-"
 COMPILE = ["-std=c++17", "-O3", "-fPIC", "-fopenmp", "-DPADDLE_WITH_CUSTOM_KERNEL"]
 ELSEWHERE = "set XDG_CACHE_HOME to a folder on another one"  # another file system
 HOW_TO = "python -m ppreplk.ops builds it"
@@ -103,18 +94,6 @@ def find_library(library: Library = DEPTHWISE) -> Path | None:
     return Path(min(found)) if found else None
 
 
-def find_compiler() -> list[str] | None:
-    """Path and arguments of the compiler: ``$CXX``, else ``g++`` or ``clang++``; None if there is none."""
-    for command in [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]:
-        try:
-            program, *arguments = shlex.split(command)
-        except ValueError:  # an unmatched quotation mark, or nothing but spaces
-            continue
-        if path := shutil.which(program):
-            return [path, *arguments]
-    return None
-
-
 def build_library(library: Library = DEPTHWISE) -> Path:
     """Compile the operators, unless that has been done; returns the file.
 
@@ -128,9 +107,7 @@ def build_library(library: Library = DEPTHWISE) -> Path:
         )
     compiler = find_compiler()
     if compiler is None:
-        named = os.environ.get("CXX")
-        tried = f"$CXX is {named!r}; let it name one" if named else "g++ or clang++; $CXX names another"
-        raise UserError(f"no C++ compiler was found ({tried})", code="ops.no-compiler")
+        raise no_compiler()
     target = cache_folder() / _source_key(library) / _compiler_key(compiler) / LIBRARY
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -151,27 +128,42 @@ def build_library(library: Library = DEPTHWISE) -> Path:
     return target
 
 
+def find_prebuilt(library: Library = DEPTHWISE) -> Path | None:
+    """The library that came with the wheel, if it is of these sources and for this Paddle, or None."""
+    path = PREBUILT / _source_key(library) / LIBRARY
+    return path if path.is_file() else None
+
+
+def prebuild(library: Library, folder: Path) -> Path:
+    """Compile the operators for the Paddle that is installed here, to be part of a wheel; returns the file.
+
+    Args:
+        folder: what :data:`PREBUILT` will be where the wheel is installed.
+
+    Raises:
+        UserError: no compiler, no oneDNN where it is needed, or the compiler failed.
+    """
+    compiler = find_compiler()
+    if compiler is None:
+        raise no_compiler()
+    target = folder / _source_key(library) / LIBRARY
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _build(library, compiler, target)
+    return target
+
+
 def _build(library: Library, compiler: list[str], target: Path) -> None:
-    units = [path for path in library.files() if path.suffix in (".cc", ".cpp")]
     include = paddle.sysconfig.get_include()
-    includes = [f"-I{include}", f"-I{include}/third_party", f"-I{COMMON}"]
-    includes += [f"-I{folder}" for folder in library.more]
+    folders = [include, f"{include}/third_party", COMMON, *library.sources]
     link_arguments = _link_arguments(library)
     for left in target.parent.glob(f"{STAGING}*"):  # from a build that was interrupted
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=STAGING) as folder:
         if library.onednn:
             headers.provide(Path(folder))
-            includes.append(f"-I{folder}")
-        objects = [Path(folder) / f"{unit.stem}.o" for unit in units]
-        commands = [
-            [*compiler, *COMPILE, *includes, "-c", str(unit), "-o", str(result)] for unit, result in zip(units, objects)
-        ]
-        with ThreadPoolExecutor(len(commands)) as pool:
-            list(pool.map(_run, commands))
-        built = Path(folder) / LIBRARY
-        _run([*compiler, "-shared", *map(str, objects), *link_arguments, "-o", str(built)])
-        os.replace(built, target)
+            folders.append(folder)
+        arguments = [*COMPILE, *(f"-I{name}" for name in folders)]
+        compile_library(compiler, library.sources, arguments, link_arguments, target)
 
 
 def _link_arguments(library: Library) -> list[str]:
@@ -188,33 +180,18 @@ def _link_arguments(library: Library) -> list[str]:
     return arguments
 
 
-def _run(command: list[str]) -> str:
-    """Run the compiler; returns what it prints."""
-    try:
-        process = subprocess.run(command, capture_output=True, text=True, errors="replace")
-    except OSError as error:
-        raise UserError(
-            f"{command[0]} cannot be run ({error.strerror or error}); let $CXX name another", code="ops.compiler-failed"
-        ) from error
-    if process.returncode:
-        errors = [line for line in process.stderr.splitlines() if "error" in line] or process.stderr.splitlines()
-        reason = errors[0] if errors else f"exit code {process.returncode}"
-        raise UserError(f"{command[0]} failed: {reason}", code="ops.compiler-failed")
-    return process.stdout
-
-
 def _source_key(library: Library) -> str:
     """A key of the sources, Paddle, the processor's architecture, the flags and the headers."""
     parts = [paddle.__version__, paddle.version.commit, platform.machine(), *COMPILE]
     if library.onednn:
         parts += [headers.REQUIREMENT, *map(str, headers.SETTINGS.items())]
-    for path in [*sorted(COMMON.iterdir()), *library.files()]:
+    for path in sorted(path for folder in (COMMON, *library.sources) for path in folder.iterdir()):
         parts += [path.name, path.read_text(encoding="utf-8")]
     return _digest(parts)
 
 
 def _compiler_key(compiler: list[str]) -> str:
-    return _digest([*compiler, _run([*compiler, "--version"])])
+    return _digest([*compiler, run([*compiler, "--version"])])
 
 
 def _digest(parts: list[str]) -> str:

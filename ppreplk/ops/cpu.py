@@ -7,7 +7,7 @@ import ctypes
 import paddle
 
 from ..utils.errors import UserError
-from . import loading
+from . import core, loading
 from .build import DEPTHWISE
 from .loading import call
 
@@ -17,29 +17,52 @@ DTYPES = (paddle.float32, paddle.float16, paddle.bfloat16)
 
 
 def available() -> bool:
-    """Whether the operators are loaded, or were built before and can be loaded now; builds nothing."""
-    return loading.available(DEPTHWISE)
+    """Whether the convolution can run in eager mode now: by operators or by the prebuilt core. Builds nothing."""
+    return loading.available(DEPTHWISE) or core.available()
+
+
+def is_prebuilt() -> bool:
+    """Whether eager mode runs the core that came with the wheel, for want of operators for this Paddle."""
+    return not loading.available(DEPTHWISE) and core.available()
+
+
+def prepare() -> None:
+    """Get the convolution ready; builds it if there is no other way. A static graph takes nothing but operators.
+
+    Raises:
+        UserError: it cannot run; says why.
+    """
+    if not (paddle.in_dynamic_mode() and available()):
+        loading.load(DEPTHWISE)
 
 
 def check_available() -> None:
-    """Check that the operators can run on the device that is set; builds and loads them if needed.
+    """Check that the convolution can run on the device that is set; builds and loads it if needed.
 
     Raises:
-        UserError: they cannot; says why.
+        UserError: it cannot; says why.
     """
     if paddle.get_device() != "cpu":
         raise UserError(
             f"depthwise implementation 'cpu' runs on cpu, the device is {paddle.get_device()}", code="ops.wrong-device"
         )
     try:
-        loading.load(DEPTHWISE)
+        prepare()
     except UserError as error:
         raise error.at("depthwise implementation 'cpu' cannot run") from error
 
 
+def _handle() -> ctypes.CDLL:
+    return core.handle() if is_prebuilt() else loading.handle(DEPTHWISE)
+
+
+def _runs_core() -> bool:
+    return paddle.in_dynamic_mode() and is_prebuilt()
+
+
 def instruction_set() -> str:
-    """The instruction set in use: ``avx512``, ``avx2`` or ``portable``. The operators must be loaded."""
-    function = loading.handle(DEPTHWISE).ppreplk_instruction_set
+    """The instruction set in use: ``avx512``, ``avx2`` or ``portable``. The convolution must be :func:`available`."""
+    function = _handle().ppreplk_instruction_set
     function.restype = ctypes.c_char_p
     return function().decode("ascii")
 
@@ -50,9 +73,7 @@ def use_instruction_set(name: str) -> None:
     Raises:
         UserError: this processor does not have it.
     """
-    function = loading.handle(DEPTHWISE).ppreplk_use_instruction_set
-    function.restype = ctypes.c_bool
-    if not function(name.encode("ascii")):
+    if _handle().ppreplk_use_instruction_set(name.encode("ascii")):
         raise UserError(
             f"the depthwise operators cannot use {name!r} on this processor", code="ops.unknown-instruction-set"
         )
@@ -65,6 +86,8 @@ def serves(dtype: paddle.dtype, kernel_size: int) -> bool:
 
 def conv2d(x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor | None) -> paddle.Tensor:
     """As :func:`ppreplk.depthwise_conv2d`, with gradients."""
+    if _runs_core():
+        return core.conv2d(x, weight, bias)
     if bias is None:
         return call("ppreplk_depthwise_conv", x, weight)
     return call("ppreplk_depthwise_conv_bias", x, weight, bias)
@@ -79,6 +102,8 @@ def static_conv2d(x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor |
 
 def pack(weight: paddle.Tensor, height: int, width: int) -> paddle.Tensor:
     """Weights (C, 1, K, K) in the form that this processor convolves maps of this size with."""
+    if _runs_core():
+        return core.pack(weight, height, width)
     return call("ppreplk_depthwise_pack", weight, height, width)
 
 
@@ -89,6 +114,8 @@ def packed_conv2d(
 
     Maps of another size than ``packed`` is for are convolved with the plain ``weight``, which is slower.
     """
+    if _runs_core():
+        return core.packed_conv2d(x, weight, packed, bias, relu)
     return call("ppreplk_depthwise_conv_packed", x, weight, packed, bias, relu)
 
 
@@ -96,4 +123,6 @@ def packed_conv2d_nhwc(
     x: paddle.Tensor, weight: paddle.Tensor, packed: paddle.Tensor, bias: paddle.Tensor | None, relu: bool
 ) -> paddle.Tensor:
     """:func:`packed_conv2d` of x (N, H, W, C)."""
+    if _runs_core():
+        return core.packed_conv2d(x, weight, packed, bias, relu, core.NHWC)
     return call("ppreplk_depthwise_conv_packed_nhwc", x, weight, packed, bias, relu)

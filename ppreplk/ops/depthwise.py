@@ -2,8 +2,8 @@
 
 ``native`` is Paddle's own operator. It is the reference that every other implementation is tested against, and its
 time grows with the area of the kernel. ``fft`` goes through Paddle's Fourier transforms, and falls back to ``native``
-for kernels so small that the transforms would be slower. ``cpu`` is this package's C++ operator;
-``python -m ppreplk.ops`` builds it.
+for kernels so small that the transforms would be slower. ``cpu`` is this package's convolution in C++: an operator that
+``python -m ppreplk.ops`` builds, or its core, which comes with a platform wheel.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import paddle
 import paddle.nn.functional as F
 
 from ..utils.errors import UserError
-from . import cpu, loading
-from .build import DEPTHWISE, HOW_TO
+from . import cpu
+from .build import HOW_TO
 from .fft import spectral_conv2d
 
 logger = logging.getLogger(__name__)
@@ -95,14 +95,14 @@ def check_implementation(impl: str) -> str:
 
 
 def prepare(impl: str) -> None:
-    """Get ready for ``impl``. With ``"auto"`` on a CPU, build or load the C++ operator, or log why it is not used.
+    """Get ready for ``impl``. With ``"auto"`` on a CPU, load or build the C++ convolution, or log why it is not used.
 
     Raises:
         UserError: see :func:`check_implementation`.
     """
     if check_implementation(impl) == AUTO and paddle.get_device() == "cpu":
         try:
-            loading.load(DEPTHWISE)
+            cpu.prepare()
         except UserError as error:
             logger.info("depthwise convolutions run without the C++ operator: %s; %s", error, HOW_TO)
 
@@ -110,9 +110,9 @@ def prepare(impl: str) -> None:
 def choose(dtype: paddle.dtype, kernel_size: int, device: str) -> str:
     """The implementation that ``impl="auto"`` stands for; the same in training and inference and for all map sizes.
 
-    On a CPU it is ``cpu`` where that is built. Otherwise it is ``fft`` from the kernel size in ``FFT_FROM`` on, and
-    ``native`` below it and on devices that ``FFT_FROM`` does not know. In a static graph it is ``native``, which runs
-    wherever Paddle does.
+    On a CPU it is ``cpu`` where that is built, or came with the wheel. Otherwise it is ``fft`` from the kernel size in
+    ``FFT_FROM`` on, and ``native`` below it and on devices that ``FFT_FROM`` does not know. In a static graph it is
+    ``native``, which runs wherever Paddle does.
     """
     if not paddle.in_dynamic_mode():
         return "native"
@@ -125,7 +125,9 @@ def choose(dtype: paddle.dtype, kernel_size: int, device: str) -> str:
 @functools.cache
 def _announce(name: str) -> None:
     """Once per process and implementation."""
-    logger.info("large depthwise convolutions run as %s", f"cpu ({cpu.instruction_set()})" if name == "cpu" else name)
+    if name == "cpu":
+        name = f"cpu ({cpu.instruction_set()}{', prebuilt' if cpu.is_prebuilt() else ''})"
+    logger.info("large depthwise convolutions run as %s", name)
 
 
 def depthwise_conv2d(

@@ -12,7 +12,7 @@ from paddle import _C_ops
 from paddle.base import core
 
 from ..utils.errors import UserError, nearest
-from .build import CHANNELS_LAST, DEPTHWISE, ELSEWHERE, Library, build_library, find_library
+from .build import CHANNELS_LAST, DEPTHWISE, ELSEWHERE, Library, build_library, find_library, find_prebuilt
 
 logger = logging.getLogger(__name__)
 
@@ -77,20 +77,21 @@ def load(library: Library) -> None:
 
 
 def available(library: Library) -> bool:
-    """Whether the operators are loaded, or were built before and can be loaded now; builds nothing."""
+    """Whether the operators are loaded, or came with the wheel or were built before and load now; builds nothing."""
     return library in _loaded or _load_built(library)
 
 
 @functools.cache
 def _load_built(library: Library) -> bool:
-    path = find_library(library)
-    if path is None:
-        return False
-    try:
-        _register(library, path)
-    except UserError:  # for example a library for another system; load() reports it
-        return False
-    return True
+    for find in (find_prebuilt, find_library):
+        path = find(library)
+        try:
+            if path is not None:
+                _register(library, path)
+                return True
+        except UserError:  # for example a library for another system; load() reports it
+            pass
+    return False
 
 
 def _register(library: Library, path: Path) -> None:

@@ -5,7 +5,6 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
-#include <exception>
 #include <iterator>
 #include <limits>
 #include <memory>
@@ -18,6 +17,7 @@
 
 #include "kernels.h"
 #include "roots.h"
+#include "threads.h"
 
 #if defined(__x86_64__)
 #define PPREPLK_X86 1
@@ -144,23 +144,23 @@ float* thread_scratch(int64_t floats) {
 // Calls body(task, scratch) for every task. Neighbouring tasks go to the same thread.
 template <class Body>
 void parallel_for(int threads, int64_t tasks, int64_t scratch_floats, Body body) {
-  [[maybe_unused]] const int team = static_cast<int>(std::clamp<int64_t>(threads, 1, std::max<int64_t>(tasks, 1)));
-  std::exception_ptr error;
-#pragma omp parallel num_threads(team)
-  {
-    float* scratch = nullptr;
+  struct Work {
+    Body& body;
+    int64_t tasks, scratch_floats;
+    std::atomic<bool> out_of_memory;
+  } work{body, tasks, scratch_floats, {false}};
+  const auto run = [](void* context, int thread, int team) {
+    Work& work = *static_cast<Work*>(context);
     try {
-      scratch = thread_scratch(scratch_floats);
-    } catch (...) {
-#pragma omp critical(ppreplk_depthwise_error)
-      error = std::current_exception();
+      float* scratch = thread_scratch(work.scratch_floats);
+      const int64_t end = work.tasks * (thread + 1) / team;
+      for (int64_t task = work.tasks * thread / team; task < end; ++task) work.body(task, scratch);
+    } catch (const std::bad_alloc&) {
+      work.out_of_memory = true;
     }
-#pragma omp for schedule(static)
-    for (int64_t task = 0; task < tasks; ++task) {
-      if (scratch) body(task, scratch);
-    }
-  }
-  if (error) std::rethrow_exception(error);
+  };
+  run_team(static_cast<int>(std::clamp<int64_t>(threads, 1, std::max<int64_t>(tasks, 1))), run, &work);
+  if (work.out_of_memory) throw std::bad_alloc();
 }
 
 // ---------------------------------------------------------------- blocks of channels

@@ -31,7 +31,8 @@ Axis plan_axis(int64_t extent, int64_t kernel) {
     } else {
       continue;
     }
-    const double cost = axis.tiles * (length + 16) * (2.0 + std::log2(length));
+    // log2 and log would need glibc 2.29, and a wheel should run on older ones.
+    const double cost = axis.tiles * (length + 16) * (2.0 + std::log10(length) / std::log10(2.0));
     if (cost < min_cost) {
       min_cost = cost;
       best = axis;

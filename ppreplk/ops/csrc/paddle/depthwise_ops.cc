@@ -17,6 +17,10 @@
 #include "depthwise.h"
 #include "errors.h"
 #include "paddle/phi/api/all.h"
+#include "threads.h"
+
+// Of every OpenMP runtime that GCC's code runs with. This library is linked with Paddle's.
+extern "C" void GOMP_parallel(void (*body)(void*), void* context, unsigned threads, unsigned flags);
 
 namespace {
 
@@ -31,8 +35,11 @@ using ppreplk::Problem;
 using ppreplk::text_of;
 using Shape = std::vector<int64_t>;
 
+[[maybe_unused]] const bool is_set_up =
+    (ppreplk::use_openmp({GOMP_parallel, omp_get_thread_num, omp_get_num_threads, omp_get_max_threads}), true);
+
 // Paddle's number of math threads.
-int threads() { return omp_get_max_threads(); }
+int threads() { return ppreplk::max_threads(); }
 
 Dtype dtype_of(const Tensor& x) {
   switch (x.dtype()) {
@@ -210,15 +217,3 @@ PD_BUILD_OP(ppreplk_depthwise_conv_packed_nhwc)
     .SetKernelFn(PD_KERNEL(conv_packed_nhwc))
     .SetInferShapeFn(PD_INFER_SHAPE(packed_shape))
     .SetInferDtypeFn(PD_INFER_DTYPE(packed_dtype));
-
-// For Python's ctypes: the instruction set in use, and another one for tests and benchmarks.
-extern "C" const char* ppreplk_instruction_set() { return ppreplk::instruction_set(); }
-
-extern "C" bool ppreplk_use_instruction_set(const char* name) {
-  try {
-    ppreplk::use_instruction_set(name);
-    return true;
-  } catch (const std::exception&) {
-    return false;
-  }
-}
