@@ -1,6 +1,7 @@
 """The package as it leaves the house: what wheels and source distributions hold, require, and run outside the tree."""
 
 import email
+import json
 import os
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ HOOK = """
 import json, sys
 sys.path.insert(0, "")
 import build_backend
-print(getattr(build_backend, sys.argv[1])(sys.argv[2]))
+print(getattr(build_backend, sys.argv[1])(sys.argv[2], *map(json.loads, sys.argv[3:])))
 """
 
 pytestmark = pytest.mark.skipif(
@@ -42,14 +43,19 @@ def copy_tree(target: Path) -> Path:
 def hook(tree: Path, name: str, target: Path, site: Path | None = None) -> Path:
     """Run a hook of the build backend as pip does; ``site`` is a site-packages folder to look for Paddle in."""
     target.mkdir(parents=True, exist_ok=True)
+    process = run_hook(tree, name, target, site)
+    assert process.returncode == 0, process.stderr
+    return target / process.stdout.splitlines()[-1]
+
+
+def run_hook(tree: Path, name: str, target: Path, site: Path | None = None, settings: dict | None = None, **environ):
+    """Answers of the compiler and of setup.py are in what it prints."""
     code = HOOK
     if site is not None:
         code = f"import sysconfig; sysconfig.get_path = lambda name, *rest: {str(site)!r}\n" + HOOK
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    command = [sys.executable, "-c", code, name, str(target)]
-    process = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=120)
-    assert process.returncode == 0, process.stderr
-    return target / process.stdout.splitlines()[-1]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | environ
+    command = [sys.executable, "-c", code, name, str(target)] + ([json.dumps(settings)] if settings else [])
+    return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +114,32 @@ def test_what_an_earlier_build_left_does_not_travel(tree, tmp_path):
         left.parent.mkdir(parents=True, exist_ok=True)
         left.write_text("")
     assert not {name for name in names_in(hook(tree, "build_wheel", tmp_path)) if "removed" in name}
+
+
+def test_a_wheel_with_the_core(tree, wheel, tmp_path):
+    """For one platform, any Python; a stand-in compiles."""
+    compiler = tmp_path / "compiler"
+    compiler.write_text('#!/bin/sh\nfor last; do :; done\necho "GLIBC_2.31 object" > "$last"\n')
+    compiler.chmod(0o755)
+    process = run_hook(tree, "build_wheel", tmp_path, settings={"prebuilt": "core"}, CXX=str(compiler))
+    assert process.returncode == 0, process.stderr
+    built = tmp_path / process.stdout.splitlines()[-1]
+    if sys.platform.startswith("linux"):
+        machine = os.uname().machine
+        assert built.name == f"ppreplk-{__version__}-py3-none-manylinux_2_31_{machine}.whl"
+    assert names_in(built) - names_in(wheel) == {"ppreplk/ops/prebuilt/libppreplk_core.so"}
+    assert names_in(wheel) < names_in(built) and metadata_of(built).items() == metadata_of(wheel).items()
+    again = hook(tree, "build_wheel", tmp_path / "again")
+    assert again.name == wheel.name and names_in(again) == names_in(wheel), "nothing of it stays"
+
+
+def test_a_wheel_that_cannot_be_prebuilt(tree, tmp_path):
+    for setting, compiler, message in (
+        ("core", "no-such-compiler", "error: no C++ compiler was found ($CXX is 'no-such-compiler'"),
+        ("cores", "g++", "error: prebuilt=cores is neither core nor operators"),
+    ):
+        process = run_hook(tree, "build_wheel", tmp_path, settings={"prebuilt": setting}, CXX=compiler)
+        assert process.returncode and message in process.stderr and not list(tmp_path.glob("*.whl"))
 
 
 def gpu_paddle(site: Path) -> Path:
