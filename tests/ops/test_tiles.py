@@ -3,8 +3,10 @@
 import numpy as np
 import paddle
 import pytest
-from helpers import require_channels_last_operators
+from helpers import randomise_batch_norms, relative_difference, require_channels_last_operators
 
+from ppreplk.deploy.lowering import lower
+from ppreplk.models import build_model
 from ppreplk.ops import onednn
 from ppreplk.utils.cores import available_cores
 from ppreplk.utils.device import set_threads
@@ -248,3 +250,27 @@ def test_feed_forward_over_onednn(precision):
         y = onednn.feed_forward(x, packed[0], biases[0], packed[1], biases[1]).astype("float32").numpy()
         atol = (2**-7 if precision == "bf16" else 1e-5) * np.abs(expected).max()
         np.testing.assert_allclose(y, expected, rtol=0, atol=atol)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_a_whole_network(seed):
+    """RepLKNet-31B at 224x224, as far from float32 as docs/performance.md says. A minute each."""
+    require_channels_last_operators()
+    paddle.seed(seed)
+    model = build_model("RepLKNet31B")
+    randomise_batch_norms(model, seed)
+    model.eval()
+    images = paddle.to_tensor(numbers(np.random.default_rng(seed), 1, 3, 224, 224))
+    forms = lower(model, "channels_last", onednn.PRECISIONS)
+    with paddle.no_grad():
+        exact = forms["fp32"](images).numpy()
+        if not onednn.choose_tiles_backend("emulated"):
+            pytest.skip("no AVX-512 BF16")
+        try:
+            for precision, bound in (("fp32-bf16x3", 5e-6), ("bf16", 5e-3)):
+                difference = relative_difference(forms[precision](images).numpy(), exact)
+                print(f"seed {seed}, {precision}: {difference:.1e}")
+                assert difference < bound
+        finally:
+            onednn.choose_tiles_backend("none")
