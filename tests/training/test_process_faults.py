@@ -60,7 +60,7 @@ def test_a_lost_process_ends_the_other_with_the_reason(colour_project):
     assert "WRITES" not in results["undisturbed"]["errors"][1]
     line = "go on from different checkpoints, process {} from {}; output_dir and the checkpoint must lie where all"
     seen = "output-undisturbed/latest, the end of epoch 2"
-    check(results["other-folder"], [2, 2], line.format(0, seen), line.format(1, "the begin"))
+    check(results["other-folder"], [2, 2], line.format(0, seen), line.format(1, "the beginning"))
     check(results["other-weights"], [2, 2], line.format(0, seen), line.format(1, seen))
 
 
