@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any, Optional
@@ -87,6 +88,8 @@ def load(path: Path) -> ctypes.CDLL:
     library.ppreplk_use_openmp.restype = None
     if functions := _openmp():
         library.ppreplk_use_openmp(*functions)
+        # A forked process does not have the runtime's threads, and may wait for them for ever.
+        os.register_at_fork(after_in_child=lambda: library.ppreplk_use_openmp(None, None, None, None))
     return library
 
 
