@@ -36,7 +36,7 @@ FORK_IS_SAFE = sys.platform.startswith("linux")  # macOS does not allow it in a 
 PREFETCH_FACTOR = 2  # batches that a worker makes ahead
 CHECK_INTERVAL = 1.0  # seconds between two looks at whether the process at the other end is alive
 POSTPONEMENT = 0.05  # seconds
-IGNORED_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+IGNORED_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 RESET_SIGNALS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT")
 
 Load = Callable[[Sequence[int]], Sequence[Any]]  # the first is an array
@@ -124,7 +124,8 @@ class _Worker:
         arguments = (load, batches, self.buffers, theirs, [*others, self.connection], os.getpid())
         self.process = context.Process(target=_serve, args=arguments, daemon=True)
         try:
-            self.process.start()
+            with _signals_held():
+                self.process.start()
         except BaseException:
             self.connection.close()
             self.buffers.clear()
@@ -193,8 +194,9 @@ def _serve(
     main_process: int,
 ) -> None:
     """What a worker does."""
-    for name in IGNORED_SIGNALS:
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED_SIGNALS)
     for name in RESET_SIGNALS:  # the main process's handlers, among them Paddle's, are not for a worker
         signal.signal(getattr(signal, name), signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(main_process,), daemon=True).start()
@@ -231,6 +233,16 @@ def _load_into(load: Load, indices: Sequence[int], buffer: mmap.mmap | None) -> 
         return images, *others
     np.copyto(_view(buffer, images.shape, images.dtype), images)
     return _InBuffer(images), *others
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Hold the signals that workers ignore. A worker that is forked meanwhile lets them in once it ignores them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
