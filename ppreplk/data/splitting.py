@@ -149,6 +149,7 @@ def _written(image_root: str, paths: Sequence[Path], numbers: Sequence[int], cla
             f"{place}.image_root={image_root}",
             f"{place}.cls_label_path={path}",
         ]
+    overrides.append(f"Infer.PostProcess.class_id_map_file={names}")
     return "\n".join(
         [
             f"wrote {train}: {counted(numbers[0], 'image')}",
