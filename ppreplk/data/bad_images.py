@@ -50,6 +50,13 @@ class BadImages:
         """Whether an image with this error is to be left out of its batch."""
         return self.limit > 0 and error.code in UNUSABLE
 
+    def ending(self, error: UserError) -> UserError:
+        """The error that ends a training which skips no image; it says what would let it go on."""
+        if error.code not in UNUSABLE:
+            return error
+        advice = "Global.max_bad_images=N leaves up to N such images out, ppreplk check-data names them all"
+        return UserError(f"{error}; {advice}", code=error.code)
+
     def add(self, bad: BadImage, dataset: ImageDataset) -> None:
         """Count an image that was left out, and name it the first time.
 

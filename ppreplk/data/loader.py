@@ -167,8 +167,10 @@ class Loader:
             try:
                 samples.append(self.dataset[index])
             except UserError as error:
-                if self.bad_images is None or not self.bad_images.skips(error):
+                if self.bad_images is None:
                     raise
+                if not self.bad_images.skips(error):
+                    raise self.bad_images.ending(error) from error
                 bad.append(BadImage(index, str(error)))
         return samples, bad
 

@@ -62,7 +62,7 @@ def test_one_more_ends_the_training_in_one_line(caplog):
 
 def test_none_is_skipped_unless_it_is_asked_for():
     spoil(3)
-    with refused("data.unreadable-image", "data/train.txt, line 4: data/images/3.png"):
+    with refused("data.unreadable-image", "data/train.txt, line 4: data/images/3.png", "Global.max_bad_images=N"):
         Trainer(config(*SHORT)).fit()
 
 
