@@ -27,6 +27,9 @@ def log_start(config: Config, resumed: Checkpoint | None, form: str | None) -> N
     if resumed is not None:
         _log_resumption(config.Global, resumed, output)
         _log_differences(config, resumed)
+    elif config.Global.pretrained_model is None:
+        _log_random_weights(config)
+    _log_global_batch(config.Global, config.require("DataLoader.Train.sampler").batch_size)
     if (output / "latest.pdparams").exists() and not (resumed and is_in(output, resumed)):
         logger.warning(
             "%s holds an earlier run, whose checkpoints will be overwritten; Ctrl-C saves, too, Ctrl-C twice does not",
@@ -72,7 +75,16 @@ def _log_differences(config: Config, resumed: Checkpoint) -> None:
         )
 
 
-def log_global_batch(settings: GlobalConfig, batch_size: int) -> None:
+def _log_random_weights(config: Config) -> None:
+    """Warn where a rate for a new head on trained weights meets weights that are random."""
+    if "head_lr_mult" in config.require("Optimizer").arguments:
+        logger.warning(
+            "Optimizer.head_lr_mult is for fine-tuning, but no weights are given: the network starts from random ones; "
+            "set Arch.pretrained or Global.pretrained_model"
+        )
+
+
+def _log_global_batch(settings: GlobalConfig, batch_size: int) -> None:
     """Warn where a learning rate meets another batch than its own. It is never rescaled behind the user's back.
 
     Args:

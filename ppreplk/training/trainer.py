@@ -34,7 +34,7 @@ from .losses import build_loss
 from .map_sizes import MapSizes
 from .meters import Averages, Stopwatch
 from .metrics import build_metric
-from .notices import log_global_batch, log_start
+from .notices import log_start
 from .optimizers import build_optimizer
 from .precision import Precision
 from .process_watch import ProcessWatch, watched_processes
@@ -88,7 +88,6 @@ class Trainer:
         self.update_freq = settings.update_freq
         self.steps = self._steps_of_an_epoch()
         self.batches = self.steps * self.update_freq
-        log_global_batch(settings, config.require("DataLoader.Train.sampler").batch_size)
 
         loss = config.require("Loss")
         class_num = config.Arch.class_num

@@ -137,15 +137,23 @@ def test_visualdl_curves_go_on_after_a_resume(project):
 
 
 def test_another_batch_than_the_recipes_is_remarked_and_nothing_rescaled(project, caplog):
-    trainer = Trainer(config("Global.global_batch=24"))
-    assert (
-        "a step has 6 images, the recipe's learning rate is for 24; either set Global.update_freq to about 4"
-        in caplog.text
-    )
+    trainer = Trainer(config("Global.global_batch=24", "Global.epochs=1"))
+    trainer.fit()
+    remark = "a step has 6 images, the recipe's learning rate is for 24; either set Global.update_freq to about 4"
+    assert remark in caplog.text and remark in Path("output/train.log").read_text()
     assert trainer.schedule.lr_lambda(3) == 5e-3
     caplog.clear()
-    Trainer(config("Global.global_batch=6"))
+    train(config("Global.global_batch=6", "Global.epochs=1"))
     assert "recipe's learning rate" not in caplog.text
+
+
+def test_fine_tuning_from_random_weights_is_remarked(project, caplog):
+    once = ["Global.epochs=1", "Optimizer.head_lr_mult=10"]
+    train(config(*once))
+    assert "no weights are given: the network starts from random ones" in caplog.text
+    caplog.clear()
+    train(config(*once, "Global.pretrained_model=output/latest"))
+    assert "random ones" not in caplog.text
 
 
 @pytest.mark.parametrize(
