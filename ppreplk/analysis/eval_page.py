@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from html import escape
 from typing import Any
 from urllib.parse import quote
+
+from ..utils.html_text import escaped
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #222; }
@@ -180,10 +181,10 @@ def _classes(evaluation: Summary) -> str:
 
 
 def _text(value: Any) -> str:
-    """Escaped text of a value; bytes of file names that are no text become escapes."""
+    """Escaped text of a value, a number with as many digits as a reader needs."""
     if isinstance(value, float):
         value = f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.3g}"
-    return escape(str(value).encode("utf-8", "backslashreplace").decode("utf-8"))
+    return escaped(str(value))
 
 
 def _class(row: Summary, which: str) -> str:

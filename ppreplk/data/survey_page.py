@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from ..utils.atomic import make_folder, replacing
 from ..utils.errors import UserError
+from ..utils.html_text import escaped
 from ..utils.tables import Table
 from .datasets import read_image_file
 from .decoding import DecodeImage
@@ -74,15 +74,6 @@ def html_report(survey: Survey) -> str:
     body += [_classes(part) for part in survey.parts]
     head = f'<meta charset="utf-8">\n<title>check-data</title>\n<style>{STYLE}</style>'
     return "\n".join([f'<!DOCTYPE html>\n<html lang="en">\n<head>{head}</head>\n<body>', *body, "</body>\n</html>\n"])
-
-
-def escaped(text: str) -> str:
-    """Text for a page; what no text can hold is shown with backslashes.
-
-    >>> escaped("<b>.png")
-    '&lt;b&gt;.png'
-    """
-    return html.escape(text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def _table(table: Table) -> str:
