@@ -17,16 +17,8 @@ constexpr int64_t kMaxBfloat16Pixels = 600;
 // oneDNN can be restricted by an environment variable of its own; that holds for our kernels too.
 bool may_use_tiles() {
   if (amx::backend() != amx::Backend::hardware) return amx::backend() != amx::Backend::none;
-#if defined(__x86_64__)
-  static const bool allowed = [] {
-    const int set = static_cast<int>(dnnl::get_effective_cpu_isa());
-    const int needed = static_cast<int>(dnnl::cpu_isa::avx512_core_amx);
-    return (set & needed) == needed;
-  }();
+  static const bool allowed = onednn_uses(dnnl::cpu_isa::avx512_core_amx);
   return allowed;
-#else
-  return false;
-#endif
 }
 
 }  // namespace

@@ -53,19 +53,19 @@ void reorder(const memory::desc& from, const void* in, const memory::desc& to, v
   stream().wait();
 }
 
-bool has_bfloat16() {
+bool onednn_uses([[maybe_unused]] dnnl::cpu_isa needed) {
 #if defined(__x86_64__)
-  // What oneDNN will use, which an environment variable of its own can restrict. An instruction set contains another if
-  // its number has all bits of the other's.
-  static const bool found = [] {
-    const int set = static_cast<int>(dnnl::get_effective_cpu_isa());
-    const int needed = static_cast<int>(dnnl::cpu_isa::avx512_core_bf16);
-    return (set & needed) == needed;
-  }();
-  return found;
+  // An instruction set contains another if its number has all bits of the other's.
+  const int set = static_cast<int>(dnnl::get_effective_cpu_isa());
+  return (set & static_cast<int>(needed)) == static_cast<int>(needed);
 #else
   return false;
 #endif
+}
+
+bool has_bfloat16() {
+  static const bool found = onednn_uses(dnnl::cpu_isa::avx512_core_bf16);
+  return found;
 }
 
 std::string mismatch(int major, int minor, unsigned runtime) {

@@ -18,6 +18,9 @@ dnnl::stream& stream();  // of the calling thread
 // The version of the loaded oneDNN as one number.
 int64_t onednn_version();
 
+// Whether oneDNN uses these instructions: the processor has them, and no environment variable of oneDNN's forbids them.
+bool onednn_uses(dnnl::cpu_isa needed);
+
 // Memory that a thread keeps from call to call, one piece for each of these purposes.
 enum Purpose { kScratchpad, kInput, kResidual, kOutput, kWeights, kHidden, kPurposes };
 void* thread_memory(Purpose purpose, int64_t bytes);
