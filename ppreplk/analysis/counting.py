@@ -93,6 +93,82 @@ def count_by_part(model: nn.Layer, input_shape: Sequence[int]) -> dict[str, Comp
     return {part: Complexity(params.get(part, 0), macs.get(part, 0)) for part in dict.fromkeys([*macs, *params])}
 
 
+@paddle.no_grad()
+def output_shapes(model: nn.Layer, input_shape: Sequence[int]) -> dict[str, list[int]]:
+    """The shape that each part of a network hands on, see :func:`count_by_part`.
+
+    Returns:
+        {part: shape of its last tensor}. A part that computes no tensor is left out.
+
+    >>> output_shapes(nn.Sequential(("stem", nn.Conv2D(3, 8, 3, stride=2, padding=1))), (1, 3, 10, 10))
+    {'stem': [1, 8, 5, 5]}
+    """
+    lists = {name for name, child in model.named_children() if isinstance(child, nn.LayerList)}
+    shapes: dict[str, list[int]] = {}
+    hooks = []
+    for name, layer in model.named_sublayers():
+
+        def keep(layer: nn.Layer, inputs: Any, output: Any, part: str = part_of(name, lists)) -> None:
+            if isinstance(output, paddle.Tensor):
+                shapes[part] = list(output.shape)
+
+        hooks.append(layer.register_forward_post_hook(keep))
+    try:
+        with eval_mode(model):
+            model(paddle.zeros(list(input_shape)))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return shapes
+
+
+@paddle.no_grad()
+def count_by_kind(model: nn.Layer, input_shape: Sequence[int]) -> dict[str, tuple[int, Complexity]]:
+    """:func:`count` for each kind of layer.
+
+    Returns:
+        {kind: number of layers, parameters of their weights and biases, multiply-adds}, the kinds in the order in which
+        they first occur. A kind is ``3x3``, ``1x1``, ``31x31 depthwise``, ``3x3 grouped`` or ``linear``. What is no
+        convolution or linear layer, such as batch normalization, is left out.
+
+    >>> count_by_kind(nn.Sequential(nn.Conv2D(3, 8, 1), nn.Conv2D(8, 8, 5, padding=2, groups=8)), (1, 3, 10, 10))
+    {'1x1': (1, Complexity(params=32, macs=2400)), '5x5 depthwise': (1, Complexity(params=208, macs=20000))}
+    """
+    kinds: dict[str, tuple[int, Complexity]] = {}
+    hooks = []
+
+    def add(layer: nn.Layer, inputs: Any, output: paddle.Tensor) -> None:
+        if isinstance(layer, nn.Linear):
+            kind, pixels = "linear", inputs[0].size // inputs[0].shape[-1]
+        else:
+            kind, pixels = kind_of(layer), output.shape[0] * output.shape[2] * output.shape[3]
+        layers, before = kinds.get(kind, (0, Complexity(0, 0)))
+        params = sum(int(parameter.size) for parameter in layer.parameters() if not parameter.stop_gradient)
+        macs = int(pixels * layer.weight.size)
+        kinds[kind] = layers + 1, Complexity(before.params + params, before.macs + macs)
+
+    for layer in model.sublayers(include_self=True):
+        if isinstance(layer, (nn.Conv2D, DepthwiseConv2D, nn.Linear)):
+            hooks.append(layer.register_forward_post_hook(add))
+    try:
+        with eval_mode(model):
+            model(paddle.zeros(list(input_shape)))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return kinds
+
+
+def kind_of(conv: nn.Layer) -> str:
+    """What kind of convolution this is, see :func:`count_by_kind`."""
+    outputs, inputs, height, width = conv.weight.shape
+    size = f"{height}x{width}"
+    groups = conv._groups if isinstance(conv, nn.Conv2D) else conv.groups
+    if groups == 1:
+        return size
+    return f"{size} depthwise" if inputs == 1 and outputs == groups else f"{size} grouped"
+
+
 def part_of(name: str, lists: Container[str]) -> str:
     """The part that a layer or parameter belongs to.
 

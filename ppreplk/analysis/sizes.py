@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from paddle import nn
+
 from ..config import ArchConfig, load_config
 from ..models import architecture_of, build_model
 from ..models.arch import build_network
 from ..nn import fold, reparameterize
 from ..utils.tables import Table
-from .counting import Complexity, count, count_by_part
+from .counting import Complexity, count, count_by_kind, count_by_part, output_shapes
 from .rows import ROWS
 from .running import running
 
@@ -36,10 +38,11 @@ SHOWN = (
 
 
 def part_table(network: str, size: int) -> Table:
-    """Parameters and multiply-adds of every part of a network.
+    """Output, parameters and multiply-adds of every part of a network.
 
-    There are columns for the train form, the merged form and, for networks of ours, the exported form, which has no
-    BN. :func:`ppreplk.analysis.counting.count_by_part` says what a part is.
+    The output is the shape of what a part hands on, without the number of images. There are columns for the train form,
+    the merged form and, for networks of ours, the exported form, which has no BN.
+    :func:`ppreplk.analysis.counting.count_by_part` says what a part is.
 
     Args:
         network: name of a network of ours or of paddleclas, or a configuration file (``.yaml``).
@@ -48,24 +51,48 @@ def part_table(network: str, size: int) -> Table:
     Raises:
         UserError: there is no such network, or it is made for images of another size.
     """
-    if network.endswith((".yaml", ".yml")):
-        arch = load_config(network).Arch
-    else:
-        arch = ArchConfig(where="the network", arguments={}, name=network)
-    model = build_network(arch)
+    model = _network(network)
     forms = {"training": model, "merged": reparameterize(model)}
     if architecture_of(model) is not None:
         forms["exported"] = fold(model)
     shape = (1, 3, size, size)
     with running(model, network, shape):
         counts = {form: count_by_part(layer, shape) for form, layer in forms.items()}
+        outputs = output_shapes(model, shape)
     lines = []
     for part in [*dict.fromkeys(part for form in counts.values() for part in form), "total"]:
         found = {form: _total(parts) if part == "total" else parts.get(part) for form, parts in counts.items()}
         macs = [_billions(found["training"]), _billions(found["merged"])]
-        lines.append([part, *(_millions(value) for value in found.values()), *macs])
+        output = "x".join(map(str, outputs[part][1:])) if part in outputs else "-"
+        lines.append([part, output, *(_millions(value) for value in found.values()), *macs])
     columns = [*(f"parameters, {form}" for form in forms), "multiply-adds, training", "multiply-adds, merged"]
-    return Table(f"{network}, one image of {size}x{size}", ["part", *columns], lines)
+    return Table(f"{network}, one image of {size}x{size}", ["part", "output", *columns], lines)
+
+
+def kind_table(network: str, size: int) -> Table:
+    """What each kind of layer costs in the merged network, see :func:`ppreplk.analysis.counting.count_by_kind`.
+
+    Args, raises: as :func:`part_table`.
+    """
+    model = reparameterize(_network(network))
+    shape = (1, 3, size, size)
+    with running(model, network, shape):
+        kinds = count_by_kind(model, shape)
+    total = _total({kind: cost for kind, (_, cost) in kinds.items()})
+    kinds["total"] = sum(layers for layers, _ in kinds.values()), total
+    lines = []
+    for kind, (layers, cost) in kinds.items():
+        share = f"{100 * cost.macs / total.macs:.1f}%"
+        lines.append([kind, str(layers), _millions(cost), _billions(cost), share])
+    columns = ["layers", "number", "parameters", "multiply-adds", "share of the multiply-adds"]
+    return Table(f"{network}, merged, one image of {size}x{size}", columns, lines)
+
+
+def _network(name: str) -> nn.Layer:
+    """The network that a configuration file describes, or that has this name."""
+    if name.endswith((".yaml", ".yml")):
+        return build_network(load_config(name).Arch)
+    return build_network(ArchConfig(where="the network", arguments={}, name=name))
 
 
 def _total(parts: dict[str, Complexity]) -> Complexity:

@@ -23,6 +23,7 @@ from ..utils.command import (
 from ..utils.version import __version__
 from .configs_commands import configs
 from .data_commands import check_data
+from .draw_commands import draw
 from .serve_commands import serve
 from .speed_commands import benchmark
 from .weights_commands import weights
@@ -247,10 +248,19 @@ def complexity(parser: Parser) -> None:
 
         return part_table(arguments.network, arguments.size)
 
-    subject = subjects.add_parser("parts", parents=[output], help="one network, stage by stage, in every form")
-    subject.add_argument("network", help="name of a network of ours or of paddleclas, or a configuration file")
-    subject.add_argument("--size", type=positive, default=224, help="height and width of the image; default: 224")
-    subject.set_defaults(table=parts)
+    def kinds(arguments: argparse.Namespace) -> Table:
+        from ..analysis.sizes import kind_table
+
+        return kind_table(arguments.network, arguments.size)
+
+    for name, table, text in (
+        ("parts", parts, "one network, stage by stage, in every form"),
+        ("kinds", kinds, "one network, by kind of convolution, merged"),
+    ):
+        subject = subjects.add_parser(name, parents=[output], help=text)
+        subject.add_argument("network", help="name of a network of ours or of paddleclas, or a configuration file")
+        subject.add_argument("--size", type=positive, default=224, help="height and width of the image; default: 224")
+        subject.set_defaults(table=table)
 
     def variants(arguments: argparse.Namespace) -> Table:
         from ..analysis.sizes import variant_table
@@ -359,6 +369,7 @@ COMMANDS: dict[str, tuple[Callable[[Parser], None], str, Optional[str]]] = {
     "weights": (weights, "Published weights by name: list, get, verify, convert; push your own.", WEIGHTS_EPILOG),
     "erf": (erf, "Measure which pixels the centre of a network's last feature map depends on.", None),
     "complexity": (complexity, "Count parameters and multiply-adds.", None),
+    "draw": (draw, "Draw a network, or a large kernel before and after merging.", None),
     "study": (study, "Train the paper's experiments at small scale, or write their recipes.", EPILOG),
     "benchmark": (benchmark, "Measure speed. Contestants take turns, each in a process of its own.", None),
 }

@@ -11,7 +11,8 @@ from ..utils.errors import Incomplete, UserError
 def check_data(parser: Parser) -> None:
     parser.usage = (
         f"{parser.prog} [-h] -c CONFIG [-o KEY.SUB=VALUE] [--report DIR] [--workers N]\n"
-        f"       {parser.prog} [-h] --split SHARE --images FOLDER --output DIR [--seed N] [--workers N]"
+        f"       {parser.prog} [-h] --split SHARE --images FOLDER --output DIR [--seed N] [--workers N]\n"
+        f"       {parser.prog} [-h] --imagenet FOLDER [--val-labels FILE]"
     )
     add_config_arguments(parser, required=False)
     parser.add_argument("--report", type=path, metavar="DIR", help="also write an HTML page and a table to this folder")
@@ -21,6 +22,11 @@ def check_data(parser: Parser) -> None:
     lists.add_argument("--images", type=path, metavar="FOLDER", help="folder of the class folders")
     lists.add_argument("--output", type=path, metavar="DIR", help="folder for train_list.txt, val_list.txt, labels.txt")
     lists.add_argument("--seed", type=seed, default=0, metavar="N", help="of the draw; default: 0")
+    imagenet = parser.add_argument_group("lists of ImageNet")
+    text = "write its lists into FOLDER, which has train/WNID/..., and val/ with or without such folders"
+    imagenet.add_argument("--imagenet", type=path, metavar="FOLDER", help=text)
+    text = "the classes of the images in val/, LOC_val_solution.csv for example"
+    imagenet.add_argument("--val-labels", type=path, metavar="FILE", help=text)
     parser.set_defaults(run=run)
 
 
@@ -46,14 +52,31 @@ def run(arguments: argparse.Namespace) -> None:
     from ..utils.cores import available_cores
 
     workers = arguments.workers or available_cores()
+    if arguments.imagenet or arguments.val_labels:
+        list_imagenet(arguments)
+        return
     if arguments.split is not None:
         split(arguments, workers)
         return
     if arguments.config is None:
-        raise UserError("give -c CONFIG to check data, or --split SHARE to make lists", code="command.arguments")
+        raise UserError(
+            "give -c CONFIG to check data, or --split SHARE or --imagenet FOLDER to make lists",
+            code="command.arguments",
+        )
     if arguments.images or arguments.output:
         raise UserError("--images and --output go with --split; with -c, DataLoader has them", code="command.arguments")
     check(arguments, workers)
+
+
+def list_imagenet(arguments: argparse.Namespace) -> None:
+    from ..data.imagenet_lists import write_imagenet_lists
+
+    if arguments.imagenet is None:
+        raise UserError("--val-labels goes with --imagenet FOLDER", code="command.arguments")
+    others = ("config", "override", "report", "split", "images", "output")
+    if any(getattr(arguments, name) for name in others):
+        raise UserError("--imagenet makes lists of its own: give it alone", code="command.arguments")
+    print(write_imagenet_lists(arguments.imagenet, arguments.val_labels))
 
 
 def check(arguments: argparse.Namespace, workers: int) -> None:

@@ -50,7 +50,7 @@ def split_folder(image_root: str, output: str, share: float, seed: int, workers:
             cannot stand in a list.
     """
     paths = [Path(output, name) for name in (TRAIN_LIST, EVAL_LIST, NAMES_FILE)]
-    _refuse_existing(paths)
+    refuse_existing(paths)
     classes = class_folders(image_root)
     if not classes:
         raise UserError("holds no class folder", code="data.no-images", where=image_root)
@@ -75,13 +75,18 @@ def split_folder(image_root: str, output: str, share: float, seed: int, workers:
     return _written(image_root, paths, [len(numbers) for numbers in lists], len(classes))
 
 
-def _refuse_existing(paths: Sequence[Path]) -> None:
+def refuse_existing(paths: Sequence[Path], where: str = "--output") -> None:
+    """Check that no list is there already.
+
+    Raises:
+        UserError: one is.
+    """
     existing = [str(path) for path in paths if os.path.lexists(path)]
     if existing:
         raise UserError(
             f"{named(existing)} is there already; move it away, or name another folder",
             code="data.list-exists",
-            where="--output",
+            where=where,
         )
 
 
@@ -112,19 +117,28 @@ def _drawn(members: np.ndarray, share: float, rng: np.random.Generator) -> tuple
 
 
 def _lines(images: ImageFolderDataset, image_root: str, numbers: Sequence[int]) -> list[str]:
-    lines = []
-    for number in numbers:
-        path, label, _ = images.samples[number]
-        name = os.path.relpath(path, image_root).replace(os.sep, "/")
-        text = f"{name} {label}"
-        if split_last(text, None) != (name, str(label)) or not {"\n", "\r"}.isdisjoint(name):
-            raise UserError(
-                "its name cannot stand in a list: it begins with a blank or holds a line end; rename it",
-                code="data.unlistable-name",
-                where=repr(path),
-            )
-        lines.append(f"{text}\n")
-    return lines
+    samples = (images.samples[number] for number in numbers)
+    return [list_line(path, image_root, label) for path, label, _ in samples]
+
+
+def list_line(path: str, image_root: str, label: int) -> str:
+    """The line of a list that names the image ``path`` relative to ``image_root``.
+
+    >>> list_line("dataset/train/cat/1.png", "dataset", 0)
+    'train/cat/1.png 0\\n'
+
+    Raises:
+        UserError: the name cannot stand in a list.
+    """
+    name = os.path.relpath(path, image_root).replace(os.sep, "/")
+    text = f"{name} {label}"
+    if split_last(text, None) != (name, str(label)) or not {"\n", "\r"}.isdisjoint(name):
+        raise UserError(
+            "its name cannot stand in a list: it begins with a blank or holds a line end; rename it",
+            code="data.unlistable-name",
+            where=repr(path),
+        )
+    return f"{text}\n"
 
 
 def _checked_class(name: str, image_root: str) -> str:

@@ -55,6 +55,7 @@ class Architecture:
         preprocessing: what the published weights of a variant expect, by the variant's name and the file's path; None
             where nothing is published.
         layer_ids: {parameter name: id} for layer-wise learning-rate decay.
+        picture: the text of an SVG file that shows a network at an image size.
         head: weight and bias of the linear layer behind the pooling, replaced in fine-tuning.
         stem: weight of the first convolution, fitted to other channels in fine-tuning; empty where that is not served.
         is_backbone: the network takes ``out_indices`` and then returns feature maps, whose widths are its
@@ -71,6 +72,7 @@ class Architecture:
     recognise: Optional[Callable[[State, str], Optional[Recognised]]] = None
     preprocessing: Optional[Callable[[str, Path], Optional[Preprocessing]]] = None
     layer_ids: Optional[Callable[[Any], dict[str, int]]] = None
+    picture: Optional[Callable[[Any, int], str]] = None
     head: tuple[str, str] = ("head.weight", "head.bias")
     stem: str = ""
     is_backbone: bool = False

@@ -32,9 +32,9 @@ def merge(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     for name, array in state.items():
         layer, found, _ = name.partition(".lkb_origin.")
         if name.endswith(ORIGIN):
-            weight, bias = _fused(state, f"{layer}.lkb_origin")
+            weight, bias = fused_weight_bias(state, f"{layer}.lkb_origin")
             if f"{layer}{SMALL}.conv.weight" in state:
-                small_weight, small_bias = _fused(state, f"{layer}{SMALL}")
+                small_weight, small_bias = fused_weight_bias(state, f"{layer}{SMALL}")
                 margin = weight.shape[-1] - small_weight.shape[-1]
                 if len(weight) != len(small_weight) or margin < 0 or margin % 2:
                     raise UserError(
@@ -50,7 +50,7 @@ def merge(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return merged
 
 
-def _fused(state: Mapping[str, np.ndarray], layer: str) -> tuple[np.ndarray, np.ndarray]:
+def fused_weight_bias(state: Mapping[str, np.ndarray], layer: str) -> tuple[np.ndarray, np.ndarray]:
     """Weight (C, 1, K, K) and bias (C,), float64, of a convolution and its batch normalization."""
     weight = state[f"{layer}.conv.weight"]
     vectors = [state[name] for name in (f"{layer}.bn.{part}" for part in BN) if name in state]

@@ -92,18 +92,19 @@ def test_parts_add_up(tmp_path):
     assert names[0].partition(".")[0] == "stem"
     assert [name for name in names if name.partition(".")[0] != "stem"][:3] == ["stages.0", "transitions.0", "stages.1"]
     assert names[-1] == "total"
-    for column in range(1, len(columns)):
+    assert columns[1] == "output" and dict(line[:2] for line in lines)["stages.0"] == "16x16x16"
+    for column in range(2, len(columns)):
         values = [float(line[column].rstrip("MG")) for line in lines if line[column] != "-"]
         assert sum(values[:-1]) == pytest.approx(values[-1], abs=0.0005 * len(values))
     model = ppreplk.build_model("RepLKNet13T")
     total = ppreplk.complexity.count(model, (1, 3, 64, 64))
-    assert lines[-1][1] == f"{total.params / 1e6:.3f}M"
+    assert lines[-1][2] == f"{total.params / 1e6:.3f}M"
 
 
 def test_parts_of_a_configuration():
     table = part_table(str(ROOT / "configs" / "study" / "table2_mbv2_13x13.yaml"), 64)
-    assert table.rows[-1][1] == "4.647M"
-    assert table.rows[1][:2] == ["stages.0", "0.006M"]
+    assert table.rows[-1][2] == "4.647M"
+    assert table.rows[1][:3] == ["stages.0", "16x32x32", "0.006M"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any, Optional
 from ..preprocessing import Preprocessing
 from ..registry import Architecture, Recognised, State, register
 from .as_graph import graph
+from .as_picture import picture
 from .layer_ids import layer_ids
 from .layouts import LAYOUTS
 from .network import RepLKNet
@@ -77,6 +78,7 @@ REPLKNET = register(
         recognise=recognise,
         preprocessing=preprocessing,
         layer_ids=layer_ids,
+        picture=picture,
         stem="stem.0.conv.weight",
         is_backbone=True,
         classifier_only=("norm.*", "head.*"),
