@@ -85,6 +85,16 @@ def test_the_page_has_every_section_and_no_other():
     assert set(documented()) == set(SECTIONS)
 
 
+def test_the_chinese_page_has_the_same_sections_keys_and_defaults():
+    sides = []
+    for page in ("config.md", "config.zh.md"):
+        text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+        rows = re.findall(r"^## (.+)$|^\| (`\w+`) \| .*? \| (.*?) \| \S.*\|$", text, flags=re.M)
+        words = {"必填": "required", "空": "empty"}
+        sides.append([(title, key, words.get(default, default)) for title, key, default in rows])
+    assert sides[0] == sides[1]
+
+
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_key_with_what_it_takes_and_its_default(section):
     assert documented()[section] == expected(section)
@@ -197,6 +207,15 @@ def test_the_first_python_of_the_readme_runs_as_written():
     found = re.search(r"features \S*\[1, 1024, 7, 7\]\S*, relative difference (\S+)", printed)
     assert found and float(found[1]) < 1e-5
     assert "params=79" in printed
+
+
+@pytest.mark.parametrize("page", ["docs/troubleshooting.md", "docs/troubleshooting.zh.md"])
+def test_codes_of_the_troubleshooting_page_exist(page):
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "ppreplk").rglob("*.py"))
+    rooms = "utils|command|config|ops|data|checkpoints|training|deploy|plugins"
+    codes = re.findall(rf"`((?:{rooms})\.[a-z0-9-]+)`", (ROOT / page).read_text(encoding="utf-8"))
+    assert len(codes) > 40
+    assert [code for code in codes if f'"{code}"' not in sources] == []
 
 
 def test_the_pages_have_commands():
