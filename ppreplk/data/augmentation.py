@@ -1,4 +1,4 @@
-"""Random changes to an image that keep its size: flips, RandAugment, colours, erasing.
+"""Random changes to an image that keep its size: flips, affine maps, RandAugment, colours, erasing.
 
 Type hints here are evaluated at run time, so they keep to what Python 3.9 can evaluate.
 """
@@ -12,8 +12,8 @@ from PIL import Image, ImageEnhance
 
 from ..config import RGB
 from ..utils.errors import UserError
-from .argument_checks import Size, check_fraction
-from .images import IMAGE, NORMALIZED, ImageLike, as_pillow, check_rgb
+from .argument_checks import Size, check_fraction, check_range
+from .images import GREY, IMAGE, NORMALIZED, ImageLike, as_pillow, check_rgb, size_of
 from .randaugment import RandAugment
 from .resizing import PIL_FILTERS, log_uniform
 
@@ -71,6 +71,71 @@ class TimmAutoAugment:
 
     def __call__(self, image: ImageLike, rng: np.random.Generator) -> ImageLike:
         return self.augment(as_pillow(image), rng) if rng.random() < self.prob else image
+
+
+class RandomAffine:
+    """Turn, shear, scale and shift an image at random, about its centre. Its size stays.
+
+    All numbers are drawn uniformly. Arguments as in torchvision's transform of this name; PaddleClas has none.
+
+    Args:
+        degrees: turned by at most this, either way.
+        translate: largest shift to the right or left, and down or up, as fractions of width and height.
+        scale: range of the factor; above 1 the content grows.
+        shear: horizontal shear by at most this angle in degrees, either way.
+        interpolation: of Pillow.
+        fill: level from 0 to 255, in all channels, of the pixels that are uncovered.
+
+    Raises:
+        UserError: a value out of range.
+    """
+
+    kinds = {IMAGE: IMAGE}
+
+    def __init__(
+        self,
+        degrees: float = 0.0,
+        translate: Sequence[float] = (0.0, 0.0),
+        scale: Sequence[float] = (1.0, 1.0),
+        shear: float = 0.0,
+        interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear",
+        fill: int = 0,
+    ):
+        if not 0 <= degrees <= 180 or not 0 <= shear < 90 or not 0 <= fill <= 255:
+            raise UserError(
+                f"degrees must lie between 0 and 180, shear from 0 to below 90, fill between 0 and 255, got "
+                f"{degrees}, {shear} and {fill}",
+                code="data.bad-argument",
+            )
+        if len(translate) != 2 or not all(0 <= part <= 1 for part in translate):
+            raise UserError(
+                f"translate must be two fractions between 0 and 1, got {list(translate)}", code="data.bad-argument"
+            )
+        self.degrees = degrees
+        self.translate = tuple(translate)
+        self.scale = check_range(scale, "scale")
+        self.shear = shear
+        self.filter = PIL_FILTERS[interpolation]
+        self.fill = fill
+
+    def __call__(self, image: ImageLike, rng: np.random.Generator) -> ImageLike:
+        angle, shear = np.radians([rng.uniform(-bound, bound) for bound in (self.degrees, self.shear)])
+        factor = rng.uniform(*self.scale)
+        size = size_of(image)
+        shift = [rng.uniform(-part, part) * length for part, length in zip(self.translate, size)]
+        turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        back = np.linalg.inv(factor * turn @ np.array([[1.0, math.tan(shear)], [0.0, 1.0]]))
+        centre = np.array(size) / 2  # of Pillow's coordinates, in which pixels have their centres at one half
+        offset = centre - back @ (centre + shift)
+        matrix = (*back[0], offset[0], *back[1], offset[1])  # from a place in the result to one in the image
+
+        def move(plane: Image.Image) -> Image.Image:
+            fill = self.fill if len(plane.getbands()) == 1 else (self.fill,) * len(plane.getbands())
+            return plane.transform(plane.size, Image.Transform.AFFINE, matrix, self.filter, fillcolor=fill)
+
+        if isinstance(image, Image.Image) or image.shape[2] in (RGB, GREY):
+            return move(as_pillow(image))
+        return np.stack([np.asarray(move(as_pillow(image[:, :, i : i + 1]))) for i in range(image.shape[2])], axis=2)
 
 
 class ColorJitter:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..config import RGB, Ops, construct, find_op
 from ..utils.errors import UserError
-from .augmentation import ColorJitter, RandFlipImage, RandomErasing, TimmAutoAugment
+from .augmentation import ColorJitter, RandFlipImage, RandomAffine, RandomErasing, TimmAutoAugment
 from .decoding import DecodeImage, DecodeRandomCrop
 from .images import ENCODED
 from .normalization import NormalizeImage, ToCHWImage
@@ -38,6 +38,7 @@ TRANSFORMS: dict[str, Callable[..., Transform]] = {
         RandCropImage,
         RandomResizedCrop,
         RandFlipImage,
+        RandomAffine,
         TimmAutoAugment,
         ColorJitter,
         NormalizeImage,

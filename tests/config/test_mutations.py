@@ -132,6 +132,7 @@ def full_config() -> dict:
     dataset["transform_ops"][1:2] = [
         {"RandomResizedCrop": {"size": 32, "scale": [0.5, 1.0], "ratio": [0.75, "4/3"], "interpolation": "bicubic"}},
         {"RandFlipImage": {"flip_code": 1}},
+        {"RandomAffine": {"degrees": 10, "translate": [0.1, 0.1], "scale": [0.9, 1.1], "shear": 5}},
         {"TimmAutoAugment": {"config_str": "rand-m9-mstd0.5-inc1", "interpolation": "bicubic", "img_size": 32}},
         {"ColorJitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}},
     ]

@@ -5,7 +5,7 @@ import pytest
 from helpers import refused
 from image_helpers import RNG, picture
 
-from ppreplk.data.augmentation import ColorJitter, RandFlipImage, RandomErasing, TimmAutoAugment
+from ppreplk.data.augmentation import ColorJitter, RandFlipImage, RandomAffine, RandomErasing, TimmAutoAugment
 from ppreplk.data.images import as_array, as_pillow
 
 
@@ -56,10 +56,54 @@ def test_color_jitter_bounds():
     assert np.ptp(greyest) < 10, "a factor near 0 takes the colour away"
 
 
+def moments(image):
+    """Mass, centre of mass (x, y) and covariance of the levels of an image."""
+    level = as_array(image)[:, :, 0].astype(float)
+    places = np.stack(np.meshgrid(np.arange(level.shape[1]), np.arange(level.shape[0])), -1).reshape(-1, 2)
+    weights = level.reshape(-1) / level.sum()
+    centre = weights @ places
+    return level.sum(), centre, (places - centre).T @ ((places - centre) * weights[:, None])
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_affine_maps_move_the_mass_of_an_image_as_their_definition_says(channels):
+    image = np.zeros((64, 80, channels), np.uint8)
+    image[26:38, 20:60] = 200
+    mass, centre, spread = moments(image)
+
+    def drawn(seeds=60, **arguments):
+        results = [RandomAffine(**arguments)(image, RNG(seed)) for seed in range(seeds)]
+        assert all(as_array(result).shape == image.shape for result in results)
+        return [moments(result) for result in results]
+
+    assert (as_array(RandomAffine()(image, RNG(0))) == image).all()
+    shifts = np.array([moved[1] - centre for moved in drawn(translate=[0.2, 0.1])])
+    assert 14 < abs(shifts[:, 0]).max() < 16.1 and 5.5 < abs(shifts[:, 1]).max() < 6.5
+    for moved in drawn(20, scale=[0.8, 1.2]):
+        assert 0.62 < moved[0] / mass < 1.46 and np.allclose(moved[1], centre, atol=0.3)
+        assert np.allclose(moved[2] / spread[0, 0] * mass / moved[0], spread / spread[0, 0], atol=0.03)
+    angles = []
+    for moved in drawn(degrees=15):
+        angles.append(np.degrees(0.5 * np.arctan2(2 * moved[2][0, 1], moved[2][0, 0] - moved[2][1, 1])))
+        assert moved[0] == pytest.approx(mass, rel=0.02) and np.allclose(moved[1], centre, atol=0.3)
+    assert 13.5 < max(angles) < 15.5 and -15.5 < min(angles) < -13.5
+    slopes = [moved[2][0, 1] / moved[2][1, 1] for moved in drawn(shear=20)]
+    assert 0.3 < max(slopes) < np.tan(np.radians(21)) and -np.tan(np.radians(21)) < min(slopes) < -0.3
+
+
+def test_affine_maps_fill_what_they_uncover():
+    corners = as_array(RandomAffine(scale=[0.5, 0.5], fill=77)(picture(), RNG(0)))[[0, -1], [0, -1]]
+    assert (corners == 77).all()
+
+
 @pytest.mark.parametrize(
     "transform, arguments, parts",
     [
         (ColorJitter, {"hue": 0.6}, ["hue at most 0.5"]),
+        (RandomAffine, {"degrees": -1}, ["degrees", "-1"]),
+        (RandomAffine, {"shear": 90}, ["shear", "90"]),
+        (RandomAffine, {"translate": [0.1]}, ["translate", "[0.1]"]),
+        (RandomAffine, {"scale": [1.2, 0.8]}, ["scale", "[1.2, 0.8]"]),
         (RandomErasing, {"EPSILON": 1.5}, ["EPSILON", "1.5"]),
         (RandomErasing, {"r1": 2}, ["r1 2"]),
         (RandomErasing, {"attempt": 0}, ["attempt", "0"]),
