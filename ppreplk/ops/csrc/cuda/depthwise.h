@@ -4,6 +4,9 @@
  * float32, whatever the tensors hold. Work is put on the stream and not waited for: the caller keeps tensors and
  * workspace until the stream has passed. The device is the current one of the calling thread.
  *
+ * Kernels of 13 and more run through Fourier transforms of two images (or two tiles) of a channel at once. Their rounding
+ * errors are those of the larger one, and a NaN or an infinity in one makes outputs of the other NaN.
+ *
  * A problem is int64_t[5]: batch, channels, height, width, kernel (odd, 1 to 127). An empty batch is no error.
  *
  * Functions that return `int` return PPREPLK_CUDA_OK if all went well, and otherwise an error for
