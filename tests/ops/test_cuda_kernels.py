@@ -25,7 +25,7 @@ ALGORITHMS = {
     "direct": [(3, 2, 14, 15, 5), (2, 3, 9, 33, 3), (1, 1, 70, 65, 11), (2, 2, 1, 130, 7), (9, 1, 8, 8, 1)],
     "small": [(3, 2, 7, 7, 13), (2, 3, 5, 8, 31), (35, 1, 8, 3, 9), (1, 3, 1, 1, 127)],
     "spectral": [
-        *[(3, 1, length - 6, length // 2, 13) for length in (16, 24, 28, 32, 40, 48, 64, 72)],
+        *[(3, 1, length - 6, length // 2, 13) for length in (16, 24, 28, 32, 40, 42, 48, 56, 64, 72)],
         *[(2, 1, length - 15, 9, 31) for length in (80, 96, 112, 128)],
         (9, 2, 9, 10, 13),  # groups of several pairs, the last of them not full
         (1, 1, 130, 40, 31),  # tiles

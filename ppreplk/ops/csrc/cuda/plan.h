@@ -40,11 +40,12 @@ constexpr int kMaxSmallExtent = 8;
 constexpr int kMinSmallKernel = 9;
 
 // Lengths of transforms; spectral.h has the factors.
-constexpr int kLengths[] = {16, 24, 28, 32, 40, 48, 64, 72, 80, 96, 112, 128};
+constexpr int kLengths[] = {16, 24, 28, 32, 40, 42, 48, 56, 64, 72, 80, 96, 112, 128};
 
-// Two planes are the real and the imaginary part of one array of complex numbers. Its rows are an odd number of
-// complex numbers apart, so that the threads of a warp meet all banks of shared memory in rows as in columns.
-constexpr int pitch_of(int length) { return length + 1; }
+// Two planes are the real and the imaginary part of one array of complex numbers. The distance of its rows is odd, so
+// that threads on one column use different banks of shared memory, and chosen so that of sixteen threads on consecutive
+// numbers of a pass over rows about two share a bank at most.
+constexpr int pitch_of(int length) { return length <= 24 ? length + 3 : length + 1; }
 constexpr int64_t spectral_bytes(int length) { return int64_t{8} * length * pitch_of(length); }
 constexpr int64_t kSpareBytes = 2 << 10;  // for roots and units, see spectral.h
 

@@ -34,7 +34,9 @@ int with_shape(int length, Visit visit) {
     case 28: return visit(Shape<4, 7, 2, 224, 4>{});
     case 32: return visit(Shape<4, 8, 2, 256, 3>{});
     case 40: return visit(Shape<5, 8, 1, 224, 4>{});
+    case 42: return visit(Shape<6, 7, 1, 256, 4>{});
     case 48: return visit(Shape<6, 8, 1, 288, 3>{});
+    case 56: return visit(Shape<7, 8, 1, 224, 4>{});
     case 64: return visit(Shape<8, 8, 1, 256, 3>{});
     case 72: return visit(Shape<8, 9, 1, 288, 3>{});
     case 80: return visit(Shape<8, 10, 1, 320, 2>{});
