@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "utils": [],
     "config": ["utils"],
     "ops": ["utils"],
+    "gpu": ["utils", "ops"],
     "data": ["utils", "config"],
     "nn": ["utils", "ops"],
     "models": ["utils", "config", "ops", "nn"],
@@ -63,6 +64,8 @@ NO_NETWORKS = [
     "plugins.paddledetection.det_predictor",
     "plugins.paddledetection.det_transforms",
 ]
+# What builds, checks and times the device kernels runs where Paddle and NumPy are not.
+WITHOUT_PADDLE = [f"ops.{name}" for name in ("cache", "compiler", "nvcc", "cuda_kernels", "cuda_torch")]
 MAX_LINES = 400
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -131,6 +134,18 @@ def test_file_formats_know_no_architecture(name):
 def test_running_a_program_needs_no_network_code(name):
     rooms = {room(target) for target in imported(name, inside_functions=False)}
     assert not rooms & {"nn", "models", "checkpoints", "training"}
+
+
+def test_device_kernels_are_checked_without_paddle():
+    """Neither the room ``gpu`` nor what it stands on imports Paddle, NumPy, or a module that does."""
+    names = {name for name in MODULES if room(name) == "gpu"} | set(WITHOUT_PADDLE)
+    for name in names:
+        nodes = list(ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))))
+        outside = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        outside |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+        assert not {each.partition(".")[0] for each in outside} & {"paddle", "numpy"}, name
+        inside = {target for target in imported(name) if room(target) != "utils"}
+        assert inside <= names | {"ops", "gpu"}, f"{name} imports {sorted(inside - names)}"
 
 
 def test_only_its_own_room_names_an_architecture():

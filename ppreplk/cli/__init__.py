@@ -24,6 +24,7 @@ from ..utils.version import __version__
 from .configs_commands import configs
 from .data_commands import check_data
 from .draw_commands import draw
+from .gpu_commands import gpu_check
 from .serve_commands import serve
 from .speed_commands import benchmark
 from .weights_commands import weights
@@ -356,6 +357,7 @@ CONFIGS_EPILOG = (
     "The head of a recipe says what it needs, and the command. Without a clone, 'ppreplk train' stands for 'python "
     "tools/train.py', and '$(which ppreplk) train' for 'tools/train.py' behind the launcher of several GPUs."
 )
+GPU_EPILOG = "It needs an NVIDIA GPU, nvcc and PyTorch, and neither Paddle nor NumPy; docs/gpu.md says what it prints."
 # name: the function that adds its arguments, what it does, what --help says at its end
 COMMANDS: dict[str, tuple[Callable[[Parser], None], str, Optional[str]]] = {
     "train": (train, "Train a network.", EPILOG),
@@ -372,4 +374,5 @@ COMMANDS: dict[str, tuple[Callable[[Parser], None], str, Optional[str]]] = {
     "draw": (draw, "Draw a network, or a large kernel before and after merging.", None),
     "study": (study, "Train the paper's experiments at small scale, or write their recipes.", EPILOG),
     "benchmark": (benchmark, "Measure speed. Contestants take turns, each in a process of its own.", None),
+    "gpu_check": (gpu_check, "Check and time the device kernels on a GPU, beside cuDNN and cuFFT.", GPU_EPILOG),
 }

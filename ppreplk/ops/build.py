@@ -4,22 +4,18 @@ There are two libraries of operators. ``depthwise`` holds the depthwise convolut
 ``channels_last`` holds the other layers of a channels-last program, which call the oneDNN inside Paddle. A third one,
 the core of ``depthwise``, has no operators and comes with wheels: ``compiler.py``.
 
-Libraries are kept in a cache folder of the user's, under a key that depends on the sources, Paddle, and the compiler.
-A library appears there as a whole or not at all. If several processes want it, one builds it and the others wait.
+Libraries are kept in a cache folder of the user's (``cache.py``), under a key that depends on the sources, Paddle, and
+the compiler.
 """
 
 from __future__ import annotations
 
 import glob
-import hashlib
 import logging
-import os
 import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +23,7 @@ import paddle
 
 from ..utils.errors import UserError
 from . import onednn_headers as headers
+from .cache import building, cache_folder, digest
 from .compiler import CORE_SOURCES, CSRC, PREBUILT, STAGING, compile_library, find_compiler, no_compiler, run
 
 logger = logging.getLogger(__name__)
@@ -57,23 +54,7 @@ CHANNELS_LAST = Library("channels_last", (CSRC / "onednn", CSRC / "amx"), onednn
 ONEDNN = "libdnnl.so.3"
 LIBRARY = "libppreplk_ops.so"
 COMPILE = ["-std=c++17", "-O3", "-fPIC", "-fopenmp", "-DPADDLE_WITH_CUSTOM_KERNEL"]
-ELSEWHERE = "set XDG_CACHE_HOME to a folder on another one"  # another file system
 HOW_TO = "python -m ppreplk.ops builds it"
-
-
-def cache_folder() -> Path:
-    """Where libraries are kept: ``$XDG_CACHE_HOME/ppreplk``, by default ``~/.cache/ppreplk``.
-
-    Raises:
-        UserError: there is no home folder: ``HOME`` is not set, and the system does not know the user.
-    """
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ppreplk"
-    except RuntimeError as error:
-        raise UserError(
-            "this user has no home folder to keep compiled operators in; set XDG_CACHE_HOME to a writable folder",
-            code="ops.no-home",
-        ) from error
 
 
 def find_library(library: Library = DEPTHWISE) -> Path | None:
@@ -109,22 +90,10 @@ def build_library(library: Library = DEPTHWISE) -> Path:
     if compiler is None:
         raise no_compiler()
     target = cache_folder() / _source_key(library) / _compiler_key(compiler) / LIBRARY
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if os.statvfs(target.parent).f_flag & os.ST_NOEXEC:
-            raise UserError(
-                f"{target.parent} is on a file system from which nothing can be loaded (mounted noexec); {ELSEWHERE}",
-                code="ops.noexec",
-            )
-        with _lock(target.parent / "lock"):
-            if not target.is_file():
-                logger.info("building %s in %s; this takes about a minute, once", library.contents, target.parent)
-                _build(library, compiler, target)
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {target.parent} ({error.strerror or error}); set XDG_CACHE_HOME to a writable folder",
-            code="ops.not-writable",
-        ) from error
+    with building(target) as missing:
+        if missing:
+            logger.info("building %s in %s; this takes about a minute, once", library.contents, target.parent)
+            _build(library, compiler, target)
     return target
 
 
@@ -187,25 +156,8 @@ def _source_key(library: Library) -> str:
         parts += [headers.REQUIREMENT, *map(str, headers.SETTINGS.items())]
     for path in sorted(path for folder in (COMMON, *library.sources) for path in folder.iterdir()):
         parts += [path.name, path.read_text(encoding="utf-8")]
-    return _digest(parts)
+    return digest(parts)
 
 
 def _compiler_key(compiler: list[str]) -> str:
-    return _digest([*compiler, run([*compiler, "--version"])])
-
-
-def _digest(parts: list[str]) -> str:
-    return hashlib.sha256("\0".join(parts).encode("utf-8")).hexdigest()[:16]
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on ``path``. The system releases it when the process ends, in whatever way."""
-    import fcntl  # not on every system; build_library has refused those
-
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            logger.debug("no locks on the file system of %s: several processes may build the same", path)
-        yield
+    return digest([*compiler, run([*compiler, "--version"])])

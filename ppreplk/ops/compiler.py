@@ -47,8 +47,11 @@ def no_compiler() -> UserError:
     return UserError(f"no C++ compiler was found ({tried})", code="ops.no-compiler")
 
 
-def run(command: list[str]) -> str:
+def run(command: list[str], setting: str = "CXX") -> str:
     """Run the compiler; returns what it prints.
+
+    Args:
+        setting: the environment variable that names another one, for the message.
 
     Raises:
         UserError: it cannot be run, or it failed.
@@ -57,7 +60,8 @@ def run(command: list[str]) -> str:
         process = subprocess.run(command, capture_output=True, text=True, errors="replace")
     except OSError as error:
         raise UserError(
-            f"{command[0]} cannot be run ({error.strerror or error}); let $CXX name another", code="ops.compiler-failed"
+            f"{command[0]} cannot be run ({error.strerror or error}); let ${setting} name another",
+            code="ops.compiler-failed",
         ) from error
     if process.returncode:
         errors = [line for line in process.stderr.splitlines() if "error" in line] or process.stderr.splitlines()

@@ -3,7 +3,8 @@
 ``native`` is Paddle's own operator. It is the reference that every other implementation is tested against, and its
 time grows with the area of the kernel. ``fft`` goes through Paddle's Fourier transforms, and falls back to ``native``
 for kernels so small that the transforms would be slower. ``cpu`` is this package's convolution in C++: an operator that
-``python -m ppreplk.ops`` builds, or its core, which comes with a platform wheel.
+``python -m ppreplk.ops`` builds, or its core, which comes with a platform wheel. ``cuda`` is its counterpart on NVIDIA
+GPUs, experimental until it has been run on one; ``python -m ppreplk.ops cuda`` builds it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import paddle
 import paddle.nn.functional as F
 
 from ..utils.errors import UserError
-from . import cpu
+from . import cpu, cuda, nvcc
 from .build import HOW_TO
 from .fft import spectral_conv2d
 
@@ -30,6 +31,8 @@ RENAMED = {"compiled": "cpu"}  # old names of implementations, which are still r
 # measured, but estimated from the times of direct convolutions in the paper's table 1 and the memory traffic of the
 # transforms.
 FFT_FROM = {"cpu": 5, "gpu": 21}
+# The same for ``cuda`` on a GPU; None is never. tools/gpu_check.py prints both numbers at its end.
+CUDA_FROM: Optional[int] = None
 
 DepthwiseConv = Callable[[paddle.Tensor, paddle.Tensor, Optional[paddle.Tensor]], paddle.Tensor]
 
@@ -62,7 +65,10 @@ IMPLEMENTATIONS = {
     "native": Implementation(_native, _runs_everywhere),
     "fft": Implementation(_fft, _runs_everywhere),
     "cpu": Implementation(cpu.conv2d, cpu.check_available),
+    "cuda": Implementation(cuda.conv2d, cuda.check_available),
 }
+# {implementation: whether it takes tensors of a type and kernels of a size}; the others take all
+LIMITS: dict[str, Callable[[paddle.dtype, int], bool]] = {"cpu": cpu.serves, "cuda": cuda.serves}
 
 
 @functools.cache
@@ -95,16 +101,25 @@ def check_implementation(impl: str) -> str:
 
 
 def prepare(impl: str) -> None:
-    """Get ready for ``impl``. With ``"auto"`` on a CPU, load or build the C++ convolution, or log why it is not used.
+    """Get ready for ``impl``. With ``"auto"``, load or build our own convolution, or log why it is not used.
+
+    On a CPU that is the one in C++, on a GPU the device kernels, once ``CUDA_FROM`` says that they are taken.
 
     Raises:
         UserError: see :func:`check_implementation`.
     """
-    if check_implementation(impl) == AUTO and paddle.get_device() == "cpu":
-        try:
+    if check_implementation(impl) != AUTO:
+        return
+    device = paddle.get_device()
+    try:
+        if device == "cpu":
             cpu.prepare()
-        except UserError as error:
-            logger.info("depthwise convolutions run without the C++ operator: %s; %s", error, HOW_TO)
+        elif device.startswith("gpu") and CUDA_FROM is not None:
+            cuda.check_available()
+    except UserError as error:
+        how_to = HOW_TO if device == "cpu" else nvcc.HOW_TO
+        what = "C++ operator" if device == "cpu" else "device kernels"
+        logger.info("depthwise convolutions run without the %s: %s; %s", what, error, how_to)
 
 
 def choose(dtype: paddle.dtype, kernel_size: int, device: str) -> str:
@@ -112,13 +127,17 @@ def choose(dtype: paddle.dtype, kernel_size: int, device: str) -> str:
 
     On a CPU it is ``cpu`` where that is built, or came with the wheel. Otherwise it is ``fft`` from the kernel size in
     ``FFT_FROM`` on, and ``native`` below it and on devices that ``FFT_FROM`` does not know. In a static graph it is
-    ``native``, which runs wherever Paddle does.
+    ``native``, which runs wherever Paddle does. It is ``cuda`` from ``CUDA_FROM`` on, which is never: that has not been
+    run on a GPU yet.
     """
     if not paddle.in_dynamic_mode():
         return "native"
     kind = device.partition(":")[0]
     if kind == "cpu" and cpu.serves(dtype, kernel_size) and cpu.available():
         return "cpu"
+    if kind == "gpu" and CUDA_FROM is not None and kernel_size >= CUDA_FROM:
+        if cuda.serves(dtype, kernel_size) and cuda.available():
+            return "cuda"
     return "fft" if kind in FFT_FROM and kernel_size >= FFT_FROM[kind] else "native"
 
 
@@ -145,8 +164,9 @@ def depthwise_conv2d(
         x: (N, C, H, W).
         weight: (C, 1, K, K) with odd K; K may exceed H and W.
         bias: (C,) or None.
-        impl: ``"native"``, ``"fft"``, ``"cpu"``, or ``"auto"``, see :func:`choose`.
-        relu: whether a ReLU follows. In a static graph, ``"cpu"`` does it in the same pass.
+        impl: ``"native"``, ``"fft"``, ``"cpu"``, ``"cuda"``, or ``"auto"``, see :func:`choose`.
+        relu: whether a ReLU follows. In a static graph, ``"cpu"`` does it in the same pass; so does ``"cuda"`` where
+            no gradients are wanted.
 
     Returns:
         (N, C, H, W), the dtype of ``x``.
@@ -177,13 +197,15 @@ def depthwise_conv2d(
         impl = choose(x.dtype, size, paddle.get_device())
         if size >= FFT_FROM["cpu"]:
             _announce(impl)
-    if impl == "cpu" and not cpu.serves(x.dtype, size):
+    if impl in LIMITS and not LIMITS[impl](x.dtype, size):
         raise UserError(
-            f"depthwise implementation 'cpu' takes float32, float16 and bfloat16 and kernels up to {cpu.MAX_KERNEL}, "
-            f"got {str(x.dtype).removeprefix('paddle.')} and {size}",
+            f"depthwise implementation {impl!r} takes float32, float16 and bfloat16 and kernels up to "
+            f"{cpu.MAX_KERNEL}, got {str(x.dtype).removeprefix('paddle.')} and {size}",
             code="ops.not-served",
         )
     if impl == "cpu" and not paddle.in_dynamic_mode():
         return cpu.static_conv2d(x, weight, bias, relu)
+    if impl == "cuda":
+        return cuda.conv2d(x, weight, bias, relu)
     y = IMPLEMENTATIONS[impl].run(x, weight, bias)
     return F.relu(y) if relu else y

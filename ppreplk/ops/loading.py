@@ -12,7 +12,8 @@ from paddle import _C_ops
 from paddle.base import core
 
 from ..utils.errors import UserError, nearest
-from .build import CHANNELS_LAST, DEPTHWISE, ELSEWHERE, Library, build_library, find_library, find_prebuilt
+from .build import CHANNELS_LAST, DEPTHWISE, Library, build_library, find_library, find_prebuilt
+from .cache import ELSEWHERE
 
 logger = logging.getLogger(__name__)
 

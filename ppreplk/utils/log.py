@@ -9,9 +9,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
-
 from .errors import UserError
 from .rank import rank
 
@@ -95,6 +92,9 @@ def progress_of_bytes(done: int, total: int | None, description: str) -> Iterato
 
 @contextmanager
 def _bar(iterable: Iterable | None, description: str, total: int | None, **options: Any) -> Iterator[Any]:
+    from tqdm import tqdm  # here, so that messages need no other package
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
     terminal = sys.stderr is not None and sys.stderr.isatty()  # None where it is closed
     redirected: AbstractContextManager = logging_redirect_tqdm([PACKAGE_LOGGER]) if terminal else nullcontext()
     hidden = not terminal or rank() > 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ppreplk.ops import compiler
-from ppreplk.ops.build import cache_folder
+from ppreplk.ops.cache import cache_folder
 
 
 def built_core() -> Path:

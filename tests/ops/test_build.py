@@ -197,7 +197,7 @@ def test_a_user_without_a_home_folder(homeless, compiler, tmp_path, monkeypatch)
 def test_a_file_system_mounted_noexec(cache, compiler, monkeypatch, tmp_path):
     statvfs = os.statvfs
     flags = os.ST_NOEXEC | os.ST_NOSUID
-    monkeypatch.setattr(build.os, "statvfs", lambda path: SimpleNamespace(f_flag=statvfs(path).f_flag | flags))
+    monkeypatch.setattr("os.statvfs", lambda path: SimpleNamespace(f_flag=statvfs(path).f_flag | flags))
     with refused("ops.noexec", "mounted noexec", str(cache), "set XDG_CACHE_HOME to a folder on another one"):
         build.build_library()
     assert not (tmp_path / "links").exists(), "it is said before a minute of compiling"
@@ -344,4 +344,4 @@ def test_an_installation_brings_every_source():
     installed = {
         path for pattern in re.findall(r'"(.*?)"', patterns) for path in folder.glob(pattern) if path.is_file()
     }
-    assert installed == {path for path in folder.rglob("*") if path.suffix in (".cc", ".cpp", ".h", ".inl")}
+    assert installed == {path for path in folder.rglob("*") if path.suffix in (".cc", ".cpp", ".h", ".inl", ".cu")}

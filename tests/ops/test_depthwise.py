@@ -159,8 +159,8 @@ def test_an_implementation_that_cannot_run_says_why(monkeypatch):
     monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
     with refused("ops.wrong-device", "runs on cpu, the device is gpu:0"):
         ppreplk.depthwise_conv2d(x, weight, impl="cpu")
-    with refused("ops.unknown-implementation", "'cuda'", "choose one of: auto, native, fft, cpu"):
-        ppreplk.depthwise_conv2d(x, weight, impl="cuda")
+    with refused("ops.unknown-implementation", "'cudnn'", "choose one of: auto, native, fft, cpu, cuda"):
+        ppreplk.depthwise_conv2d(x, weight, impl="cudnn")
 
 
 def test_an_old_name_is_read_and_the_new_one_said_once(monkeypatch, caplog):
