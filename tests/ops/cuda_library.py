@@ -15,7 +15,7 @@ from ppreplk.ops.build import cache_folder
 SOURCES = compiler.CSRC / "cuda"
 EMULATION = Path(__file__).parent / "cuda_emulation"
 NAME = "libppreplk_cuda_emulated.so"
-COMPILE = ["-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", f"-I{EMULATION}", f"-I{SOURCES}"]
+COMPILE = ["-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", f"-I{EMULATION}", f"-I{SOURCES}"]
 FORWARD, GRADIENT_INPUT, GRADIENT_WEIGHT, BACKWARD = range(4)
 FLOAT32, FLOAT16, BFLOAT16 = range(3)
 ASCENDING, DESCENDING = 0, 1  # orders of the threads of a block; larger numbers mix them

@@ -20,7 +20,7 @@ def faults(tmp_path_factory):
         pytest.skip("no g++")
     path = tmp_path_factory.mktemp("faults") / "libfaults.so"
     sources = [str(Path(__file__).parent / "cuda_faults.cu"), str(EMULATION / "cuda_emulation.cpp")]
-    compiler.run([*command, *COMPILE, "-O1", "-x", "c++", *sources, "-shared", "-o", str(path)])
+    compiler.run([*command, *COMPILE, "-x", "c++", *sources, "-shared", "-o", str(path)])
     library = ctypes.CDLL(str(path))
     library.fault.restype = ctypes.c_char_p
     return library
