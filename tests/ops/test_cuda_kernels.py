@@ -205,7 +205,7 @@ def test_the_device_code_knows_no_framework():
 
 
 SANITIZED = """
-import sys
+import os, sys
 import numpy as np
 import cuda_library
 from pathlib import Path
@@ -217,20 +217,28 @@ for shape in eval(sys.argv[2]):
     kernels = cuda_library.Kernels(library, shape, cuda_library.FLOAT16)
     values = [cuda_library.stored(rng.standard_normal(size, np.float32), kernels.dtype) for size in sizes]
     values[2] = values[2].astype(np.float32)
+    if len(sys.argv) > 3:
+        values[0] = values[0].reshape(-1)[:-1].copy()
     assert all(np.isfinite(result).all() for result in kernels.everything(*values))
+os._exit(0)
 """
+
+
+def run_sanitized(*arguments):
+    path = cuda_library.emulated_library("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    sanitizer = Path(compiler.run(["g++", "-print-file-name=libasan.so"]).strip())
+    options = "detect_leaks=0:alloc_dealloc_mismatch=0"  # paddle's own
+    environment = {**os.environ, "LD_PRELOAD": str(sanitizer), "ASAN_OPTIONS": options}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "ops"), str(ROOT / "tests")])
+    command = [sys.executable, "-c", SANITIZED, str(path), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
 
 
 @pytest.mark.slow
 def test_no_address_is_outside():
     """python -m pytest -m slow tests/ops/test_cuda_kernels.py -k address"""
-    path = cuda_library.emulated_library("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    sanitizer = Path(compiler.run(["g++", "-print-file-name=libasan.so"]).strip())
-    environment = {**os.environ, "LD_PRELOAD": str(sanitizer), "ASAN_OPTIONS": "detect_leaks=0"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "ops"), str(ROOT / "tests")])
-    shapes = [shape for _, shape in CASES]
-    process = subprocess.run(
-        [sys.executable, "-c", SANITIZED, str(path), repr(shapes)],
-        env=environment, capture_output=True, text=True, timeout=900,
-    )  # fmt: skip
+    process = run_sanitized(repr([shape for _, shape in CASES]))
     assert process.returncode == 0, process.stderr[-3000:]
+    for shapes in ALGORITHMS.values():
+        process = run_sanitized(repr([(3, 40, *shapes[0][2:])]), "with an x that lacks its last number")
+        assert process.returncode != 0 and "heap-buffer-overflow" in process.stderr
