@@ -26,6 +26,7 @@ def recipe(row: Row) -> str:
         "name": Path(row.recipe).name,
         "accuracy": f"{row.top1:.2f}% top-1 (published)",
         "same": _same(row),
+        "blocks": BLOCKS if "large_kernel_blocks" in row.arguments else "",
         "schema": "../" * row.recipe.count("/") + "schema.json",
         "arch": "".join(f"  {key}: {_inline(value)}\n" for key, value in arch.items()).rstrip("\n"),
     }
@@ -65,6 +66,8 @@ def write_recipes(folder: str | Path) -> list[Path]:
 
 LAUNCH = "python -m paddle.distributed.launch --gpus " + ",".join(map(str, range(GPUS))) + " tools/train.py"
 
+BLOCKS = """.
+#           Which blocks the paper counts to the last stage is unpublished: here the three of stride 1 at 7x7"""
 MOBILENET_PARTS = {
     "header": f"""\
 # MobileNetV2 on ImageNet-1K, 224x224, 100 epochs: the row "$label" (paper table $table).
@@ -73,8 +76,8 @@ MOBILENET_PARTS = {
 # Hardware: {GPUS} GPUs (32 images each)
 # Batch:    256 = {GPUS} GPUs x 32 images; the learning rate is for this batch
 # Accuracy: $accuracy
-# Ours:     no label smoothing, bicubic resizing, a decay of every parameter, and batch normalization over each
-#           GPU's own images; the paper does not say$same
+# Ours:     no label smoothing, bicubic resizing, a decay of every parameter, a rate that ends at 0, and batch
+#           normalization over each GPU's own images; the paper does not say$blocks$same
 #
 # Written by: python tools/study.py recipes configs""",
     "epochs": "100",
@@ -111,7 +114,7 @@ KERNEL_STUDY_PARTS = {
 # Hardware: {GPUS} GPUs of 32 GB or more (64 images each)
 # Batch:    2048 = {GPUS} GPUs x 64 images x update_freq 4; the learning rate is for this batch
 # Accuracy: $accuracy
-# Ours:     no EMA; whether the paper's study used one is unpublished$same""",
+# Ours:     no EMA, and a rate that ends at the official code's default, 1e-6; for the study both are unpublished$same""",
     "epochs": "120",
     "update_freq": f"4  # for {GPUS} GPUs",
     "global_batch": "2048",
