@@ -114,7 +114,7 @@ KERNEL_STUDY_PARTS = {
 # Hardware: {GPUS} GPUs of 32 GB or more (64 images each)
 # Batch:    2048 = {GPUS} GPUs x 64 images x update_freq 4; the learning rate is for this batch
 # Accuracy: $accuracy
-# Ours:     no EMA, and a rate that ends at the official code's default, 1e-6; for the study both are unpublished$same""",
+# Ours:     no EMA, and a rate that ends at the official code's default, 1e-6: both are unpublished$same""",
     "epochs": "120",
     "update_freq": f"4  # for {GPUS} GPUs",
     "global_batch": "2048",

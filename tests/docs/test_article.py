@@ -18,7 +18,8 @@ def table(page: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_have_arguments_that_exist(page):
-    commands = [command for line in table(page) for command in re.findall(r"`python tools/([\w-]+)\.py (.*?)`", line[2])]
+    given = re.compile(r"`python tools/([\w-]+)\.py (.*?)`")
+    commands = [command for line in table(page) for command in given.findall(line[2])]
     assert len(commands) > 15
     for name, arguments in commands:
         command_parser().parse_args([name, *shlex.split(arguments)])
