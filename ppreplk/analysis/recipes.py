@@ -76,8 +76,8 @@ MOBILENET_PARTS = {
 # Hardware: {GPUS} GPUs (32 images each)
 # Batch:    256 = {GPUS} GPUs x 32 images; the learning rate is for this batch
 # Accuracy: $accuracy
-# Ours:     no label smoothing, bicubic resizing, a decay of every parameter, a rate that ends at 0, and batch
-#           normalization over each GPU's own images; the paper does not say$blocks$same
+# Ours:     no label smoothing, bicubic resizing, a decay of every parameter, batch normalization over each
+#           GPU's own images, and a rate that ends at 0; the paper does not say$blocks$same
 #
 # Written by: python tools/study.py recipes configs""",
     "epochs": "100",
