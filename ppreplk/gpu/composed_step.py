@@ -95,7 +95,7 @@ def step_milliseconds(
 
     def step() -> None:
         optimizer.zero_grad()
-        with torch.autocast(kind, torch_type(type_name), enabled=type_name != "fp32"):
+        with torch.autocast(kind, None if type_name == "fp32" else torch_type(type_name), type_name != "fp32"):
             loss = torch.nn.functional.cross_entropy(model(images), labels)
         loss.backward()
         optimizer.step()

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 DEVICE = "cuda"
 CHECK_SHARE = 0.25  # of the time, at most, for the numbers
 STEP_SHARE = 0.15  # is kept for whole training steps
+MOST_NAMED = 20  # wrong results, below the table
 STEP_TYPES = ("fp32", "bf16")
 
 
@@ -78,6 +79,11 @@ class Bench(NamedTuple):
         return self.card.partition(",")[0]
 
 
+def show_at_once(text: str) -> None:
+    """Print, also where the output is a file or a pipe."""
+    print(text, flush=True)
+
+
 class Report:
     """Text that is shown as it comes, and kept in a file that is whole after each part.
 
@@ -86,7 +92,7 @@ class Report:
         show: what shows a part.
     """
 
-    def __init__(self, path: Optional[Path] = None, show: Callable[[str], None] = print):
+    def __init__(self, path: Optional[Path] = None, show: Callable[[str], None] = show_at_once):
         self._path, self._show = path, show
         self._parts: list[str] = []
 
@@ -168,7 +174,8 @@ def run_plan(plan: Plan, bench: Bench, budget: Budget, report: Report, seconds: 
     report.add(summary_table(times, plan.asked))
     report.add(f"The rule for `auto` on GPUs that these times give: `{derive_rule(times).text()}`.")
     if wrong:
-        raise Incomplete(f"wrong numbers: {'; '.join(wrong)}", code="gpu.wrong-numbers")
+        counted = f"{len(wrong)} results are wrong" if len(wrong) > 1 else "a result is wrong"
+        raise Incomplete(f"{counted}; the first is {wrong[0]}", code="gpu.wrong-numbers")
 
 
 def check_numbers(problems: Iterable[Problem], bench: Bench, budget: Budget, report: Report) -> list[str]:
@@ -181,14 +188,16 @@ def check_numbers(problems: Iterable[Problem], bench: Bench, budget: Budget, rep
             skipped += 1
             continue
         for type_name in TYPES:
-            errors += errors_of(problem, type_name, bench.device, seed)
-            if not repeats_itself(problem, type_name, bench.device):
-                wrong.append(f"two runs of {problem} in {type_name} differ")
-    wrong += [
-        f"{each.what} of {each.problem} in {each.type_name}: {each.value:.1e}" for each in errors if each.is_wrong
-    ]
-    table = error_table(errors, f"Errors against float64, relative to each channel's largest value; {bench.card}")
-    notes = [*wrong, *([f"for want of time, {skipped} shapes were not checked"] if skipped else [])]
+            try:
+                errors += errors_of(problem, type_name, bench.device, seed)
+                if not repeats_itself(problem, type_name, bench.device):
+                    wrong.append(f"two runs of {problem} in {type_name} differ")
+            except RuntimeError as error:  # a kernel that cannot be launched; the others are still worth knowing
+                wrong.append(f"{problem} in {type_name}: {first_sentence(error)}")
+    beyond = [each for each in errors if each.is_wrong]
+    wrong += [f"{each.what} of {each.problem} in {each.type_name}: {each.value:.1e}" for each in beyond]
+    table = error_table(errors, f"Errors against float64, relative to each channel's largest value; {bench.short}")
+    notes = [*wrong[:MOST_NAMED], *([f"for want of time, {skipped} shapes were not checked"] if skipped else [])]
     notes.append("Every result was computed twice, and the bits were compared.")
     report.add(table._replace(notes=notes))
     return wrong

@@ -59,6 +59,7 @@ def measure_group(group: Group, device: str, watch: Stopwatch, budget: Budget) -
                     times.append(Time(problem, group.type_name, backward, name, found))
                     if found > TOO_SLOW_MS:
                         slow.add(case)
+        logger.info("%s, %s: %s is done, %.0f s are left", group.title, group.type_name, name, max(budget.left, 0))
     notes = [f"{text} ({'; '.join(cases)})" for text, cases in failed.items()]
     if skipped:
         counts = ", ".join(f"{name} {count}" for name, count in skipped.items())

@@ -9,6 +9,7 @@ from typing import Any
 
 TARGET_MS = 30.0  # of timed calls of one measurement
 MOST_CALLS, FEWEST_CALLS = 30, 3
+LARGE_CACHE = 2**26
 SLOW_MS = 400.0  # a call that takes longer is timed once
 
 
@@ -59,8 +60,9 @@ class Stopwatch:
 
         self._torch = torch
         self._on_gpu = device.startswith("cuda")
-        cache = 4 * torch.cuda.get_device_properties(device).L2_cache_size if self._on_gpu else 1
-        self._other = torch.empty(max(cache, 1), dtype=torch.uint8, device=device)
+        card = torch.cuda.get_device_properties(device) if self._on_gpu else None
+        cache = getattr(card, "L2_cache_size", LARGE_CACHE) if self._on_gpu else 1  # older PyTorch does not say
+        self._other = torch.empty(4 * cache, dtype=torch.uint8, device=device)
 
     def milliseconds(self, call: Callable[[], Any]) -> float:
         """Median time of a call on the GPU. The first two are not counted: they load code and choose algorithms."""

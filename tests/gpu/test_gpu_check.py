@@ -186,9 +186,21 @@ def test_wrong_numbers_are_named_and_the_rest_is_done(bench, monkeypatch):
     right = cuda_torch.gradients
     monkeypatch.setattr(cuda_torch, "gradients", lambda *tensors: [1.001 * each for each in right(*tensors)])
     shown = []
-    with pytest.raises(Incomplete, match="gradient of x of 2x3x7x6, K 3 in fp32: ") as caught:
+    named = "results are wrong; the first is gradient of x of 2x3x7x6, K 3 in fp32: "
+    with pytest.raises(Incomplete, match=named) as caught:
         gpu_check.run_plan(small_plan(), bench, Budget(300), gpu_check.Report(show=shown.append), 300)
     assert caught.value.code == "gpu.wrong-numbers" and "CUDA_FROM = " in shown[-1]
+
+
+def test_a_kernel_that_cannot_be_launched_is_named_and_the_rest_is_done(bench, monkeypatch):
+    def fail(*tensors):
+        raise RuntimeError("ppreplk: too many resources requested for launch")
+
+    monkeypatch.setattr(cuda_torch, "gradients", fail)
+    shown = []
+    with pytest.raises(Incomplete, match="6 results are wrong; the first is 2x3x7x6, K 3 in fp32: ppreplk: too many"):
+        gpu_check.run_plan(small_plan(), bench, Budget(300), gpu_check.Report(show=shown.append), 300)
+    assert "ours failed: ppreplk: too many resources requested for launch (2x3x7x6, K 3, backward" in "\n".join(shown)
 
 
 @needs_torch
