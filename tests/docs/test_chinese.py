@@ -55,4 +55,4 @@ def test_words_are_those_of_the_field(path):
 
 
 def test_there_are_pages_and_notebooks():
-    assert len(PAGES) > 11
+    assert len(PAGES) > 11 and len(NOTEBOOKS) == 2
