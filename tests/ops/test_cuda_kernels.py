@@ -104,9 +104,7 @@ def test_sampled_shapes(library, shared_bytes):
         check(library, (batch, 1, height, width, kernel), dtype=number % 4 % 3, seed=number)
 
 
-@pytest.mark.parametrize(
-    "shape", [*ALGORITHMS["direct"][:2], *ALGORITHMS["small"][:3], *ALGORITHMS["spectral"][4:13:4]]
-)
+@pytest.mark.parametrize("shape", [shape for _, shape in CASES])
 def test_the_order_of_threads_changes_nothing(library, shape):
     """Between barriers no thread touches what another writes."""
     values, kernels = arrays(shape), Kernels(library, shape)
