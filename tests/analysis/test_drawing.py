@@ -19,8 +19,9 @@ def texts(path) -> list[str]:
     return [element.text for element in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")]
 
 
-@pytest.mark.parametrize(("name", "size"), [("RepLKNet13T", 100), ("RepLKNet3B", 64)])
-def test_shapes_in_the_drawing_are_those_of_a_forward_pass(tmp_path, name, size):
+@pytest.mark.parametrize("size", [100, 64])
+def test_shapes_in_the_drawing_are_those_of_a_forward_pass(tmp_path, size):
+    name = "RepLKNet13T"
     drawn = texts(draw_network(name, size, str(tmp_path / "net.svg")))
     model = ppreplk.build_model(name)
     shapes = {part: " x ".join(map(str, shape[1:])) for part, shape in output_shapes(model, (1, 3, size, size)).items()}

@@ -69,8 +69,9 @@ def test_the_code_is_a_hundred_lines():
     assert len([line for line in code.splitlines() if line.strip()]) <= 100
 
 
+@pytest.mark.slow
 def test_the_tables_are_those_of_the_tools():
-    """If this fails: python tools/complexity.py parts RepLKNet31B, and kinds."""
+    """python -m pytest -m slow tests/docs/test_replknet_page.py; the lines are printed by tools/complexity.py."""
     parts, kinds = part_table("RepLKNet31B", 224), kind_table("RepLKNet31B", 224)
     columns = [list(parts.columns).index(name) for name in ("part", "output")]
     columns += [list(parts.columns).index(name) for name in ("parameters, exported", "multiply-adds, merged")]
