@@ -9,7 +9,13 @@ from ..ops import cuda_torch
 from ..utils.tables import Table
 from .problems import TYPES, Problem
 
-WHATS = ("output", "output with bias and ReLU", "gradient of x", "gradient of the weight")
+WHATS = (
+    "output",
+    "output with bias and ReLU",
+    "output with float32 weights",
+    "gradient of x",
+    "gradient of the weight",
+)
 # Largest error over a channel's largest value: of float32 sums, and of twice one rounding to the half types.
 BOUNDS = {"fp32": 1e-5, "fp16": 2 * 2**-11, "bf16": 2 * 2**-8}
 COLUMNS = ["dtype", "what", "shapes", "largest error", "bound", "on", "wrong"]
@@ -126,7 +132,7 @@ def channel_error(received: Any, expected: Any, scale: Any, channel_axis: int) -
 
 
 def errors_of(problem: Problem, type_name: str, device: str, seed: int = 0) -> Iterator[Error]:
-    """The errors of the output, with and without bias and ReLU, and of both gradients."""
+    """The errors of the output, with and without bias and ReLU and with float32 weights, and of both gradients."""
     import torch
 
     x, weight, bias, dy = operands(problem, type_name, device, seed)
@@ -138,11 +144,13 @@ def errors_of(problem: Problem, type_name: str, device: str, seed: int = 0) -> I
         results = [cuda_torch.depthwise_conv2d(x, weight)]
         _spoil(x)
         results.append(cuda_torch.depthwise_conv2d(x, weight, bias, relu=True))
+        _spoil(x)
+        results.append(cuda_torch.depthwise_conv2d(x, weight.float()))
     _spoil(x, weight)
     results += cuda_torch.gradients(x, weight, dy)
     biased = y + bias.double()[:, None, None]
     # The scale of a ReLU's output is the largest value before it: it may leave nothing.
-    cases = ((y, y, 1), (biased.relu(), biased, 1), (dx, dx, 1), (dweight, dweight, 0))
+    cases = ((y, y, 1), (biased.relu(), biased, 1), (y, y, 1), (dx, dx, 1), (dweight, dweight, 0))
     for what, ours, (expected, scale, axis) in zip(WHATS, results, cases):
         yield Error(problem, type_name, what, channel_error(ours, expected, scale, axis))
 

@@ -159,7 +159,7 @@ def test_a_whole_check(bench, monkeypatch, tmp_path):
     gpu_check.run_plan(small_plan(), bench, Budget(300), report, 300)
     text = (tmp_path / "report.md").read_text()
     assert text == "\n".join(shown), "what is shown is kept"
-    assert len(shown) == 7 and text.count("| none |") == 12, "four results in three types, all right"
+    assert len(shown) == 7 and text.count("| none |") == 15, "five results in three types, all right"
     for part in (
         "copy of memory",
         "| 2x3x7x6, K 13 | backward |",

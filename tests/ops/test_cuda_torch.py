@@ -1,14 +1,18 @@
 """The device kernels through PyTorch, without Paddle; here they compute on the processor."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
+from cuda_library import emulated_library
 from depthwise_cases import operands, reference
 from helpers import refused
 from plain_kernels import STREAM, PlainKernels, plain_library
 
+from ppreplk.gpu.oracle import BOUNDS, errors_of, repeats_itself
+from ppreplk.gpu.problems import checked_problems
 from ppreplk.ops import cuda_torch
+from ppreplk.ops.cuda_kernels import Kernels
 
 torch = pytest.importorskip("torch")
 
@@ -99,3 +103,19 @@ def test_no_gradient_of_a_gradient(kernels):
     [dx] = torch.autograd.grad(cuda_torch.depthwise_conv2d(x, weight).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         dx.sum().backward()
+
+
+@pytest.mark.slow
+def test_the_numbers_that_gpu_check_looks_at(monkeypatch):
+    """python -m pytest -m slow tests/ops/test_cuda_torch.py (20 s): by the device code on this processor."""
+    emulated = Kernels(emulated_library())
+    monkeypatch.setattr(cuda_torch, "DEVICE", "cpu")
+    monkeypatch.setattr(cuda_torch, "kernels_on", lambda device: emulated)
+    monkeypatch.setattr(cuda_torch, "_device", lambda device: nullcontext(0))
+    errors = []
+    for seed, problem in enumerate(checked_problems()):
+        problem = problem._replace(batch=min(problem.batch, 2), channels=min(problem.channels, 2))
+        for type_name in BOUNDS:
+            errors += errors_of(problem, type_name, "cpu", seed)
+            assert repeats_itself(problem, type_name, "cpu")
+    assert len(errors) > 500 and [each for each in errors if each.is_wrong] == []
