@@ -54,5 +54,14 @@ def test_words_are_those_of_the_field(path):
     assert {word: instead for word, instead in REPLACED.items() if word in text} == {}
 
 
+@pytest.mark.parametrize("path", [*PAGES, *NOTEBOOKS], ids=lambda path: path.name)
+def test_links_lead_to_chinese_pages_where_there_are_some(path):
+    own = path.name.replace(".zh.", ".")
+    for link in re.findall(r"\]\(([^)#:]+\.(?:md|ipynb))", path.read_text(encoding="utf-8")):
+        target = path.parent / link
+        if ".zh." not in link and target.name != own:
+            assert not target.with_suffix(f".zh{target.suffix}").exists(), link
+
+
 def test_there_are_pages_and_notebooks():
     assert len(PAGES) > 11 and len(NOTEBOOKS) == 2
