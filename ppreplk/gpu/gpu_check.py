@@ -112,7 +112,7 @@ def full_plan() -> Plan:
     small = {problem._replace(kernel=SMALL_KERNEL): count for problem, count in layers.items()}
     groups = []
     for type_name in ("fp32", "bf16", "fp16"):
-        groups.append(Group(f"Layers of RepLKNet-31B, batch {first}", [*layers, *small], type_name))
+        groups.append(Group(f"Layers of RepLKNet-31B, batch {first}", [*small, *layers], type_name))
         groups.append(Group("Layers of the paper's table 1", table_1(), type_name))
     for batch in BATCHES[1:]:
         groups += [Group(f"Layers of RepLKNet-31B, batch {batch}", network_layers(batch), name) for name in TYPES]

@@ -99,6 +99,11 @@ def test_the_plan_has_what_is_asked():
     assert {group.type_name for group in plan.groups} == {"fp32", "fp16", "bf16"}
     assert {problem.batch for group in plan.groups for problem in group.problems} == {1, 8, 64}
     assert len(plan.asked) == 30
+    for group in plan.groups:
+        kernels = {}
+        for problem in group.problems:
+            kernels.setdefault(problem[:4], []).append(problem.kernel)
+        assert all(each == sorted(each) for each in kernels.values()), "one that is too slow ends its map"
     large = {problem.kernel: count for problem, count in plan.step_layers.items() if problem.kernel > 5}
     assert large == {31: 2, 29: 2, 27: 18, 13: 2} and set(plan.step_layers) <= set(plan.groups[0].problems)
 

@@ -1,7 +1,5 @@
 """Building the device kernels with nvcc: found, named, cached, and out of the way where it is missing or fails."""
 
-import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -177,7 +175,5 @@ def test_nvcc_compiles_every_kernel(architecture, cache):
         pytest.skip(f"this nvcc makes no code for sm_{architecture}")
     library = nvcc.build_cuda([architecture])
     assert Kernels(library).path == library
-    tool = shutil.which("cuobjdump") or f"{os.path.dirname(nvcc.needed_nvcc()[0])}/cuobjdump"
-    if os.path.exists(tool):
-        listed = subprocess.run([tool, "--list-elf", str(library)], capture_output=True, text=True, check=True).stdout
-        assert f".sm_{architecture}." in listed
+    machine_code = library.read_bytes().count(f"-arch sm_{architecture} ".encode())  # as its assembler notes in it
+    assert machine_code >= len(list(nvcc.SOURCES.glob("*.cu")))
