@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "serve": ["utils", "config", "data", "models", "checkpoints", "deploy", "analysis"],
     "benchmark": ["utils", "config", "ops", "data", "nn", "models", "checkpoints", "deploy", "plugins"],
 }
-SHARED_OF_MODELS = ["registry", "preprocessing", "arch", "inference_form"]  # the others are architectures
+# The other modules of models/ are architectures.
+SHARED_OF_MODELS = ["registry", "preprocessing", "arch", "inference_form", "training_form"]
 FACADES = ["weights", "erf", "complexity", "optim"]  # public names, kept where they always were
 FORMATS = [
     "arrays",

@@ -15,9 +15,10 @@ from ..deploy.lowering import lower
 from ..deploy.programs import BF16, BF16X3, FP32, Program
 from ..models import build_model
 from ..models.inference_form import inference_form
+from ..models.training_form import Layout, training_form
 from ..nn import set_implementation, to_numpy
 from ..ops import cpu, depthwise_conv2d, onednn
-from ..utils.device import set_threads, use_vector_units
+from ..utils.device import keep_freed_memory, set_threads, use_vector_units
 from .peers import Call, Session
 
 
@@ -117,19 +118,23 @@ def paddle_bfloat16(program: str, weights: str, images: str, threads: int) -> Se
     return Session(lambda: to_numpy(predictor.run([paddle.to_tensor(batch)])[0]), core.supports_bfloat16())
 
 
-def training_step(name: str, arguments: dict[str, Any], images: str, labels: str, threads: int, impl: str) -> Call:
-    """Forward, backward, AdamW."""
+def training_step(
+    name: str, arguments: dict[str, Any], images: str, labels: str, threads: int, impl: str, layout: Layout
+) -> Call:
+    """Forward, backward, AdamW, with the memory and the gradients handled as in a training."""
     _with(threads)
+    keep_freed_memory()
     paddle.seed(0)
     model = build_model(name, **arguments)
     set_implementation(model, impl)
     parameters = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
     optimizer = paddle.optimizer.AdamW(1e-4, parameters=parameters, weight_decay=0.05)
     tensor, target = paddle.to_tensor(np.load(images)), paddle.to_tensor(np.load(labels))
+    form = training_form(model, layout)
 
     def step() -> None:
-        nn.functional.cross_entropy(model(tensor), target).backward()
+        nn.functional.cross_entropy(form(tensor), target).backward()
         optimizer.step()
-        optimizer.clear_grad()
+        optimizer.clear_grad(set_to_zero=False)
 
     return step

@@ -11,6 +11,8 @@ import numpy as np
 
 from ..deploy.lowering import NATIVE
 from ..models import find_model, graph_of
+from ..nn.conv import CPU
+from ..ops import training_layers
 from ..utils.tables import Table
 from . import peer_files
 from .contestants import OWN, PEERS, needed_packages, usable_implementations
@@ -19,6 +21,7 @@ from .networks import build_measured
 from .processor import processor
 from .turns import Contest, Entry
 
+CHANNELS_LAST = "Paddle, channels-last"
 DROP_PATH = 0.5  # of RepLKNet's ImageNet-1K recipe
 
 
@@ -51,10 +54,15 @@ def measure_training(name: str, size: int, batch: int, threads: int, rounds: int
         del model
         data: dict[str, Any] = {"images": str(images), "labels": str(labels), "threads": threads}
         ours = {"name": name, "arguments": drop_path}
-        entries = [
-            Entry(f"Paddle, {impl}", f"{OWN}:training_step", {**data, **ours, "impl": impl}, ("paddle",))
+        forms = {
+            f"Paddle, {impl}": {"impl": impl, "layout": "nchw"}
             for impl in usable_implementations()
             if impl != NATIVE or native
+        }
+        if CPU in usable_implementations() and training_layers.available():
+            forms[CHANNELS_LAST] = {"impl": CPU, "layout": "channels_last"}
+        entries = [
+            Entry(who, f"{OWN}:training_step", {**data, **ours, **form}, ("paddle",)) for who, form in forms.items()
         ]
         for peer in ("torch", PEER):
             arguments = {**data, "record": str(twin), "channels_last": peer == PEER}

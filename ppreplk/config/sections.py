@@ -63,6 +63,7 @@ class GlobalConfig:
     keep_checkpoints: Optional[int] = None
     max_bad_images: int = 0
     patience: Optional[int] = None
+    train_layout: Literal["auto", "nchw", "channels_last"] = "auto"
 
     unserved: ClassVar[dict[str, Unserved]] = {
         "to_static": Unserved("training runs in dynamic graph; export makes the static one"),

@@ -34,9 +34,12 @@ class DropPath(nn.Layer):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         if not self.training or self.rate == 0.0:
             return x
+        return x * self.factors([x.shape[0]] + [1] * (len(x.shape) - 1), x.dtype)
+
+    def factors(self, shape: list[int], dtype: paddle.dtype) -> paddle.Tensor:
+        """Draw what samples are multiplied with in training: 0 or 1 / (1 - rate)."""
         keep = 1.0 - self.rate
-        mask = (paddle.rand([x.shape[0]] + [1] * (len(x.shape) - 1)) < keep).astype(x.dtype)
-        return x * (mask / keep)
+        return (paddle.rand(shape) < keep).astype(dtype) / keep
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}"

@@ -121,7 +121,7 @@ class DepthwiseConv2D(nn.Layer):
         if self.stride == 1 and self.dilation == 1:
             return depthwise_conv2d(x, self.weight, self.bias, self.impl, self.relu)
         if self._is_faster_at_stride_1(x):
-            y = depthwise_conv2d(x, self._written_out(), self.bias, self.impl, self.relu)
+            y = depthwise_conv2d(x, self.written_out(), self.bias, self.impl, self.relu)
             return y[:, :, :: self.stride, :: self.stride]
         pad = self.dilation * (self.kernel_size // 2)
         y = F.conv2d(x, self.weight, self.bias, self.stride, pad, self.dilation, self.groups)
@@ -137,7 +137,7 @@ class DepthwiseConv2D(nn.Layer):
         is_small = x.shape[2] * x.shape[3] <= MAX_SMALL_MAP
         return impl == CPU and paddle.in_dynamic_mode() and (self.extent >= MIN_EXTENT or is_small)
 
-    def _written_out(self) -> paddle.Tensor:
+    def written_out(self) -> paddle.Tensor:
         """(C, 1, E, E): the kernel with the zeros of its dilation."""
         if self.dilation == 1:
             return self.weight

@@ -49,7 +49,7 @@ class Library(NamedTuple):
 
 
 COMMON = CSRC / "common"  # sources of both
-DEPTHWISE = Library("depthwise", (CORE_SOURCES, CSRC / "paddle"))
+DEPTHWISE = Library("depthwise", (CORE_SOURCES, CSRC / "paddle", CSRC / "training"))
 CHANNELS_LAST = Library("channels_last", (CSRC / "onednn", CSRC / "amx"), onednn=True)
 ONEDNN = "libdnnl.so.3"
 LIBRARY = "libppreplk_ops.so"

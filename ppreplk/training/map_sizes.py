@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
 from typing import Any
 
 import paddle
@@ -13,6 +12,7 @@ from paddle import nn
 from ..data import Loader
 from ..nn.conv import Conv2D, DepthwiseConv2D
 from ..nn.norm import BATCH_NORMS
+from ..nn.training_layout import TrainingNetwork
 from ..utils.distributed import processes, rank
 from ..utils.errors import UserError
 
@@ -27,42 +27,46 @@ class MapSizes:
 
     Args:
         model: (N, C, H, W) -> (N, K).
+        form: what computes it in training: the network itself, or one that does not call its layers.
         loader: of its training images.
     """
 
-    def __init__(self, model: nn.Layer, loader: Loader):
-        self.loader = loader
+    def __init__(self, model: nn.Layer, form: nn.Layer, loader: Loader):
+        self.form, self.loader = form, loader
         self._kernels: dict[tuple[int, int, int], list[str]] = {}  # {(extent, H, W): places}
         self._norms: list[str] = []  # on maps of one pixel
-        self._hooks = [model.register_forward_post_hook(self._done)]
-        for name, layer in model.named_sublayers():
-            if isinstance(layer, (Conv2D, DepthwiseConv2D)):
-                self._hooks.append(layer.register_forward_pre_hook(self._kernel(name)))
-            elif isinstance(layer, BATCH_NORMS) and not (isinstance(layer, nn.SyncBatchNorm) and processes() > 1):
-                self._hooks.append(layer.register_forward_pre_hook(self._norm(name)))
+        self._hooks = [form.register_forward_post_hook(self._done)]
+        self._names = {id(layer): name for name, layer in model.named_sublayers()}
+        if isinstance(form, TrainingNetwork):
+            form.look_at_maps(self._look)
+            return
+        for layer in model.sublayers():
+            if isinstance(layer, (Conv2D, DepthwiseConv2D, *BATCH_NORMS)):
+                self._hooks.append(layer.register_forward_pre_hook(self._look_before))
 
-    def _kernel(self, name: str) -> Callable[..., None]:
-        def look(layer: Conv2D | DepthwiseConv2D, inputs: tuple[paddle.Tensor, ...]) -> None:
-            height, width = inputs[0].shape[-2:]
+    def _look_before(self, layer: nn.Layer, inputs: tuple[paddle.Tensor, ...]) -> None:
+        size = inputs[0].shape[2:] or [1, 1]
+        if len(size) == 2:
+            self._look(layer, *size)
+
+    def _look(self, layer: nn.Layer, height: int, width: int) -> None:
+        name = self._names[id(layer)]
+        if isinstance(layer, (Conv2D, DepthwiseConv2D)):
             extent = layer.dilation * (layer.kernel_size - 1) + 1
             if extent > min(height, width):
                 places = self._kernels.setdefault((extent, height, width), [])
                 places.append(re.match(r"[^.]+(\.\d+)?", name)[0])  # type: ignore[index]
-
-        return look
-
-    def _norm(self, name: str) -> Callable[..., None]:
-        def look(layer: nn.Layer, inputs: tuple[paddle.Tensor, ...]) -> None:
-            if inputs[0].shape[2:] in ([], [1, 1]):
+        elif isinstance(layer, BATCH_NORMS) and not (isinstance(layer, nn.SyncBatchNorm) and processes() > 1):
+            if (height, width) == (1, 1):
                 self._norms.append(name)
-
-        return look
 
     def _done(self, model: nn.Layer, inputs: Any, output: Any) -> None:
         if not model.training:
             return
         for hook in self._hooks:
             hook.remove()
+        if isinstance(self.form, TrainingNetwork):
+            self.form.look_at_maps(None)
         if self._norms and min(len(batch) for batch in self.loader.batch_sampler) == 1:
             raise UserError(
                 f"{self._norms[0]} normalizes maps of one pixel, and a batch has one image: one value has no "

@@ -24,6 +24,7 @@ class Stepper:
 
     Args:
         model: (N, C, H, W) -> (N, K). Processes share its gradients.
+        form: what computes it, see :func:`ppreplk.models.training_form.training_form`.
         optimizer: of its parameters.
         schedule: of its learning rate, by steps.
         criterion: losses of logits and labels.
@@ -38,6 +39,7 @@ class Stepper:
     def __init__(
         self,
         model: nn.Layer,
+        form: nn.Layer,
         optimizer: paddle.optimizer.Optimizer,
         schedule: LRScheduler,
         criterion: CombinedLoss,
@@ -53,7 +55,7 @@ class Stepper:
         self.precision, self.ema, self.watch = precision, ema, watch
         self.pending = PendingValues()
         self.update_freq, self.seed = update_freq, seed
-        self.network = paddle.DataParallel(model) if processes() > 1 else model  # what training calls
+        self.network = paddle.DataParallel(form) if processes() > 1 else form  # what training calls
 
     def train_batch(self, epoch: int, iteration: int, images: paddle.Tensor, labels: paddle.Tensor) -> None:
         """Add the gradients of one batch; if it is the last one of a step, take the step.
@@ -108,7 +110,8 @@ class Stepper:
         self.precision.step(self.optimizer)
         self.watch.check_scale(epoch, iteration)
         self.watch.weights_updated()
-        self.optimizer.clear_grad()
+        # Gradients are made anew in each step. Those that processes share lie in buffers that have to stay.
+        self.optimizer.clear_grad(set_to_zero=processes() > 1)
         self.schedule.step()
         if self.ema:
             self.ema.update(self.model)

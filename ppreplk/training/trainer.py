@@ -19,8 +19,9 @@ from ..data.bad_images import BadImages
 from ..data.classes import check_same_classes
 from ..data.survey_start import first_look
 from ..models.arch import build_network
+from ..models.training_form import training_form
 from ..nn.merge import form_of
-from ..utils.device import set_up_device
+from ..utils.device import keep_freed_memory, set_up_device
 from ..utils.distributed import rank, share_statistics
 from ..utils.errors import UserError
 from ..utils.log import progress
@@ -112,10 +113,11 @@ class Trainer:
             self.precision.restore_loss_scale(self.state.loss_scale)
             self.schedule.step(self.state.step)  # the configuration's rate; the optimizer's file has that of its own
         self.precision.decorate(self.model, self.optimizer)
-        MapSizes(self.model, self.loader)
+        form = training_form(self.model, settings.train_layout)
+        MapSizes(self.model, form, self.loader)
         self.watch = DivergenceWatch(self.model, self.loader, self.precision, self.state.seed, self.update_freq)
         self.stepper = Stepper(
-            *(self.model, self.optimizer, self.schedule, self.criterion, self.metric),
+            *(self.model, form, self.optimizer, self.schedule, self.criterion, self.metric),
             *(self.precision, self.ema, self.watch, self.update_freq, self.state.seed),
         )
         self.recorder = Recorder(settings, self.batches, self.resumed)
@@ -298,6 +300,8 @@ class Trainer:
             )
         self.state.classes = None if classes is None else list(classes)
         device = set_up_device(settings.device, settings.num_threads)
+        if settings.device == "cpu":
+            keep_freed_memory()
         loader = build_loader(splits[0], datasets[0], class_num, self.bad_images)
         held_out = [build_loader(split, images, class_num) for split, images in zip(splits[1:], datasets[1:])]
         return device, loader, held_out[0] if held_out else None

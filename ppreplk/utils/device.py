@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from .distributed import processes, rank
 from .errors import UserError
 
 AVX2, AVX512 = "5", "7"  # values of MKL's switch
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
 def set_up_device(device: str, num_threads: int | None = None) -> str:
@@ -74,3 +76,17 @@ def use_vector_units() -> None:
 def set_threads(threads: int) -> None:
     """Set the number of math threads of eager mode, which ``import paddle`` leaves at one."""
     threadpoolctl.threadpool_limits(threads, user_api="openmp")
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep memory that it has freed, for its next tensors. Returns whether that is possible here.
+
+    Otherwise glibc gives large pieces back to the system, and every training step waits for new pages: tens of
+    milliseconds with RepLKNet-31B. The process stays as large as it once was.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # not glibc
+        return False
+    largest = 2**30
+    return bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1) and mallopt(M_MMAP_THRESHOLD, largest))

@@ -30,11 +30,11 @@ def test_layers_and_the_figure(tmp_path):
 
 def test_a_training_step(tmp_path):
     arguments = ["train", "--name", "MobileNetV2LK", "--size", "32", "--batch", "2"]
-    check_rows(tmp_path, arguments, {"Paddle, fft", "Paddle, cpu"})
+    check_rows(tmp_path, arguments, {"Paddle, fft", "Paddle, cpu", "Paddle, channels-last"})
 
 
 @pytest.mark.slow  # 20 s: pytest -m slow tests/benchmark/test_benchmark_layers.py
 def test_gradients_and_a_training_step_with_drop_path(tmp_path):
     check_rows(tmp_path, [*LAYER, "--backward"], {"native", "fft", "cpu"})
     arguments = ["train", "--name", "RepLKNet13T", "--size", "32", "--batch", "2", "--native"]
-    check_rows(tmp_path, arguments, {"Paddle, native", "Paddle, fft", "Paddle, cpu"})
+    check_rows(tmp_path, arguments, {"Paddle, native", "Paddle, fft", "Paddle, cpu", "Paddle, channels-last"})

@@ -3,11 +3,12 @@
 import json
 import os
 import pickle
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import refused
+from helpers import refused, require_depthwise_operators
 from runs import config, same_weights
 
 from ppreplk.checkpoints.files import load_arrays
@@ -17,16 +18,21 @@ from ppreplk.utils.digests import blake2b_of
 from ppreplk.weights import load_checkpoint
 
 
-@pytest.mark.parametrize("ema", [None, {"decay": 0.9}], ids=["plain", "ema"])
-def test_resuming_continues_bit_for_bit(project, ema):
-    train(config("Global.output_dir=whole", "Global.epochs=4", EMA=ema))
+@pytest.mark.parametrize(
+    "layout, ema", [("nchw", None), ("nchw", {"decay": 0.9}), ("channels_last", {"decay": 0.9})], ids=str
+)
+def test_resuming_continues_bit_for_bit(project, layout, ema):
+    if layout == "channels_last":
+        require_depthwise_operators()
+    here = partial(config, f"Global.train_layout={layout}")
+    train(here("Global.output_dir=whole", "Global.epochs=4", EMA=ema))
     Trainer.evaluate_epoch, original = stop_after(2), Trainer.evaluate_epoch
     try:
         with pytest.raises(KeyboardInterrupt):
-            train(config("Global.output_dir=parts", "Global.epochs=4", EMA=ema))
+            train(here("Global.output_dir=parts", "Global.epochs=4", EMA=ema))
     finally:
         Trainer.evaluate_epoch = original
-    state = train(config("Global.output_dir=parts", "Global.epochs=4", "Global.checkpoints=parts/latest", EMA=ema))
+    state = train(here("Global.output_dir=parts", "Global.epochs=4", "Global.checkpoints=parts/latest", EMA=ema))
     assert state.epoch == 4 and state.step == 12
     for suffix in (".pdparams", ".pdema") if ema else (".pdparams",):
         assert same_weights(f"whole/latest{suffix}", f"parts/latest{suffix}")

@@ -1,9 +1,13 @@
-"""The device and its math threads; seeds."""
+"""The device, its math threads and its memory; seeds."""
+
+import platform
+import subprocess
+import sys
 
 import paddle
 import pytest
 import threadpoolctl
-from helpers import refused
+from helpers import ROOT, refused
 
 from ppreplk.utils.cores import default_threads
 from ppreplk.utils.device import set_threads, set_up_device
@@ -44,3 +48,27 @@ def test_seeds():
         seed_step(*step)
         draws.append(paddle.rand([4]).numpy().tobytes())
     assert draws[0] == draws[1] and len(set(draws)) == 4
+
+
+NEW_PAGES = """
+import resource, numpy as np
+from ppreplk.utils.device import keep_freed_memory
+
+kept = keep_freed_memory()
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    arrays = [np.empty(2**22) for _ in range(4)]  # 32 MB each
+    for array in arrays:
+        array.fill(1.0)
+    del array, arrays
+    pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(kept, pages)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
+def test_memory_that_was_freed_is_used_again_without_new_pages():
+    command = [sys.executable, "-c", NEW_PAGES]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    kept, pages = process.stdout.split()
+    assert kept == "True" and int(pages) < 1000  # of 32768

@@ -98,7 +98,8 @@ int ppreplk_depthwise_forward(const int64_t* problem, int dtype, int layout, con
 int ppreplk_depthwise_backward(const int64_t* problem, int dtype, const void* x, const float* weight, const void* dy,
                                void* dx, float* dweight, int threads) {
   return guarded([&] {
-    ppreplk::backward(problem_of(problem), dtype_of(dtype), x, weight, dy, dx, dweight, threads_of(threads));
+    ppreplk::backward(problem_of(problem), dtype_of(dtype), Layout::nchw, x, weight, dy, dx, dweight,
+                      threads_of(threads));
   });
 }
 

@@ -307,8 +307,8 @@ void forward(const Problem& problem, Dtype dtype, Layout layout, const void* x, 
                });
 }
 
-void backward(const Problem& problem, Dtype dtype, const void* x, const float* weight, const void* dy, void* dx,
-              float* dweight, int threads) {
+void backward(const Problem& problem, Dtype dtype, Layout layout, const void* x, const float* weight, const void* dy,
+              void* dx, float* dweight, int threads) {
   const Blocks blocks(problem);
   const int64_t weights = problem.channels * problem.kernel * problem.kernel;
   if (problem.batch == 0 && dweight) std::fill_n(dweight, weights, 0.0f);
@@ -326,10 +326,10 @@ void backward(const Problem& problem, Dtype dtype, const void* x, const float* w
                  const int64_t first = group * problem.batch / groups;
                  const int64_t end = (group + 1) * problem.batch / groups;
                  float* sum = group == 0 || !dweight ? dweight : partial.data() + (group - 1) * weights;
-                 const BackwardTask task{blocks.activations(x, dtype, Layout::nchw, first, block),
-                                         blocks.activations(dy, dtype, Layout::nchw, first, block),
+                 const BackwardTask task{blocks.activations(x, dtype, layout, first, block),
+                                         blocks.activations(dy, dtype, layout, first, block),
                                          blocks.weights<const void*>(weight, block),
-                                         blocks.activations(dx, dtype, Layout::nchw, first, block),
+                                         blocks.activations(dx, dtype, layout, first, block),
                                          blocks.weights<void*>(sum, block),
                                          static_cast<int>(end - first),
                                          image_bytes};

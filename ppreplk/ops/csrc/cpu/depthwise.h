@@ -50,10 +50,10 @@ void forward_packed(const Problem& problem, Dtype dtype, Layout layout, const vo
 void forward(const Problem& problem, Dtype dtype, Layout layout, const void* x, const float* weight, const float* bias,
              bool relu, void* y, int threads);
 
-// Gradients of `forward` without ReLU, all activations NCHW. dx and dweight (float32, as
-// weight) are overwritten; either may be null. The gradient of the bias is the sum of dy.
-void backward(const Problem& problem, Dtype dtype, const void* x, const float* weight, const void* dy, void* dx,
-              float* dweight, int threads);
+// Gradients of `forward` without ReLU. dx and dweight (float32, as weight) are overwritten; either
+// may be null. The gradient of the bias is the sum of dy.
+void backward(const Problem& problem, Dtype dtype, Layout layout, const void* x, const float* weight, const void* dy,
+              void* dx, float* dweight, int threads);
 
 // The instruction set in use: "avx512", "avx2" or "portable".
 const char* instruction_set();

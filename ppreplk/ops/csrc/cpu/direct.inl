@@ -273,29 +273,55 @@ PPREPLK_INLINE void sum_pixels(const Vec* const* rows, int kernel, const Vec* we
   for (int p = 0; p < Pixels; ++p) y[column + p] = sum[p];
 }
 
-inline void forward_lanes(const Plan& plan, const Source& x, const float* packed, const Target& y,
-                          const Epilogue& epilogue, Arena arena) {
-  constexpr int kPixels = kRegisters >= 32 ? 14 : 7;
-  const int kernel = plan.kernel, pad = kernel / 2;
-  const int height = plan.height.extent, width = plan.width.extent, pitch = width + kernel - 1;
-  Vec* weight = arena.take(taps(plan));
-  load_nchw(packed, taps(plan), kLanes, static_cast<int>(taps(plan)), weight);
-  Vec* ring = arena.take(int64_t{kernel} * pitch);  // input row i is row i % kernel of it
-  Vec* output = arena.take(width);
-  std::fill_n(ring, int64_t{kernel} * pitch, Vec{});
-  const auto load_input = [&](int row) {
-    Vec* out = ring + row % kernel * pitch + pad;
+// The last `kernel` rows of a map, between zeros on the left and on the right.
+struct Ring {
+  Ring(const Plan& plan, Arena& arena)
+      : kernel(plan.kernel),
+        height(plan.height.extent),
+        width(plan.width.extent),
+        pitch(width + kernel - 1),
+        memory(arena.take(int64_t{kernel} * pitch)) {
+    std::fill_n(memory, int64_t{kernel} * pitch, Vec{});
+  }
+
+  // Row i of the map is row i % kernel here; a row below the map is zero.
+  void load_row(const Source& x, int row) {
+    Vec* out = memory + row % kernel * pitch + kernel / 2;
     if (row < height) {
       load_run(x, row, 0, width, out);
     } else {
       std::fill_n(out, width, Vec{});
     }
-  };
-  for (int row = 0; row < std::min(pad, height); ++row) load_input(row);
-  for (int row = 0; row < height; ++row) {
-    load_input(row + pad);
+  }
+
+  // Begins a map: what row 0 sees above itself is zero.
+  void begin(const Source& x) {
+    for (int row = height; row < height + kernel; ++row) load_row(x, row);
+    for (int row = 0; row < std::min(kernel / 2, height); ++row) load_row(x, row);
+  }
+
+  // Loads what output row `row` sees in addition, and points rows[u] to the row under kernel row u.
+  void advance(const Source& x, int row, const Vec** rows) {
+    load_row(x, row + kernel / 2);
+    for (int u = 0; u < kernel; ++u) rows[u] = memory + (row + u - kernel / 2 + kernel) % kernel * pitch;
+  }
+
+  const int kernel, height, width, pitch;
+  Vec* const memory;
+};
+
+inline void forward_lanes(const Plan& plan, const Source& x, const float* packed, const Target& y,
+                          const Epilogue& epilogue, Arena arena) {
+  constexpr int kPixels = kRegisters >= 32 ? 14 : 7;
+  const int kernel = plan.kernel, width = plan.width.extent;
+  Vec* weight = arena.take(taps(plan));
+  load_nchw(packed, taps(plan), kLanes, static_cast<int>(taps(plan)), weight);
+  Vec* output = arena.take(width);
+  Ring ring(plan, arena);
+  ring.begin(x);
+  for (int row = 0; row < plan.height.extent; ++row) {
     const Vec* rows[kMaxDirectKernel];
-    for (int u = 0; u < kernel; ++u) rows[u] = ring + (row + u - pad + kernel) % kernel * pitch;
+    ring.advance(x, row, rows);
     int column = 0;
     for (; column + kPixels <= width; column += kPixels) {
       sum_pixels<kPixels>(rows, kernel, weight, column, output);
@@ -304,6 +330,53 @@ inline void forward_lanes(const Plan& plan, const Source& x, const float* packed
     for (; column < width; ++column) sum_pixels<1>(rows, kernel, weight, column, output);
     store_run(output, epilogue, row, 0, width, y);
   }
+}
+
+// Adds the gradient from one output row.
+template <int Kernel>
+[[gnu::noinline]] void weight_gradient_of_row(const Vec* const* rows, const Vec* dy, int width, Vec* dweight) {
+  // Kernel rows whose sums fit in the registers.
+  constexpr int kGroup = std::clamp((kRegisters - 3) / Kernel, 1, Kernel);
+  for (int u = 0; u < Kernel; u += kGroup) {
+    Vec sum[kGroup][Kernel] = {};
+    for (int c = 0; c < width; ++c) {
+      const Vec d = dy[c];
+      PPREPLK_UNROLL
+      for (int i = 0; i < kGroup; ++i) {
+        // The last group may be larger than what is left of the kernel; what it sums there is not used.
+        const Vec* x = rows[std::min(u + i, Kernel - 1)] + c;
+        PPREPLK_UNROLL
+        for (int k = 0; k < Kernel; ++k) sum[i][k] += d * x[k];
+      }
+    }
+    for (int i = 0; i < std::min(kGroup, Kernel - u); ++i) {
+      for (int k = 0; k < Kernel; ++k) dweight[(u + i) * Kernel + k] += sum[i][k];
+    }
+  }
+}
+
+inline void weight_gradient_of_lanes(const Plan& plan, const BackwardTask& task, Arena arena) {
+  void (*add_gradient)(const Vec* const*, const Vec*, int, Vec*) = nullptr;
+  with_kernel(plan.kernel, [&](auto kernel) { add_gradient = weight_gradient_of_row<kernel.value>; });
+  const int height = plan.height.extent, width = plan.width.extent;
+  Vec* sums = arena.take(taps(plan));
+  Vec* sums_of_image = arena.take(taps(plan));  // short sums are more exact
+  Vec* gradient = arena.take(width);
+  Ring ring(plan, arena);
+  std::fill_n(sums, taps(plan), Vec{});
+  for (int image = 0; image < task.images; ++image) {
+    const Source x = image_of(task.x, image * task.image_bytes), dy = image_of(task.dy, image * task.image_bytes);
+    std::fill_n(sums_of_image, taps(plan), Vec{});
+    ring.begin(x);
+    for (int row = 0; row < height; ++row) {
+      const Vec* rows[kMaxDirectKernel];
+      ring.advance(x, row, rows);
+      load_run(dy, row, 0, width, gradient);
+      add_gradient(rows, gradient, width, sums_of_image);
+    }
+    for (int i = 0; i < taps(plan); ++i) sums[i] += sums_of_image[i];
+  }
+  store_run(sums, {}, 0, 0, static_cast<int>(taps(plan)), task.dweight);
 }
 
 // ---------------------------------------------------------------------- entry points
@@ -331,16 +404,19 @@ inline void forward(const Plan& plan, const Source& x, const float* packed, cons
 }
 
 inline void backward(const Plan& plan, const BackwardTask& task, Arena arena) {
+  const bool planes = task.x.layout == Layout::nchw;
   if (task.dx.data) {
     Arena rest = arena;
     float* flipped = reinterpret_cast<float*>(rest.take(taps(plan)));
     flip(task.weight, taps(plan), flipped);
+    std::fill(flipped + task.weight.channels * taps(plan), flipped + packed_floats(plan), 0.0f);
     for (int image = 0; image < task.images; ++image) {
       const int64_t offset = image * task.image_bytes;
-      forward_planes(plan, image_of(task.dy, offset), flipped, image_of(task.dx, offset), {}, rest);
+      const auto convolve = planes ? forward_planes : forward_lanes;
+      convolve(plan, image_of(task.dy, offset), flipped, image_of(task.dx, offset), {}, rest);
     }
   }
-  if (task.dweight.data) weight_gradient_of_planes(plan, task, arena);
+  if (task.dweight.data) (planes ? weight_gradient_of_planes : weight_gradient_of_lanes)(plan, task, arena);
 }
 
 }  // namespace direct

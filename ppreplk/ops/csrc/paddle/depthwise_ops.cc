@@ -101,7 +101,7 @@ std::vector<Tensor> conv_grad(const Tensor& x, const Tensor& weight, const Tenso
   Tensor x_grad = paddle::empty_like(x);
   Tensor weight_grad = paddle::empty(weight.shape(), DataType::FLOAT32, x.place());
   checked([&] {
-    ppreplk::backward(problem, dtype, x.data(), weight32.data<float>(), out_grad.data(), x_grad.data(),
+    ppreplk::backward(problem, dtype, Layout::nchw, x.data(), weight32.data<float>(), out_grad.data(), x_grad.data(),
                       weight_grad.data<float>(), threads());
   });
   return {x_grad, as(weight_grad, weight.dtype())};

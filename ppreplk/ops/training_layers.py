@@ -1,0 +1,88 @@
+"""Layers of a channels-last network in training on a CPU: tensors (N, H, W, C) in float32, with gradients.
+
+The operators are built with those of the depthwise convolution. Sums over pixels are the same for every number of
+threads.
+"""
+
+from __future__ import annotations
+
+import paddle
+from paddle import Tensor, _C_ops, nn
+
+from . import loading
+from .build import DEPTHWISE
+
+ACTIVATIONS = ("none", "relu", "gelu", "relu6")  # Activation in norm.h
+
+
+def available() -> bool:
+    """Whether the operators are loaded, or built and load now. Builds nothing."""
+    return loading.available(DEPTHWISE)
+
+
+def _run(operator: str, *arguments: object) -> Tensor:
+    """The first output of an operator; the others are for its gradient."""
+    return _C_ops._run_custom_op(operator, *arguments)[0]  # type: ignore[attr-defined]  # in C++, without stubs
+
+
+def _parts(bn: nn.BatchNorm2D) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return bn.weight, bn.bias, bn._mean, bn._variance
+
+
+def norm(x: Tensor, bn: nn.BatchNorm2D, activation: str = "none") -> Tensor:
+    """activation(bn(x)) on the statistics of this batch; updates the running ones. (N, H, W, C) -> (N, H, W, C).
+
+    Args:
+        bn: its parameters and statistics are used.
+        activation: one of :data:`ACTIVATIONS`.
+    """
+    return _run("ppreplk_training_norm", x, *_parts(bn), bn._epsilon, bn._momentum, activation)
+
+
+def norm_sum(x: Tensor, bn: nn.BatchNorm2D, residual: Tensor, keep: Tensor) -> Tensor:
+    """residual + keep * bn(x), as :func:`norm`.
+
+    Args:
+        residual: like x.
+        keep: (N,), a factor for each image, which gets no gradient.
+    """
+    return _run("ppreplk_training_norm_sum", x, *_parts(bn), residual, keep, bn._epsilon, bn._momentum)
+
+
+def norm_pair(x: Tensor, bn: nn.BatchNorm2D, x2: Tensor, bn2: nn.BatchNorm2D, activation: str = "none") -> Tensor:
+    """activation(bn(x) + bn2(x2)), as :func:`norm`, for two normalizations of the same momentum and epsilon."""
+    arguments = (x, *_parts(bn), x2, *_parts(bn2), bn._epsilon, bn._momentum, activation)
+    return _run("ppreplk_training_norm_pair", *arguments)
+
+
+def depthwise(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
+    """Depthwise convolution with odd kernel and padding ``K // 2``.
+
+    (N, H, W, C) -> (N, ceil(H / stride), ceil(W / stride), C). A strided one is computed at stride 1, and what lies
+    between the strides dropped.
+
+    Args:
+        weight: (C, 1, K, K), K at most :data:`ppreplk.ops.cpu.MAX_KERNEL`.
+    """
+    return _run("ppreplk_training_depthwise", x, weight, stride)
+
+
+def pointwise(x: Tensor, weight: Tensor) -> Tensor:
+    """Convolution with a 1x1 kernel, (N, H, W, in) -> (N, H, W, out), as a product of matrices.
+
+    Args:
+        weight: (out, in, 1, 1).
+    """
+    return paddle.matmul(x, weight.flatten(1), transpose_y=True)
+
+
+def images_conv(images: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """Convolution of images, which get no gradient, with odd kernel and padding ``K // 2``.
+
+    (N, C, H, W) -> (N, ceil(H / stride), ceil(W / stride), out).
+
+    Args:
+        weight: (out, C, K, K).
+    """
+    patches = _run("ppreplk_training_patches", images, weight.shape[-1], stride)
+    return paddle.matmul(patches, weight.flatten(1), transpose_y=True)
