@@ -37,16 +37,23 @@ class Measured(NamedTuple):
 
 
 def measure_group(group: Group, device: str, watch: Stopwatch, budget: Budget) -> Measured:
-    """Time all contestants on a group, ours first, as far as the budget lasts."""
+    """Time all contestants on a group, as far as the budget lasts.
+
+    A layer is begun in both passes with all of them, or not at all: the best of some would not be the best.
+    """
     times: list[Time] = []
+    late = 0
     skipped: dict[str, int] = {}
     failed: dict[str, list[str]] = {}
-    for name in CONTESTANTS:
-        slow: set[tuple[bool, Problem]] = set()
-        for problem in group.problems:
-            for backward, what in PASSES.items():
-                case = backward, problem._replace(kernel=1)
-                if budget.is_spent or case in slow:
+    slow: set[tuple[str, bool, Problem]] = set()
+    for problem in group.problems:
+        if budget.is_spent:
+            late += 1
+            continue
+        for backward, what in PASSES.items():
+            for name in CONTESTANTS:
+                case = name, backward, problem._replace(kernel=1)
+                if case in slow:
                     skipped[name] = skipped.get(name, 0) + 1
                     continue
                 try:
@@ -59,11 +66,13 @@ def measure_group(group: Group, device: str, watch: Stopwatch, budget: Budget) -
                     times.append(Time(problem, group.type_name, backward, name, found))
                     if found > TOO_SLOW_MS:
                         slow.add(case)
-        logger.info("%s, %s: %s is done, %.0f s are left", group.title, group.type_name, name, max(budget.left, 0))
+        logger.info("%s, %s: %s is done, %.0f s are left", group.title, group.type_name, problem, max(budget.left, 0))
     notes = [f"{text} ({'; '.join(cases)})" for text, cases in failed.items()]
     if skipped:
         counts = ", ".join(f"{name} {count}" for name, count in skipped.items())
-        notes.append(f"not measured, for want of time or for slowness: {counts}")
+        notes.append(f"not measured, since it took more than {TOO_SLOW_MS:.0f} ms on a smaller kernel: {counts}")
+    if late:
+        notes.append(f"for want of time, {late} of {len(group.problems)} layers were not measured")
     for note in notes:
         logger.warning("%s, %s: %s", group.title, group.type_name, note)
     return Measured(times, notes)

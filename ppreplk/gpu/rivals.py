@@ -17,6 +17,7 @@ RIVALS = (CHANNELS_LAST, PYTORCH, CUDNN, CUFFT)
 CONTESTANTS = (OURS, *RIVALS)
 NOTES = (
     "All contestants start with cold caches. Backward is both gradients. cuDNN chooses its algorithms by trying them.",
+    "Times are those of the GPU: it has the whole call before it begins, so what Python takes is not counted.",
     f"{PYTORCH} is what PyTorch runs by itself: mostly kernels of its own, and cuDNN's for some in half precision. "
     f"{CUDNN} forces cuDNN; PyTorch offers that for the forward pass only.",
     f"{CUFFT} transforms in float32 whatever the type; the conversions are part of its time.",

@@ -70,7 +70,9 @@ def serves(dtype: paddle.dtype, kernel_size: int) -> bool:
 
 
 def _is_on_gpu(tensor: Tensor) -> bool:
-    return tensor.place.is_gpu_place()
+    """Whether it lies on the GPU that is set: kernels and stream are that one's."""
+    place = tensor.place
+    return place.is_gpu_place() and f"gpu:{place.gpu_device_id()}" == paddle.get_device()
 
 
 def _stream() -> int:
@@ -82,7 +84,8 @@ def _ready(tensor: Tensor, dtype: Optional[paddle.dtype] = None) -> Tensor:
     """The tensor in this type, in one piece of the GPU's memory."""
     if not _is_on_gpu(tensor):
         raise UserError(
-            f"depthwise implementation 'cuda' takes tensors in the GPU's memory, got one in {tensor.place}",
+            f"depthwise implementation 'cuda' takes tensors in the memory of {paddle.get_device()}, got one in "
+            f"{tensor.place}",
             code="ops.wrong-device",
         )
     tensor = tensor if dtype is None or tensor.dtype == dtype else tensor.astype(dtype)
@@ -102,6 +105,13 @@ class _Workspaces:
 
 def _call(x: Tensor, weight: Tensor) -> Call:
     sizes = sizes_of(x.shape, weight.shape)
+    if not {x.dtype, weight.dtype} <= set(DTYPES):
+        x_type, weight_type = (str(each.dtype).removeprefix("paddle.") for each in (x, weight))
+        raise UserError(
+            f"depthwise implementation 'cuda' takes float32, float16 and bfloat16, got x of {x_type} and weight of "
+            f"{weight_type}",
+            code="ops.not-served",
+        )
     return Call(sizes, DTYPES[x.dtype], DTYPES[weight.dtype], _Workspaces(), _stream())
 
 

@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from helpers import ROOT, assert_one_line_and_exit_2, refused, run_tool
 from plain_kernels import STREAM, PlainKernels, plain_library
 
 from ppreplk.cli import command_parser
-from ppreplk.gpu import ceilings, gpu_check, oracle, rivals, stopwatch
+from ppreplk.gpu import ceilings, gpu_check, layer_times, oracle, rivals, stopwatch
 from ppreplk.gpu.composed_step import CLASSES, network, step_milliseconds
 from ppreplk.gpu.layer_times import Group
 from ppreplk.gpu.oracle import BOUNDS, Error, channel_error, errors_of, operands
@@ -179,12 +180,116 @@ def test_a_whole_check(bench, monkeypatch, tmp_path):
     assert len(steps) == 1 and steps[0].endswith("| 5.000 |")
 
 
+WHOLE = """
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+sys.modules.update(dict.fromkeys(["paddle", "numpy", "tqdm", "yaml"]))  # as if they were not installed
+from plain_kernels import STREAM, PlainKernels, plain_library
+from ppreplk.gpu import ceilings, composed_step, gpu_check, stopwatch
+from ppreplk.gpu.layer_times import Group
+from ppreplk.gpu.problems import Problem
+from ppreplk.ops import cuda_torch
+
+kernels = PlainKernels(plain_library())
+kernels.path = Path("sm_90/library")
+cuda_torch.DEVICE = "cpu"
+cuda_torch.kernels_on = lambda device: kernels
+cuda_torch._device = lambda device: nullcontext(STREAM)
+ceilings.MATRIX = 64
+stopwatch.calls_for = lambda milliseconds: 1
+composed_step.STAGES = ((4, 8, 9, 1), (6, 4, 7, 2))
+bench = gpu_check.Bench("cpu", "a processor, two cores", 2**22, stopwatch.Stopwatch("cpu"))
+problems = [Problem(2, 3, 7, 6, 13)]
+plan = gpu_check.Plan(problems, [Group("Layers", problems, "fp32")], {problems[0]: 2}, problems, 32)
+gpu_check.run_plan(plan, bench, stopwatch.Budget(300), gpu_check.Report(Path(sys.argv[1])), 300)
+assert not any(sys.modules.get(name) for name in ("paddle", "numpy"))
+"""
+
+
+@needs_torch
+def test_a_whole_check_without_paddle_and_numpy(tmp_path):
+    """From the numbers to the rule, with training steps, where neither can be imported."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    command = [sys.executable, "-c", WHOLE, str(tmp_path / "report.md")]
+    process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert "The rule for `auto`" in process.stdout == (tmp_path / "report.md").read_text() + "\n"
+
+
 def test_a_spent_budget_names_what_is_missing(bench):
     shown = []
     gpu_check.run_plan(small_plan(), bench, Budget(0), gpu_check.Report(show=shown.append), 0)
     text = "\n".join(shown)
-    assert "2 shapes were not checked" in text and "ours 4, cuDNN channels-last 4" in text
+    assert "2 shapes were not checked" in text and "for want of time, 2 of 2 layers were not measured" in text
     assert "CUDA_FROM = None" in text
+
+
+class Countdown:
+    """A budget that is spent after so many looks at it."""
+
+    left = 1.0
+
+    def __init__(self, looks):
+        self._looks = looks
+
+    @property
+    def is_spent(self):
+        self._looks -= 1
+        return self._looks < 0
+
+
+def test_a_layer_is_timed_with_all_contestants_or_not_at_all(bench):
+    """The best of those that were in time would not be the best."""
+    measured = layer_times.measure_group(Group("Layers", SMALL, "fp32"), "cpu", bench.watch, Countdown(1))
+    assert {(each.problem, each.contestant) for each in measured.times} == {
+        (SMALL[0], name) for name in set(rivals.CONTESTANTS) - {rivals.CUDNN}
+    }
+    assert measured.notes[-1] == "for want of time, 1 of 2 layers were not measured"
+
+
+class SimulatedGpu:
+    """Seconds of a processor, and of a GPU that does one thing after the other."""
+
+    def __init__(self):
+        self.host = self.device = 0.0
+        self.cuda = SimpleNamespace(Event=self.event, get_device_properties=lambda _: SimpleNamespace(L2_cache_size=9))
+        self.uint8 = None
+
+    def launch(self, on_host, on_device):
+        self.host += on_host
+        self.device = max(self.device, self.host) + on_device
+
+    def empty(self, *_, **__):
+        return SimpleNamespace(zero_=lambda: self.launch(5e-6, 80e-6))
+
+    def event(self, enable_timing):
+        event = SimpleNamespace()
+
+        def record():
+            event.at = self.device = max(self.device, self.host)
+
+        def synchronize():
+            self.host = max(self.host, event.at)
+
+        event.record, event.synchronize = record, synchronize
+        event.elapsed_time = lambda end: 1e3 * (end.at - event.at)
+        return event
+
+
+@pytest.mark.parametrize("on_host,on_device", [(2e-6, 9e-6), (20e-6, 2e-6), (200e-6, 1e-6), (5e-6, 50e-3)])
+def test_the_gpu_does_not_wait_for_the_processor_while_it_is_timed(monkeypatch, on_host, on_device):
+    simulated = SimulatedGpu()
+    monkeypatch.setitem(sys.modules, "torch", simulated)
+    monkeypatch.setattr(stopwatch, "time", SimpleNamespace(perf_counter=lambda: simulated.host))
+    watch = Stopwatch("cuda")
+
+    def call():
+        for _ in range(12):
+            simulated.launch(on_host, on_device)
+
+    assert watch.milliseconds(call) == pytest.approx(12e3 * on_device)
 
 
 def test_wrong_numbers_are_named_and_the_rest_is_done(bench, monkeypatch):

@@ -1,6 +1,7 @@
 """``depthwise_impl: cuda`` through Paddle, with kernels that compute on the processor: who calls them, and how."""
 
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -18,6 +19,7 @@ from ppreplk.ops import cuda, cuda_kernels, depthwise
 from ppreplk.ops.depthwise import check_implementation, choose, prepare
 from ppreplk.utils.errors import UserError
 
+is_on_gpu = cuda._is_on_gpu
 SHAPES = [(2, 3, 9, 8, 5), (1, 2, 6, 7, 31), (1, 4, 1, 13, 3), (3, 5, 7, 7, 13), (2, 3, 5, 4, 1)]
 
 
@@ -220,9 +222,17 @@ def test_what_is_refused(kernels, monkeypatch):
 
 
 def test_tensors_elsewhere_are_refused(kernels, monkeypatch):
-    monkeypatch.setattr(cuda, "_is_on_gpu", lambda tensor: tensor.place.is_gpu_place())
-    with refused("ops.wrong-device", "takes tensors in the GPU's memory, got one in Place(cpu)"):
+    monkeypatch.setattr(cuda, "_is_on_gpu", is_on_gpu)
+    with refused("ops.wrong-device", "takes tensors in the memory of gpu:0, got one in Place(cpu)"):
         convolve(paddle.zeros([1, 2, 5, 5]), paddle.zeros([2, 1, 3, 3]))
+    for number, here in ((0, True), (1, False)):  # kernels and stream are those of the GPU that is set
+        place = SimpleNamespace(is_gpu_place=lambda: True, gpu_device_id=lambda number=number: number)
+        assert is_on_gpu(SimpleNamespace(place=place)) == here
+
+
+def test_weights_of_other_types_are_refused(kernels):
+    with refused("ops.not-served", "got x of float32 and weight of float64"):
+        convolve(paddle.zeros([1, 2, 5, 5]), paddle.zeros([2, 1, 3, 3], "float64"))
 
 
 def test_what_kernels_say_is_told_apart(kernels):
