@@ -167,6 +167,7 @@ def test_wrong_arguments(library):
         ((1, 2, 0, 5, 3), 0, 0, b"height must be 1 to 32768, not 0"),
         ((-1, 2, 5, 5, 3), 0, 0, b"batch must be 0 to 1048576, not -1"),
         ((2**20, 2**20, 5, 5, 3), 0, 0, b"more than 2^36 numbers"),
+        ((2**20, 1, 1, 2**15, 13), 0, 0, b"a channel has more than 2^30 tiles"),
         ((1, 2, 5, 5, 3), 3, 0, b"there is no dtype 3"),
         ((1, 2, 5, 5, 3), 0, 4, b"there is no operation 4"),
     ):

@@ -20,6 +20,7 @@ int invalid(const char* format, Values... values) {
 constexpr int64_t kAlignment = 256;  // of the parts of a workspace
 constexpr int64_t kMaxCount = 1 << 20, kMaxExtent = 1 << 15;
 constexpr int64_t kMaxNumbers = int64_t{1} << 36;  // of a tensor
+constexpr int64_t kMaxUnits = int64_t{1} << 30;    // tiles of a channel, in all images: kernels count them in an int
 
 int check_extent(const char* name, int64_t value, int64_t least, int64_t most) {
   if (value >= least && value <= most) return PPREPLK_CUDA_OK;
@@ -54,8 +55,10 @@ int read_plan(const int64_t* sizes, Plan* plan) {
   int error = read_problem(sizes, &problem);
   int shared_bytes = 0;
   if (!error) error = max_shared_bytes(&shared_bytes);
-  if (!error) *plan = make_plan(problem, shared_bytes);
-  return error;
+  if (error) return error;
+  *plan = make_plan(problem, shared_bytes);
+  if (int64_t{problem.batch} * plan->tiles() > kMaxUnits) return invalid("a channel has more than 2^30 tiles");
+  return PPREPLK_CUDA_OK;
 }
 
 Partial partial_of(const Plan& plan) {
