@@ -7,7 +7,6 @@ study that was stopped goes on.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from ..models import build_model
 from ..utils.atomic import make_folder, replacing
 from ..utils.errors import UserError
 from ..utils.tables import Table, write_table
+from .intervals import interval, paired
 from .kept_runs import RESULTS, Result, finish, keep, read_kept
 
 SEGMENTATION, CONTROL = TASKS = ("segmentation", "control")
@@ -110,7 +110,7 @@ def dense_study(kernels: Sequence[int], seeds: int, steps: int, output: str) -> 
 
 
 def dense_table(scores: dict[DenseRun, float]) -> Table:
-    """Mean and deviation over the seeds, and the differences to the smallest kernel with the same seed.
+    """Means over the seeds, and the differences to the smallest kernel with the same seed, with 95% intervals.
 
     Args:
         scores: {run: percent}.
@@ -126,23 +126,18 @@ def dense_table(scores: dict[DenseRun, float]) -> Table:
         line = [f"{kernel}x{kernel}"]
         for task in TASKS:
             mine, base = values[task, kernel], values[task, kernels[0]]
-            line.append(_spread(mine))
-            line.append("" if kernel == kernels[0] else _spread([a - b for a, b in zip(mine, base)], "+"))
+            line.append(interval(mine).text(""))
+            line.append("" if kernel == kernels[0] else paired(mine, base).text())
         lines.append(line)
     seeds = len(values[SEGMENTATION, kernels[0]])
     steps = next(iter(scores)).steps
     title = (
         f"Scenes of digits, {steps} steps of {BATCH} scenes, {seeds} seed{'s' if seeds > 1 else ''}; mIoU and top-1 in "
-        "%, ± is the standard deviation over the seeds, differences are between runs of one seed"
+        "%, ± is half the 95% interval of the mean, differences are between runs of one seed"
     )
     against = f"against {kernels[0]}x{kernels[0]}"
     columns = ["kernel", "segmentation, mIoU", against, "classification, top-1", against]
     return Table(title, columns, lines)
-
-
-def _spread(values: Sequence[float], sign: str = "") -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):{sign}.1f} ± {deviation:.1f}"
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -179,6 +174,16 @@ def train_dense(run: DenseRun) -> float:
         UserError: the loss is no number any more.
     """
     network, logits = build_dense(run)
+    fit_dense(run, network, logits)
+    return evaluate_dense(logits, run.task)
+
+
+def fit_dense(run: DenseRun, network: nn.Layer, logits: Callable[[paddle.Tensor], paddle.Tensor]) -> None:
+    """Train what :func:`build_dense` returned; the network is in eval mode then.
+
+    Raises:
+        UserError: the loss is no number any more.
+    """
     peak = paddle.optimizer.lr.CosineAnnealingDecay(LEARNING_RATE, run.steps)
     schedule = paddle.optimizer.lr.LinearWarmup(peak, min(WARMUP, run.steps), 0.0, LEARNING_RATE)
     optimizer = paddle.optimizer.AdamW(schedule, parameters=network.parameters(), weight_decay=WEIGHT_DECAY)
@@ -192,7 +197,6 @@ def train_dense(run: DenseRun) -> float:
         optimizer.clear_grad()
         schedule.step()
     network.eval()
-    return evaluate_dense(logits, run.task)
 
 
 def evaluate_dense(logits: Callable[[paddle.Tensor], paddle.Tensor], task: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,8 @@ from ..utils.tables import Table, write_table
 from .receptive_field import SHARES, high_contribution_area, mean_contribution_map, scaled_scores
 
 logger = logging.getLogger(__name__)
+
+MAPS = ".npz"  # suffix of the file of maps
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def compare(subjects: Sequence[Subject], images: Images, output: str, layer: str
         layer: name of the sublayer whose output to use, see :func:`ppreplk.erf.last_features`.
 
     Returns:
-        For each network, the area in percent of the image that holds a share of the contribution (table 10).
+        For each network, the area in percent of the image that holds a share of the contribution, see
+        :func:`area_table`.
 
     Raises:
         UserError: an unknown network, weights that do not fit, no images, no matplotlib, or an ``output`` that cannot
@@ -102,17 +105,63 @@ def compare(subjects: Sequence[Subject], images: Images, output: str, layer: str
                 values = maps[label] = mean_contribution_map(model, _tensors(bar, transforms), layer)
             with replacing(folder / f"{label}.npy") as [partial], open(partial, "wb") as file:
                 np.save(file, values)
-            figures.heat_maps({label: scaled_scores(values)}, folder / f"{label}.png")
-    figures.heat_maps({label: scaled_scores(values) for label, values in maps.items()}, folder / "erf.png")
-    rows = [
-        [label, *(f"{100 * high_contribution_area(values, share)[1]:.1f}" for share in SHARES)]
-        for label, values in maps.items()
-    ]
-    title = f"Area in % of the image that holds a share of the contribution; images: {len(paths)}, {images.size} pixels"
-    table = Table(title, ["network", *(f"{share:.0%}" for share in SHARES)], rows)
+            figures.heat_maps({label: scaled_scores(values)}, folder / f"{label}.png", outlines({label: values}))
+    scores = {label: scaled_scores(values) for label, values in maps.items()}
+    figures.heat_maps(scores, folder / "erf.png", outlines(maps))
+    return write_fields(maps, folder / "erf", f"images: {len(paths)}, {images.size} pixels")
+
+
+def write_fields(maps: Mapping[str, np.ndarray], path: Path, conditions: str) -> Table:
+    """Write the areas of :func:`area_table` to ``.csv`` and ``.md``, and the maps as they are drawn to ``.npz``.
+
+    Args:
+        maps: {name of the row: contributions (H, W)}.
+        path: of the files, without suffix.
+        conditions: see :func:`area_table`.
+
+    Returns:
+        The table.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    drawn = {label: figures.reduced(scaled_scores(values)).astype(np.float16) for label, values in maps.items()}
+    with replacing(path.with_suffix(MAPS)) as [partial], open(partial, "wb") as file:
+        np.savez_compressed(file, **drawn)
+    table = area_table(maps, conditions)
     for suffix in (".csv", ".md"):
-        write_table(table, folder / f"erf{suffix}")
+        write_table(table, path.with_suffix(suffix))
     return table
+
+
+def area_table(maps: Mapping[str, np.ndarray], conditions: str) -> Table:
+    """The paper's table 10, then the same areas without its logarithm, and the largest contribution.
+
+    Args:
+        maps: {name of the row: contributions (H, W)}.
+        conditions: of the measurement, for the title.
+    """
+    rows = []
+    for label, values in maps.items():
+        areas = [
+            f"{100 * high_contribution_area(values, share, logarithm)[1]:.1f}"
+            for logarithm in (True, False)
+            for share in SHARES
+        ]
+        rows.append([label, *areas, f"{values.max():.1e}"])
+    title = (
+        f"Area in % of the image that holds a share of the contribution, as the paper scores it and plain; {conditions}"
+    )
+    shares = [f"{share:.0%}" for share in SHARES]
+    return Table(title, ["network", *shares, *(f"plain {share}" for share in shares), "largest contribution"], rows)
+
+
+def outlines(maps: Mapping[str, np.ndarray]) -> dict[str, list[tuple[str, float]]]:
+    """The areas of table 10 for :func:`~ppreplk.utils.figures.heat_maps`."""
+    return {
+        label: [(f"{share:.0%}", high_contribution_area(values, share)[1]) for share in SHARES]
+        for label, values in maps.items()
+    }
 
 
 def preparation(images: Images) -> list[dict]:

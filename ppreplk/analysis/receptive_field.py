@@ -203,14 +203,16 @@ def scaled_scores(contributions: np.ndarray) -> np.ndarray:
     return scores / scores.max()
 
 
-def high_contribution_area(contributions: np.ndarray, share: float) -> tuple[int, float]:
+def high_contribution_area(contributions: np.ndarray, share: float, logarithm: bool = True) -> tuple[int, float]:
     """The smallest centred square that holds more than ``share`` of the contributions (table 10).
 
-    Contributions are measured by :func:`scaled_scores`. Squares have odd sides 3, 5, ...
+    The paper measures contributions by :func:`scaled_scores`, whose logarithm makes areas depend on the scale of the
+    gradients. Without it they do not. Squares have odd sides 3, 5, ...
 
     Args:
         contributions: (H, W), not negative: what :func:`contribution_map` returns, or a mean of such maps.
         share: between 0 and 1, such as 0.2 for the column of 20%.
+        logarithm: take shares of the scores, as the paper does, not of the contributions themselves.
 
     Returns:
         Side of the square in pixels, and its area relative to the map. If no square within the map suffices: the
@@ -225,6 +227,8 @@ def high_contribution_area(contributions: np.ndarray, share: float) -> tuple[int
     if not 0.0 < share < 1.0:
         raise UserError(f"the share must lie between 0 and 1, got {share}", code="analysis.share")
     scores = scaled_scores(contributions)
+    if not logarithm:
+        scores = np.asarray(contributions, np.float64)
     height, width = scores.shape
     total = scores.sum()
     for reach in range(1, min(height, width) // 2):

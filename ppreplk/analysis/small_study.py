@@ -23,6 +23,8 @@ from ..utils import figures
 from ..utils.atomic import make_folder, replacing
 from ..utils.log import PACKAGE_LOGGER
 from ..utils.tables import Table, write_table
+from .guideline_study import CLASSIFICATION, GuidelineRun
+from .guideline_tables import effect_table
 from .kept_runs import RESULTS, finish, keep, read_kept
 from .rows import MOBILENET, ROWS, SUBJECTS, TABLES, Row
 
@@ -112,7 +114,7 @@ def study(config: str, tables: Sequence[int], seeds: int, output: str, overrides
         overrides: ``Key.sub=value``, applied to every run.
 
     Returns:
-        One table per table of the paper.
+        One table per table of the paper, and one of what each change is worth.
 
     Raises:
         UserError: a configuration that does not fit, a run that diverges, or results of other settings in ``output``.
@@ -176,14 +178,21 @@ def only_warnings() -> Iterator[None]:
 
 
 def report_tables(runs: Sequence[Run], top1: dict[str, float]) -> list[Table]:
-    """The tables of the paper for which ``runs`` have all networks, with the measured values beside the published.
+    """The tables of the paper for which ``runs`` have all networks, and what each change is worth, with intervals.
 
     Args:
         runs: finished trainings.
         top1: {name of the run: percent}.
     """
     values = by_network(runs, top1)
-    return [table_of(rows, values) for rows in complete_tables(values).values()]
+    tables = [table_of(rows, values) for rows in complete_tables(values).values()]
+    effects = effect_table(as_scores(runs, top1))
+    return [*tables, effects] if effects.rows else tables
+
+
+def as_scores(runs: Sequence[Run], top1: dict[str, float]) -> dict[GuidelineRun, float]:
+    """The same runs for :mod:`~ppreplk.analysis.guideline_tables`, which compares networks seed by seed."""
+    return {GuidelineRun(run.row, CLASSIFICATION, run.seed): top1[run.name] for run in runs}
 
 
 def complete_tables(networks: Container[tuple[str, str]]) -> dict[int, list[Row]]:

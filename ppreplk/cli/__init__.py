@@ -27,6 +27,7 @@ from .draw_commands import draw
 from .gpu_commands import gpu_check
 from .serve_commands import serve
 from .speed_commands import benchmark
+from .study_commands import study
 from .weights_commands import weights
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ EPILOG = (
 PRECISIONS = ("fp32", "fp32-bf16x3", "bf16")  # of exported programs, as in deploy
 SUITES = ("paddleseg", "paddledetection")  # into which whole checkpoints are converted
 WEIGHTS = ("raw", "averaged", "both")  # of a checkpoint, as in checkpoints.kept_weights
-TABLES = (2, 3, 4, 5, 11)  # of the paper, as in analysis.rows
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
@@ -276,71 +276,6 @@ def complexity(parser: Parser) -> None:
         print_table(arguments)
 
     parser.set_defaults(run=run)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# The paper's experiments
-
-
-def study(parser: Parser) -> None:
-    tasks = parser.add_subparsers(required=True, metavar="TASK")
-
-    def compare(arguments: argparse.Namespace) -> None:
-        from ..analysis.small_study import study
-
-        tables = arguments.table or TABLES
-        for table in study(arguments.config, tables, arguments.seeds, arguments.output, arguments.override):
-            print(table.markdown())
-
-    task = tasks.add_parser("run", help="train them at small scale and compare")
-    add_config_arguments(task)
-    task.add_argument("--table", type=int, choices=TABLES, action="append", help="may be repeated; default: all")
-    task.add_argument("--seeds", type=positive, default=3, help="trainings per network; default: 3")
-    task.add_argument(
-        "--output", type=path, default="output/study", help="folder; a study that was stopped goes on there"
-    )
-    task.set_defaults(run=compare)
-
-    def dense(arguments: argparse.Namespace) -> None:
-        from ..analysis.dense_study import dense_study
-
-        use_threads(None)
-        kernels = arguments.kernel or [3, 13]
-        print(dense_study(kernels, arguments.seeds, arguments.steps, arguments.output).markdown())
-
-    task = tasks.add_parser("dense", help="kernel sizes in segmentation and classification of scenes of digits")
-    task.add_argument("--kernel", type=positive, action="append", help="size, may be repeated; default: 3 and 13")
-    task.add_argument("--seeds", type=positive, default=5, help="trainings per kernel and task; default: 5")
-    task.add_argument("--steps", type=positive, default=300, help="of a training, 8 scenes each; default: 300")
-    task.add_argument(
-        "--output", type=path, default="output/dense", help="folder; a study that was stopped goes on there"
-    )
-    task.set_defaults(run=dense)
-
-    def finetune(arguments: argparse.Namespace) -> None:
-        from ..analysis.finetune_study import finetune_study
-
-        for table in finetune_study(arguments.config, arguments.seeds, arguments.output, arguments.override):
-            print(table.markdown())
-
-    task = tasks.add_parser("finetune", help="fine-tuning on few images, beside a ResNet18 of paddleclas")
-    add_config_arguments(task)
-    task.add_argument("--seeds", type=positive, default=3, help="trainings of each kind; default: 3")
-    task.add_argument(
-        "--output", type=path, default="output/finetune_study", help="folder; a study that was stopped goes on there"
-    )
-    task.set_defaults(run=finetune)
-
-    def recipes(arguments: argparse.Namespace) -> None:
-        from ..analysis.recipes import write_recipes
-        from ..analysis.schema import write_schema
-
-        write_recipes(arguments.folder)
-        write_schema(arguments.folder)
-
-    task = tasks.add_parser("recipes", help="write the ImageNet recipe of every row, and the schema that recipes name")
-    task.add_argument("folder", type=path, help="configs, in a clone")
-    task.set_defaults(run=recipes)
 
 
 CONVERT_EPILOG = "docs/weights.md lists the published files. PyTorch is not needed; nothing in the file is executed."

@@ -41,6 +41,9 @@ def benchmark_conv(parser: Parser) -> None:
     parser.add_argument(
         "--kernel", type=positive, action="append", default=[], help="kernel size; default: the layers of RepLKNet-31B"
     )
+    parser.add_argument(
+        "--table1", action="store_true", help="the maps and kernel sizes of the paper's table 1, one image and layer"
+    )
     parser.add_argument("--channels", type=positive, default=128, help="with --kernel")
     parser.add_argument("--side", type=positive, default=56, help="height and width of the map, with --kernel")
     parser.add_argument(
@@ -50,6 +53,7 @@ def benchmark_conv(parser: Parser) -> None:
     def table(arguments: argparse.Namespace) -> Table:
         from ..benchmark.kernel_sizes import plot_kernel_sizes
         from ..benchmark.layers import SHAPES, measure_layers
+        from ..benchmark.table_one import measure_table_one
         from ..utils.cores import default_threads
         from ..utils.errors import UserError
         from ..utils.figures import check_figure
@@ -61,6 +65,11 @@ def benchmark_conv(parser: Parser) -> None:
         figure = arguments.figure and check_figure(arguments.figure)
         shapes = [(arguments.channels, arguments.side, kernel) for kernel in arguments.kernel] or SHAPES
         threads = arguments.threads or default_threads()
+        if arguments.table1:
+            if arguments.kernel or arguments.batch or arguments.backward:
+                message = "--table1 stands alone: its shapes are the paper's"
+                raise UserError(message, code="command.arguments")
+            return measure_table_one(threads, arguments.rounds)
         table = measure_layers(shapes, arguments.batch or [1], threads, arguments.backward, arguments.rounds)
         if figure:
             plot_kernel_sizes(table, figure)

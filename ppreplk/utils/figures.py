@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from .atomic import check_output, replacing
 from .errors import UserError
@@ -17,6 +18,9 @@ from .optional import import_problem
 DPI = 110
 SUFFIXES = (".png", ".svg")
 HEAT_COLOURS = "viridis"
+HEAT_SHADES = 128  # in a PNG
+OUTLINES = ("red", "orange", "white", "cyan")  # of squares on a map, from the smallest on
+MAPS_A_ROW = 5
 MAP_PIXELS = 128  # larger maps are drawn as means of blocks: a small file, and less noise
 
 
@@ -63,37 +67,91 @@ def new_figure(width: float, height: float) -> Any:
     return figure
 
 
-def save_figure(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path, colours: int | None = None) -> None:
     """Write a ``.png`` or ``.svg`` file, whole or not at all.
+
+    Args:
+        figure: of :func:`new_figure`.
+        path: the file.
+        colours: of a PNG, at most 256, which makes noisy pictures several times smaller; None for all.
 
     Raises:
         UserError: it cannot be written.
     """
     with replacing(path) as [partial]:
-        figure.savefig(partial, format=path.suffix[1:], dpi=DPI)
+        if colours is None or path.suffix != ".png":
+            figure.savefig(partial, format=path.suffix[1:], dpi=DPI)
+        else:
+            figure.set_dpi(DPI)
+            figure.canvas.draw()
+            picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
+            picture.quantize(colours).save(partial, format="png", optimize=True)
 
 
-def heat_maps(scores: Mapping[str, np.ndarray], path: Path) -> None:
+def heat_maps(
+    scores: Mapping[str, np.ndarray],
+    path: Path,
+    squares: Mapping[str, Sequence[tuple[str, float]]] | None = None,
+    label: str = "score, largest = 1",
+) -> None:
     """Draw square maps with entries from 0 to 1 side by side, with one colour bar for all.
 
     Colours follow the cube root, so that weak contributions can be seen beside a strong centre.
 
     Args:
-        scores: {title: (H, H)}. Maps of more than :data:`MAP_PIXELS` a side are drawn smaller.
+        scores: {title: (H, H)}. Maps of more than :data:`MAP_PIXELS` a side are drawn smaller. More than
+            :data:`MAPS_A_ROW` make several rows.
         path: a ``.png`` or ``.svg`` file.
+        squares: {title: [(label, area)]}, centred squares to outline, the area relative to the map. Their areas are
+            written below the map.
+        label: of the colour bar.
 
     Raises:
         UserError: it cannot be written.
     """
     from matplotlib.colors import PowerNorm
 
-    figure = new_figure(3.1 * len(scores) + 0.7, 3.4)
-    axes = figure.subplots(1, len(scores), squeeze=False)[0]
-    for axis, (title, values) in zip(axes, scores.items()):
-        picture = axis.imshow(reduced(values), norm=PowerNorm(1 / 3, vmin=0.0, vmax=1.0), cmap=HEAT_COLOURS)
-        axis.set(title=title, xticks=[], yticks=[])
-    figure.colorbar(picture, ax=list(axes), label="score, largest = 1", ticks=[0, 0.001, 0.01, 0.1, 0.3, 1])
-    save_figure(figure, path)
+    columns = len(scores) if len(scores) <= MAPS_A_ROW else -(-len(scores) // -(-len(scores) // MAPS_A_ROW))
+    rows = -(-len(scores) // columns)
+    figure = new_figure(3.1 * columns + 0.7, (3.75 if squares else 3.4) * rows + (0.3 if squares else 0.0))
+    axes = figure.subplots(rows, columns, squeeze=False)
+    lines: dict[str, Any] = {}
+    for axis in axes.flat[len(scores) :]:
+        axis.axis("off")
+    for axis, (title, values) in zip(axes.flat, scores.items()):
+        shown = reduced(values)
+        picture = axis.imshow(shown, norm=PowerNorm(1 / 3, vmin=0.0, vmax=1.0), cmap=HEAT_COLOURS)
+        axis.set(title=title, facecolor="0.6", xticks=[], yticks=[])
+        outlined = (squares or {}).get(title, [])
+        for colour, (name, area) in zip(OUTLINES, outlined):
+            lines[name] = _outline(axis, len(shown), area, colour)
+        if outlined:
+            halves = [outlined[: len(outlined) // 2], outlined[len(outlined) // 2 :]]
+            text = "\n".join(", ".join(f"{name} in {100 * area:.1f}%" for name, area in half) for half in halves)
+            axis.set_xlabel(text, fontsize="small")
+    figure.colorbar(picture, ax=axes, label=label, ticks=[0, 0.001, 0.01, 0.1, 0.3, 1])
+    if lines:
+        title = "the square holds this share of the contribution; below, its area in % of the image"
+        figure.legend(
+            lines.values(),
+            lines,
+            loc="outside upper center",
+            ncols=len(lines),
+            title=title,
+            fontsize="small",
+            facecolor="0.6",
+        )
+    save_figure(figure, path, HEAT_SHADES)
+
+
+def _outline(axis: Any, side: int, area: float, colour: str) -> Any:
+    """Draw a centred square of a relative ``area`` on a map of ``side`` pixels; returns its edge."""
+    from matplotlib.patches import Rectangle
+
+    width = side * area**0.5
+    corner = (side - width) / 2 - 0.5
+    shape = Rectangle((corner, corner), width, width, fill=False, edgecolor=colour, linewidth=1.4, clip_on=False)
+    return axis.add_patch(shape)
 
 
 def reduced(values: np.ndarray) -> np.ndarray:

@@ -107,13 +107,13 @@ def test_the_table_has_means_and_paired_differences():
         for seed, value in enumerate(values)
     }
     table = dense_table(scores)
-    assert table.rows == [
-        ["3x3", "35.0 ± 7.1", "", "75.0 ± 7.1", ""],
-        ["13x13", "65.0 ± 5.7", "+30.0 ± 1.4", "76.0 ± 4.2", "+1.0 ± 2.8"],
+    assert table.rows == [  # of two values, half the interval is 12.706 times half their distance
+        ["3x3", "35.0 ± 63.5", "", "75.0 ± 63.5", ""],
+        ["13x13", "65.0 ± 50.8", "+30.0 ± 12.7", "76.0 ± 38.1", "+1.0 ± 25.4"],
     ]
     assert table.columns[2] == table.columns[4] == "against 3x3" and "300 steps" in table.title
     one = dense_table({run: score for run, score in scores.items() if run.seed == 0})
-    assert one.rows[1][2] == "+31.0 ± 0.0" and "1 seed;" in one.title
+    assert one.rows[1][2] == "+31.0" and "1 seed;" in one.title
 
 
 def test_a_loss_that_is_no_number_ends_the_study(quick, monkeypatch):

@@ -26,10 +26,16 @@ def test_receptive_fields_of_ours_and_of_paddleclas(colour_project):
         assert (output / f"{label}.png").read_bytes().startswith(b"\x89PNG")
     assert (output / "erf.png").is_file() and (output / "erf.md").read_text() in process.stdout
     columns, *lines = csv.reader((output / "erf.csv").open())
-    assert columns == ["network", "20%", "30%", "50%", "99%"] and [line[0] for line in lines] == labels
+    shares = ["20%", "30%", "50%", "99%"]
+    assert columns == ["network", *shares, *(f"plain {share}" for share in shares), "largest contribution"]
+    assert [line[0] for line in lines] == labels
     for line, values in zip(lines, (np.load(output / f"{label}.npy") for label in labels)):
         area = ppreplk.erf.high_contribution_area(values, 0.5)[1]
         assert line[3] == f"{100 * area:.1f}" and float(line[1]) < float(line[4])
+        plain = ppreplk.erf.high_contribution_area(values, 0.5, logarithm=False)[1]
+        assert line[7] == f"{100 * plain:.1f}" and line[9] == f"{values.max():.1e}"
+    with np.load(output / "erf.npz") as maps:
+        assert [*maps] == labels and all(maps[label].shape == (96, 96) for label in labels)
 
 
 @pytest.mark.parametrize(

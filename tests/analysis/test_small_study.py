@@ -58,13 +58,14 @@ def test_a_stopped_study_goes_on_and_writes_its_tables(project, monkeypatch, cap
     (project / "study" / "runs" / f"{trained.pop()}.json").unlink()  # one is missing, others are kept
     monkeypatch.setattr(small, "train_run", real)
     with caplog.at_level("INFO"):
-        (table,) = small.study(*arguments)
+        table, effects = small.study(*arguments)
     assert "8 runs, 2 of them finished before" in caplog.text
     columns, *lines = csv.reader((project / "study" / "study.csv").open())
     assert len(lines) == 8 and columns == ["run", "network", "seed", "digits top-1"]
     assert [row[0] for row in table.rows] == [row.label for row in ROWS if row.table == 2]
     assert [row[1] for row in table.rows] == ["71.76", "72.53", "68.67", "53.98"]
-    assert table.markdown() == (project / "study" / "study.md").read_text()
+    assert "\n".join(each.markdown() for each in (table, effects)) == (project / "study" / "study.md").read_text()
+    assert [row[1] for row in effects.rows][0] == "the shortcut at 3x3"
     results = {line[0]: float(line[3]) for line in lines}
     plain = [results[f"table2_mbv2_3x3-seed{seed}"] for seed in (0, 1)]
     assert table.rows[0][2] == f"{np.mean(plain):.2f} ± {np.std(plain, ddof=1):.2f}"
@@ -81,7 +82,7 @@ def test_without_matplotlib_the_study_says_so_and_writes_its_tables(tmp_path, mo
         monkeypatch.setitem(sys.modules, module, None)
     runs = small.plan((4,), 1)
     tables = small.write_report(runs, {run.name: 50.0 for run in runs}, tmp_path)
-    assert [table.title[:7] for table in tables] == ["Table 4"]
+    assert [table.title[:7] for table in tables] == ["Table 4", "What ea"]
     assert "pip install" in caplog.text and "figures" in caplog.text
     assert {path.name for path in tmp_path.iterdir()} == {"study.csv", "study.md"}
 

@@ -3,8 +3,10 @@
 import csv
 
 import pytest
-from helpers import require_depthwise_operators, run_tool
+from helpers import assert_one_line_and_exit_2, require_depthwise_operators, run_tool
 from PIL import Image
+
+from ppreplk.benchmark import table_one
 
 FRAMEWORKS = ("torch", "ONNX Runtime", "OpenVINO")
 LAYER = ["conv", "--kernel", "5", "--channels", "3", "--side", "6"]
@@ -26,6 +28,23 @@ def test_layers_and_the_figure(tmp_path):
     check_rows(tmp_path, arguments, {"native", "fft", "cpu", "cpu, packed"})
     with Image.open(tmp_path / "f.png") as figure:
         assert figure.size[0] > 500
+
+
+def test_the_layers_of_table_1(monkeypatch):
+    for name, value in {"SIDES": (6, 9), "KERNELS": (3, 7), "CHANNELS": 3}.items():
+        monkeypatch.setattr(table_one, name, value)
+    table = table_one.measure_table_one(1, 1)
+    assert [row[0] for row in table.rows if row[1] == "native"] == ["6", "9"]
+    assert table.columns == ["H=W", "what", "K=3", "K=7", "largest / smallest"] and table.notes == []
+    for row in table.rows:
+        small, large = sorted(float(cell) for cell in row[2:4])
+        assert 0 <= small <= large and float(row[4]) >= 1
+    assert "3 channels" in table.title and "fastest of 2 calls" in table.title
+
+
+def test_table_1_stands_alone(tmp_path):
+    process = run_tool("benchmark", "conv", "--table1", "--kernel", "5", cwd=tmp_path)
+    assert_one_line_and_exit_2(process, "--table1 stands alone", code="command.arguments")
 
 
 def test_a_training_step(tmp_path):

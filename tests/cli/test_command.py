@@ -13,6 +13,7 @@ from helpers import ROOT, assert_one_line_and_exit_2, run_python
 from ppreplk import __version__, cli
 from ppreplk.analysis.rows import TABLES
 from ppreplk.checkpoints.kept_weights import CHOICES
+from ppreplk.cli import study_commands
 from ppreplk.deploy.lowering import PRECISIONS
 from ppreplk.utils.command import Parser, positive, run_command
 from ppreplk.utils.errors import UserError
@@ -224,7 +225,7 @@ def test_every_tool_has_a_command():
 
 def test_arguments_know_what_the_rooms_know():
     """They are written twice, because reading arguments imports nothing."""
-    assert cli.PRECISIONS == PRECISIONS and cli.TABLES == TABLES
+    assert cli.PRECISIONS == PRECISIONS and study_commands.TABLES == TABLES
     assert cli.WEIGHTS == CHOICES
 
 

@@ -7,7 +7,6 @@ import pytest
 from helpers import ROOT
 
 PAGES = sorted([*ROOT.glob("*.zh.md"), *ROOT.glob("docs/*.zh.md")])
-PAGES.remove(ROOT / "docs" / "large_kernels.zh.md")  # until it is rewritten
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.zh.ipynb"))
 HAN = r"[\u3400-\u9fff]"
 # Words that the field does not use, and those that it uses instead.

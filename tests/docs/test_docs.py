@@ -14,6 +14,9 @@ from helpers import ROOT, run_python
 
 from ppreplk import config
 from ppreplk.analysis.dense_study import dense_table, plan_dense
+from ppreplk.analysis.guideline_study import TABLES as GUIDELINE_TABLES
+from ppreplk.analysis.guideline_study import plan_guidelines
+from ppreplk.analysis.guideline_tables import read_guidelines, write_guidelines
 from ppreplk.analysis.rows import TABLES
 from ppreplk.analysis.small_study import plan, report_tables
 from ppreplk.cli import command_parser
@@ -267,7 +270,9 @@ def test_both_languages_have_the_same_commands_and_numbers():
 @pytest.mark.parametrize("name", ARTICLES)
 def test_pictures_and_links_are_there_and_small(name):
     links = re.findall(r"\]\(([^)#:]+)\)", article(name))
-    assert "large_kernels/study.png" in links and "large_kernels/erf.png" in links
+    assert {
+        f"large_kernels/{picture}.png" for picture in ("guidelines", "study_effects", "dense", "erf", "field")
+    } <= set(links)
     for link in links:
         path = ROOT / "docs" / link
         assert path.is_file() and path.stat().st_size < MAX_BYTES, link
@@ -276,18 +281,28 @@ def test_pictures_and_links_are_there_and_small(name):
 def test_measured_tables_are_those_of_the_committed_run():
     """In the English article; the Chinese one has the same numbers."""
     lines = article(ARTICLES[0]).splitlines()
-    for table in ("study.md", "erf.md", "dense.md"):
+    for table in ("study.md", "guidelines.md", "dense.md", "erf.md", "field.md", "table1.md"):
         measured = [line for line in (FIGURES / table).read_text().splitlines() if re.match(r"\| .*\d\.\d", line)]
         assert measured and set(measured) <= set(lines)
 
 
-def test_the_committed_run_is_the_default_one():
+def test_the_committed_runs_are_those_of_the_commands_in_the_article():
     runs = list(csv.reader((FIGURES / "study.csv").open(encoding="utf-8")))[1:]
     assert [run[0] for run in runs] == [run.name for run in plan(TABLES, 3)]
     top1 = {run[0]: float(run[3]) for run in runs}
     assert (FIGURES / "study.md").read_text(encoding="utf-8") == "\n".join(
         table.markdown() for table in report_tables(plan(TABLES, 3), top1)
     )
+
+
+def test_the_committed_run_of_the_guidelines_is_that_of_the_article(tmp_path):
+    seeds = int(re.findall(r"study.py guidelines --seeds (\d+)", article(ARTICLES[0]))[0])
+    scores = read_guidelines(FIGURES / "guidelines.csv")
+    assert list(scores) == plan_guidelines(GUIDELINE_TABLES, seeds)
+    write_guidelines(scores, tmp_path)
+    for suffix in (".csv", ".md"):
+        name = f"guidelines{suffix}"
+        assert (tmp_path / name).read_text(encoding="utf-8") == (FIGURES / name).read_text(encoding="utf-8")
 
 
 def test_the_committed_dense_run_is_the_default_one():
