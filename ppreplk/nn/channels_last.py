@@ -166,12 +166,19 @@ class ChannelsLastNetwork(nn.Layer):
         if head is None:
             raise _not_computed("serve classifiers with a linear head behind the pooling")
         self.head = head
+        last_use = {number: step for step, numbers in enumerate(self.steps) for number in numbers if number is not None}
+        del last_use[self.pooled]
+        self.done: list[list[int]] = [[] for _ in self.steps]  # values that nobody needs after a step
+        for number, step in last_use.items():
+            self.done[step].append(number)
         self.eval()
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         values = {Graph.images: onednn.images(images, self.precision == "bf16")}
-        for part, (result, x, residual) in zip(self.parts, self.steps):
+        for part, (result, x, residual), done in zip(self.parts, self.steps, self.done):
             values[result] = part(values[x]) if residual is None else part(values[x], values[residual])
+            for number in done:
+                del values[number]
         return F.linear(onednn.pool(values[self.pooled]), self.head.weight, self.head.bias)
 
 

@@ -43,6 +43,21 @@ def choose_tiles_backend(backend: str) -> bool:
     return function(BACKENDS.index(backend))
 
 
+def kept_bytes() -> int:
+    """Bytes of freed outputs that are kept for the next run. There are at most 256 MiB of them in a process.
+
+    The C library would give large pieces of memory back to the system, which fills the next ones with zeros first.
+    """
+    function = loading.handle(CHANNELS_LAST).ppreplk_channels_last_kept_bytes
+    function.restype = ctypes.c_int64
+    return function()
+
+
+def release() -> None:
+    """Give back what :func:`kept_bytes` counts."""
+    loading.handle(CHANNELS_LAST).ppreplk_channels_last_release()
+
+
 def choose_form(form: str) -> None:
     """Choose the form that weights of pointwise convolutions are packed for from now on, for tests and benchmarks.
 

@@ -19,6 +19,7 @@
 
 #include "channels_last.h"
 #include "errors.h"
+#include "outputs.h"
 #include "products.h"
 #include "paddle/phi/api/all.h"
 
@@ -29,6 +30,7 @@ using paddle::optional;
 using paddle::Tensor;
 using ppreplk::checked;
 using ppreplk::fail;
+using ppreplk::output;
 using ppreplk::text_of;
 using ppreplk::channels_last::Activation;
 using ppreplk::channels_last::Dtype;
@@ -77,7 +79,7 @@ std::vector<Tensor> images(const Tensor& x, bool bfloat16) {
   check_float32(x, "X");
   const Shape shape = x.shape();
   const Dtype dtype = bfloat16 ? Dtype::bfloat16 : Dtype::float32;
-  Tensor out = paddle::empty({shape[0], shape[2], shape[3], shape[1]}, data_type(dtype), x.place());
+  Tensor out = checked([&] { return output({shape[0], shape[2], shape[3], shape[1]}, data_type(dtype), x.place()); });
   ppreplk::channels_last::images(x.data<float>(), {shape[0], shape[2], shape[3]}, shape[1], dtype, out.data());
   return {out};
 }
@@ -120,8 +122,9 @@ std::vector<Tensor> conv(const Tensor& x, const Tensor& packed, const Tensor& bi
          text_of(residual->shape()));
   }
   const Activation what = activation_of(activation);
-  Tensor out = paddle::empty(out_shape, x.dtype(), x.place());
+  Tensor out;
   checked([&] {
+    out = output(out_shape, x.dtype(), x.place());
     ppreplk::channels_last::run(layer, map, x.data(), packed.data<float>(),
                                 packed.numel() * static_cast<int64_t>(sizeof(float)), bias.data<float>(),
                                 residual ? residual->data() : nullptr, what, out.data());
@@ -139,8 +142,9 @@ std::vector<Tensor> feed_forward(const Tensor& x, const Tensor& packed1, const T
   if (bias2.numel() != channels) fail("the second bias of a channels-last layer must have a number for each channel");
   const Layer first{channels, hidden, 1, 1, 1, dtype_of(x)}, second{hidden, channels, 1, 1, 1, dtype_of(x)};
   const auto bytes = [](const Tensor& packed) { return packed.numel() * static_cast<int64_t>(sizeof(float)); };
-  Tensor out = paddle::empty(shape, x.dtype(), x.place());
+  Tensor out;
   checked([&] {
+    out = output(shape, x.dtype(), x.place());
     ppreplk::channels_last::feed_forward(first, second, {shape[0], shape[1], shape[2]}, x.data(),
                                          packed1.data<float>(), bytes(packed1), bias1.data<float>(),
                                          packed2.data<float>(), bytes(packed2), bias2.data<float>(), out.data());
@@ -265,6 +269,13 @@ extern "C" const char* ppreplk_channels_last_mismatch() {
 extern "C" void ppreplk_channels_last_choose_form(int choice) {
   ppreplk::channels_last::choose_form(static_cast<ppreplk::channels_last::FormChoice>(choice));
 }
+
+// Bytes of output memory that no tensor uses and that are kept for the next run, see outputs.h.
+extern "C" int64_t ppreplk_channels_last_kept_bytes() {
+  return static_cast<int64_t>(ppreplk::OutputMemory::instance().kept());
+}
+
+extern "C" void ppreplk_channels_last_release() { ppreplk::OutputMemory::instance().release(); }
 
 // The backend of our own kernels, a number of amx::Backend.
 extern "C" int ppreplk_channels_last_backend() { return static_cast<int>(ppreplk::amx::backend()); }

@@ -16,6 +16,7 @@
 
 #include "depthwise.h"
 #include "errors.h"
+#include "outputs.h"
 #include "paddle/phi/api/all.h"
 #include "threads.h"
 
@@ -31,6 +32,7 @@ using ppreplk::checked;
 using ppreplk::Dtype;
 using ppreplk::fail;
 using ppreplk::Layout;
+using ppreplk::output;
 using ppreplk::Problem;
 using ppreplk::text_of;
 using Shape = std::vector<int64_t>;
@@ -78,8 +80,9 @@ Tensor forward(const Tensor& x, const Tensor& weight, const Tensor& bias32, bool
   const Problem problem = problem_of(x, weight, bias32, layout);
   const Dtype dtype = dtype_of(x);
   const Tensor weight32 = float32(weight);
-  Tensor out = paddle::empty_like(x);
+  Tensor out;
   checked([&] {
+    out = output(x.shape(), x.dtype(), x.place());
     ppreplk::forward(problem, dtype, layout, x.data(), weight32.data<float>(), data_or_null(bias32), relu, out.data(),
                      threads());
   });
@@ -135,8 +138,9 @@ std::vector<Tensor> conv_packed_in(Layout layout, const Tensor& x, const Tensor&
   if (!checked([&] { return ppreplk::packed_fits(problem, packed.data<float>(), packed.numel()); })) {
     return {forward(x, weight, bias32, relu, layout)};
   }
-  Tensor out = paddle::empty_like(x);
+  Tensor out;
   checked([&] {
+    out = output(x.shape(), x.dtype(), x.place());
     ppreplk::forward_packed(problem, dtype, layout, x.data(), packed.data<float>(), data_or_null(bias32), relu,
                             out.data(), threads());
   });

@@ -1,0 +1,79 @@
+"""Channels-last programs for long: several predictors and threads, forks, batches of 1 to 64, five times over."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import paddle
+import pytest
+from helpers import random_images, randomise_batch_norms, require_channels_last_operators
+
+from ppreplk.benchmark.turn_process import memory
+from ppreplk.deploy.lowering import lower
+from ppreplk.deploy.program_file import save_network
+from ppreplk.deploy.programs import Program
+from ppreplk.models import build_model
+
+ROUNDS = 5
+SIZE = 96
+NETWORK = {"layers": [1, 1, 1, 1], "class_num": 10}  # the maps of RepLKNet-31B, a block in each stage
+FREE = 1.02  # of the memory after the first round
+
+
+def in_a_fork(call, *arguments) -> np.ndarray:
+    """The logits that a call returns in a child process."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            with os.fdopen(writing, "wb") as stream:
+                stream.write(call(*arguments).tobytes())
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as stream:
+        data = stream.read()
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    return np.frombuffer(data, "float32").reshape(-1, NETWORK["class_num"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [range(1, 65), (1, 64, 7)], ids=["every batch", "three batches"])
+def test_predictors_threads_and_forks(tmp_path, sizes):
+    """python -m pytest -s -m slow tests/deploy/test_soak.py (about two minutes on two quiet cores)"""
+    require_channels_last_operators()
+    paddle.seed(0)
+    model = build_model("RepLKNet31B", **NETWORK)
+    randomise_batch_norms(model)
+    model.eval()
+    forms = lower(model, "channels_last", ["fp32", "bf16"])
+    for precision, form in forms.items():
+        save_network(form, [3, SIZE, SIZE], tmp_path / precision / "inference")
+    images = random_images(max(sizes), 3, SIZE, SIZE).numpy()
+    predictors = [Program(tmp_path / precision, threads=2) for precision in ("fp32", "fp32", "bf16")]
+
+    @paddle.no_grad()
+    def eager(batch):
+        return forms["fp32"](paddle.to_tensor(batch)).numpy()
+
+    calls = [*predictors, eager]
+    expected: dict[tuple[int, int], np.ndarray] = {}
+    used = []
+    with ThreadPoolExecutor(len(calls)) as pool:
+        for turn in range(ROUNDS):
+            for size in sizes:
+                done = [pool.submit(call, images[:size]) for call in calls]
+                for number, future in enumerate(done):
+                    received = future.result(timeout=300)
+                    first = expected.setdefault((number, size), received)
+                    assert np.array_equal(received, first), f"round {turn}, {size} images, contestant {number}"
+            for call, number in ((predictors[0], 0), (eager, 3)):
+                size = sizes[turn % len(sizes)]
+                received = in_a_fork(call, images[:size])
+                assert np.abs(received - expected[number, size]).max() < 1e-5 * np.abs(received).max()
+            used.append(memory("VmRSS") / 1e6)
+    print(f"\nMB after each round: {', '.join(f'{each:.0f}' for each in used)}")
+    assert max(used[1:]) < FREE * used[0]
