@@ -49,15 +49,15 @@ def test_predictors_threads_and_forks(tmp_path, sizes):
     model = build_model("RepLKNet31B", **NETWORK)
     randomise_batch_norms(model)
     model.eval()
-    forms = lower(model, "channels_last", ["fp32", "bf16"])
-    for precision, form in forms.items():
-        save_network(form, [3, SIZE, SIZE], tmp_path / precision / "inference")
+    (form,) = lower(model, "channels_last").values()
+    for precision, saved in lower(model, "channels_last", ["fp32", "bf16"]).items():
+        save_network(saved, [3, SIZE, SIZE], tmp_path / precision / "inference")
     images = random_images(max(sizes), 3, SIZE, SIZE).numpy()
     predictors = [Program(tmp_path / precision, threads=2) for precision in ("fp32", "fp32", "bf16")]
 
     @paddle.no_grad()
     def eager(batch):
-        return forms["fp32"](paddle.to_tensor(batch)).numpy()
+        return form(paddle.to_tensor(batch)).numpy()
 
     calls = [*predictors, eager]
     expected: dict[tuple[int, int], np.ndarray] = {}
