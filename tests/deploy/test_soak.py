@@ -17,7 +17,7 @@ from ppreplk.models import build_model
 ROUNDS = 5
 SIZE = 96
 NETWORK = {"layers": [1, 1, 1, 1], "class_num": 10}  # the maps of RepLKNet-31B, a block in each stage
-FREE = 1.02  # of the memory after the first round
+FLAT = 1.03  # of the memory after the second round: which calls overlap in the first is chance
 
 
 def in_a_fork(call, *arguments) -> np.ndarray:
@@ -76,4 +76,4 @@ def test_predictors_threads_and_forks(tmp_path, sizes):
                 assert np.abs(received - expected[number, size]).max() < 1e-5 * np.abs(received).max()
             used.append(memory("VmRSS") / 1e6)
     print(f"\nMB after each round: {', '.join(f'{each:.0f}' for each in used)}")
-    assert max(used[1:]) < FREE * used[0]
+    assert max(used[2:]) < FLAT * used[1]

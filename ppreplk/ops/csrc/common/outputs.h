@@ -4,11 +4,13 @@
 // that the system has to fill with zeros one by one: with eight images of 224x224 that took an eighth of the time of
 // RepLKNet-31B. So large outputs come from here, in programs and in eager mode alike.
 //
-// What is kept between the runs is bounded, see kMaxKept. It may be used by several predictors and threads at once, and
+// Every piece is mapped by itself, so that freed ones leave no holes between others. What is kept between the runs is
+// bounded, see kMaxKept. It may be used by several predictors and threads at once, and
 // after a fork: the child has its own copy.
 #pragma once
 
 #include <pthread.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -24,9 +26,8 @@ namespace ppreplk {
 
 class OutputMemory {
  public:
-  static constexpr size_t kMin = size_t{1} << 20;         // smaller outputs are Paddle's
-  static constexpr size_t kMaxKept = size_t{256} << 20;   // bytes that no tensor uses
-  static constexpr std::align_val_t kAlignment{64};       // a cache line
+  static constexpr size_t kMin = size_t{1} << 20;        // smaller outputs are Paddle's
+  static constexpr size_t kMaxKept = size_t{256} << 20;  // bytes that no tensor uses
 
   // The one of this process: GCC merges those of several libraries into one. It is never destroyed, since tensors may
   // live longer than static objects.
@@ -52,12 +53,13 @@ class OutputMemory {
         return found.data;
       }
     }
-    try {
-      return ::operator new(bytes, kAlignment);
-    } catch (const std::bad_alloc&) {  // what is kept may be in other sizes
+    void* data = map(bytes);
+    if (!data) {  // what is kept may be in other sizes
       release();
-      return ::operator new(bytes, kAlignment);
+      data = map(bytes);
     }
+    if (!data) throw std::bad_alloc();
+    return data;
   }
 
   // Keeps what `take` returned. For that it frees what was kept for longest.
@@ -75,10 +77,10 @@ class OutputMemory {
       }
       kept_.erase(kept_.begin(), first);
     } catch (const std::bad_alloc&) {  // before anything was kept
-      leaving.clear();
-      ::operator delete(data, kAlignment);
+      leaving = {};
+      munmap(data, bytes);
     }
-    for (const Block& block : leaving) ::operator delete(block.data, kAlignment);
+    for (const Block& block : leaving) munmap(block.data, block.bytes);
   }
 
   // Frees what no tensor uses.
@@ -89,7 +91,7 @@ class OutputMemory {
       leaving.swap(kept_);
       kept_bytes_ = 0;
     }
-    for (const Block& block : leaving) ::operator delete(block.data, kAlignment);
+    for (const Block& block : leaving) munmap(block.data, block.bytes);
   }
 
   // Bytes that no tensor uses.
@@ -103,6 +105,12 @@ class OutputMemory {
     void* data;
     size_t bytes;
   };
+
+  // Whole pages, or null.
+  static void* map(size_t bytes) {
+    void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return data == MAP_FAILED ? nullptr : data;
+  }
 
   // A fork while another thread holds the lock would leave it held in the child for ever.
   OutputMemory() {
