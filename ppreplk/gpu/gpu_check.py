@@ -198,7 +198,7 @@ def check_numbers(problems: Iterable[Problem], bench: Bench, budget: Budget, rep
     wrong += [f"{each.what} of {each.problem} in {each.type_name}: {each.value:.1e}" for each in beyond]
     table = error_table(errors, f"Errors against float64, relative to each channel's largest value; {bench.short}")
     notes = [*wrong[:MOST_NAMED], *([f"for want of time, {skipped} shapes were not checked"] if skipped else [])]
-    notes.append("Every result was computed twice, and the bits were compared.")
+    notes.append("The output with a bias and both gradients were computed twice, and the bits were compared.")
     report.add(table._replace(notes=notes))
     return wrong
 

@@ -15,6 +15,8 @@ WHATS = (
     "output with float32 weights",
     "gradient of x",
     "gradient of the weight",
+    "gradient of x alone",
+    "gradient of the weight alone",
 )
 # Largest error over a channel's largest value: of float32 sums, and of twice one rounding to the half types.
 BOUNDS = {"fp32": 1e-5, "fp16": 2 * 2**-11, "bf16": 2 * 2**-8}
@@ -132,7 +134,7 @@ def channel_error(received: Any, expected: Any, scale: Any, channel_axis: int) -
 
 
 def errors_of(problem: Problem, type_name: str, device: str, seed: int = 0) -> Iterator[Error]:
-    """The errors of the output, with and without bias and ReLU and with float32 weights, and of both gradients."""
+    """The errors of the output, with and without bias and ReLU and with float32 weights, and of both gradients, at once and alone."""
     import torch
 
     x, weight, bias, dy = operands(problem, type_name, device, seed)
@@ -148,9 +150,15 @@ def errors_of(problem: Problem, type_name: str, device: str, seed: int = 0) -> I
         results.append(cuda_torch.depthwise_conv2d(x, weight.float()))
     _spoil(x, weight)
     results += cuda_torch.gradients(x, weight, dy)
+    # By other kernels than both at once.
+    _spoil(x)
+    results.append(cuda_torch.gradients(x, weight, dy, (True, False))[0])
+    _spoil(weight)
+    results.append(cuda_torch.gradients(x, weight, dy, (False, True))[1])
     biased = y + bias.double()[:, None, None]
     # The scale of a ReLU's output is the largest value before it: it may leave nothing.
-    cases = ((y, y, 1), (biased.relu(), biased, 1), (y, y, 1), (dx, dx, 1), (dweight, dweight, 0))
+    gradients = [(dx, dx, 1), (dweight, dweight, 0)]
+    cases = [(y, y, 1), (biased.relu(), biased, 1), (y, y, 1), *gradients, *gradients]
     for what, ours, (expected, scale, axis) in zip(WHATS, results, cases):
         yield Error(problem, type_name, what, channel_error(ours, expected, scale, axis))
 
