@@ -73,6 +73,13 @@ def checked_problems(count: int = 24, seed: int = 0) -> Iterator[Problem]:
         Problem(1, 2, 130, 130, 127),
     )
     yield from (problem._replace(batch=2, channels=17) for problem in network_layers(1))
+    # So many maps that a block takes several groups of them, one after the other.
+    yield from (
+        Problem(65, 768, 2, 8, 3),
+        Problem(65, 768, 2, 2, 9),
+        Problem(17, 768, 9, 2, 13),
+        Problem(64, 192, 12, 12, 31),
+    )
     draw = random.Random(seed)
     for _ in range(count):
         height, width = draw.randint(1, 130), draw.randint(1, 130)

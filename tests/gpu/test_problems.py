@@ -36,6 +36,7 @@ def test_numbers_are_checked_on_many_shapes():
     assert max(each.kernel for each in problems) == 127
     assert {1, 130} <= {each.height for each in problems} and {1, 130} <= {each.width for each in problems}
     assert all(each.kernel % 2 and each.numbers <= 2_200_000 for each in problems)
+    assert sum(each.batch * each.channels > 12_000 for each in problems) == 4, "a block takes several groups of maps"
     assert problems == list(checked_problems()), "the same ones every time"
 
 

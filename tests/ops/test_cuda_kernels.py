@@ -33,6 +33,8 @@ ALGORITHMS = {
         (2, 1, 1, 130, 13),
     ],
 }
+# Only where there are more groups than kManyBlocks of kernels.h: three of each channel here, and two for a block.
+MANY_GROUPS = [(65, 768, 2, 8, 3), (65, 768, 2, 2, 9), (17, 768, 9, 2, 13)]
 CASES = [(algorithm, shape) for algorithm, shapes in ALGORITHMS.items() for shape in shapes]
 
 
@@ -79,6 +81,12 @@ def check(library, shape, dtype=FLOAT32, seed=0):
 @pytest.mark.parametrize("algorithm,shape", CASES)
 def test_output_and_gradients(library, algorithm, shape):
     assert library.ppreplk_cuda_algorithm(Kernels(library, shape).problem).decode() == algorithm
+    check(library, shape)
+
+
+@pytest.mark.parametrize("shape", MANY_GROUPS)
+def test_blocks_that_take_several_groups(library, shape):
+    """Of the batch, one after the other; the last block takes fewer."""
     check(library, shape)
 
 
