@@ -134,7 +134,10 @@ def channel_error(received: Any, expected: Any, scale: Any, channel_axis: int) -
 
 
 def errors_of(problem: Problem, type_name: str, device: str, seed: int = 0) -> Iterator[Error]:
-    """The errors of the output, with and without bias and ReLU and with float32 weights, and of both gradients, at once and alone."""
+    """The errors of the output, with and without bias and ReLU and with float32 weights, and of both gradients.
+
+    The gradients are computed at once and each alone.
+    """
     import torch
 
     x, weight, bias, dy = operands(problem, type_name, device, seed)
