@@ -28,5 +28,4 @@ def test_implementations_that_cannot_run_are_logged(monkeypatch, caplog):
     monkeypatch.setitem(contestants.IMPLEMENTATIONS, "cpu", implementation)
     with caplog.at_level("INFO"):
         assert usable_implementations() == ["native", "fft"]
-    on_a_gpu = "depthwise implementation 'cuda' runs on gpu, the device is cpu"
-    assert caplog.messages == ["there is no compiler", on_a_gpu]
+    assert caplog.messages == ["there is no compiler"]  # and nothing about kernels for GPUs
