@@ -44,7 +44,7 @@ def choose_tiles_backend(backend: str) -> bool:
 
 
 def kept_bytes() -> int:
-    """Bytes of freed outputs that are kept for the next run. There are at most 256 MiB of them in a process.
+    """Bytes of freed outputs that are kept for the next run. There are at most 512 MiB of them in a process.
 
     The C library would give large pieces of memory back to the system, which fills the next ones with zeros first.
     """
