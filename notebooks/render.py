@@ -27,7 +27,8 @@ def execute(name: str, folder: Path) -> nbformat.NotebookNode:
 
 
 def lines_that_stay(text: str) -> str:
-    """What a terminal shows in the end: a line that was written over counts as it was last."""
+    """What a terminal shows in the end: of lines written over one another the last. The home folder is ``~``."""
+    text = text.replace(str(Path.home()), "~")
     lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
     return "\n".join(line for line, next_line in zip(lines, [*lines[1:], "end"]) if line or next_line)
 
