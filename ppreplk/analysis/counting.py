@@ -79,12 +79,7 @@ def count_by_part(model: nn.Layer, input_shape: Sequence[int]) -> dict[str, Comp
                 add(name, inputs[0].size // inputs[0].shape[-1] * layer.weight.size)
 
             hooks.append(layer.register_forward_post_hook(add_linear))
-    try:
-        with eval_mode(model):
-            model(paddle.zeros(list(input_shape), dtype=dtype))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    pass_zeros(model, input_shape, hooks, dtype)
     params: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         if not parameter.stop_gradient:
@@ -113,12 +108,7 @@ def output_shapes(model: nn.Layer, input_shape: Sequence[int]) -> dict[str, list
                 shapes[part] = list(output.shape)
 
         hooks.append(layer.register_forward_post_hook(keep))
-    try:
-        with eval_mode(model):
-            model(paddle.zeros(list(input_shape)))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    pass_zeros(model, input_shape, hooks)
     return shapes
 
 
@@ -150,13 +140,20 @@ def count_by_kind(model: nn.Layer, input_shape: Sequence[int]) -> dict[str, tupl
     for layer in model.sublayers(include_self=True):
         if isinstance(layer, (nn.Conv2D, DepthwiseConv2D, nn.Linear)):
             hooks.append(layer.register_forward_post_hook(add))
+    pass_zeros(model, input_shape, hooks)
+    return kinds
+
+
+def pass_zeros(
+    model: nn.Layer, input_shape: Sequence[int], hooks: Sequence[Any], dtype: paddle.dtype = paddle.float32
+) -> None:
+    """A forward pass of zeros in evaluation mode, after which the ``hooks`` on layers of the network are removed."""
     try:
         with eval_mode(model):
-            model(paddle.zeros(list(input_shape)))
+            model(paddle.zeros(list(input_shape), dtype=dtype))
     finally:
         for hook in hooks:
             hook.remove()
-    return kinds
 
 
 def kind_of(conv: nn.Layer) -> str:
