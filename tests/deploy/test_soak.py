@@ -1,4 +1,4 @@
-"""Channels-last programs for long: several predictors and threads, forks, batches of 1 to 64, five times over."""
+"""Channels-last programs for long: several predictors and threads, forks, batches of 1 to 64, over and over."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +14,9 @@ from ppreplk.deploy.program_file import save_network
 from ppreplk.deploy.programs import Program
 from ppreplk.models import build_model
 
-ROUNDS = 5
 SIZE = 96
 NETWORK = {"layers": [1, 1, 1, 1], "class_num": 10}  # the maps of RepLKNet-31B, a block in each stage
-FLAT = 1.03  # of the memory after the second round: which calls overlap in the first is chance
+FLAT = 1.02  # of the memory after three quarters: first the kept outputs fill up, by chance of which calls overlap
 
 
 def in_a_fork(call, *arguments) -> np.ndarray:
@@ -41,9 +40,9 @@ def in_a_fork(call, *arguments) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sizes", [range(1, 65), (1, 64, 7)], ids=["every batch", "three batches"])
-def test_predictors_threads_and_forks(tmp_path, sizes):
-    """python -m pytest -s -m slow tests/deploy/test_soak.py (about two minutes on two quiet cores)"""
+@pytest.mark.parametrize("sizes, rounds", [(range(1, 65), 5), ((1, 64, 7), 20)], ids=["every batch", "three batches"])
+def test_predictors_threads_and_forks(tmp_path, sizes, rounds):
+    """python -m pytest -s -m slow tests/deploy/test_soak.py"""
     require_channels_last_operators()
     paddle.seed(0)
     model = build_model("RepLKNet31B", **NETWORK)
@@ -63,7 +62,7 @@ def test_predictors_threads_and_forks(tmp_path, sizes):
     expected: dict[tuple[int, int], np.ndarray] = {}
     used = []
     with ThreadPoolExecutor(len(calls)) as pool:
-        for turn in range(ROUNDS):
+        for turn in range(rounds):
             for size in sizes:
                 done = [pool.submit(call, images[:size]) for call in calls]
                 for number, future in enumerate(done):
@@ -76,4 +75,5 @@ def test_predictors_threads_and_forks(tmp_path, sizes):
                 assert np.abs(received - expected[number, size]).max() < 1e-5 * np.abs(received).max()
             used.append(memory("VmRSS") / 1e6)
     print(f"\nMB after each round: {', '.join(f'{each:.0f}' for each in used)}")
-    assert max(used[2:]) < FLAT * used[1]
+    settled = 3 * rounds // 4
+    assert max(used[settled:]) < FLAT * used[settled - 1]
