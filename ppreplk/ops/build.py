@@ -24,7 +24,7 @@ import paddle
 from ..utils.errors import UserError
 from . import onednn_headers as headers
 from .cache import building, cache_folder, digest
-from .compiler import CORE_SOURCES, CSRC, PREBUILT, STAGING, compile_library, find_compiler, no_compiler, run
+from .compiler import COMMON, CORE_SOURCES, CSRC, PREBUILT, STAGING, compile_library, find_compiler, no_compiler, run
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,6 @@ class Library(NamedTuple):
         return f"the {self.name.replace('_', '-')} operators"
 
 
-COMMON = CSRC / "common"  # sources of both
 DEPTHWISE = Library("depthwise", (CORE_SOURCES, CSRC / "paddle", CSRC / "training"))
 CHANNELS_LAST = Library("channels_last", (CSRC / "onednn", CSRC / "amx"), onednn=True)
 ONEDNN = "libdnnl.so.3"

@@ -19,10 +19,10 @@ from pathlib import Path
 from ..utils.errors import UserError
 
 CSRC = Path(__file__).parent / "csrc"
-CORE_SOURCES = CSRC / "cpu"
+CORE_SOURCES, COMMON = CSRC / "cpu", CSRC / "common"  # the second: headers of all libraries
 PREBUILT = Path(__file__).parent / "prebuilt"  # libraries that came with the wheel
 CORE = "libppreplk_core.so"
-CORE_COMPILE = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden"]
+CORE_COMPILE = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", f"-I{COMMON}"]
 STAGING = "building-"
 # {x of glibc 2.x: (y of GLIBCXX_3.4.y, z of CXXABI_1.3.z)}: what the libstdc++ of every system with that glibc has.
 LIBSTDCXX = {17: (19, 7), 24: (22, 10), 27: (24, 11), 31: (28, 12), 34: (29, 13), 35: (30, 13), 39: (33, 15)}

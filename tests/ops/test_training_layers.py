@@ -126,6 +126,75 @@ def test_nan_stays_in_its_channel(activation):
     assert spoilt[7] and not np.isnan(np.delete(y.numpy(), 7, axis=3)).any()
 
 
+@pytest.mark.parametrize("kind", ["norm", "sum", "pair"])
+def test_no_images_have_zero_gradients(kind):
+    channels, shape = 3000, [0, 2, 2, 3000]
+    bn, bn2, empty = batch_norm(channels, 0, "float32"), batch_norm(channels, 1, "float32"), paddle.zeros(shape)
+    empty.stop_gradient = False
+    if kind == "norm":
+        y = training_layers.norm(empty, bn)
+    elif kind == "sum":
+        y = training_layers.norm_sum(empty, bn, empty, paddle.ones([0]))
+    else:
+        y = training_layers.norm_pair(empty, bn, empty, bn2)
+    used = [paddle.full([channels], 7.0) for _ in range(64)]
+    del used  # their memory is handed out again
+    parameters = [p for norm in ([bn, bn2] if kind == "pair" else [bn]) for p in (norm.weight, norm.bias)]
+    for gradient in paddle.grad([y], parameters, [paddle.zeros(shape)]):
+        assert (gradient.numpy() == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["norm", "sum", "depthwise"])
+def test_tensors_that_do_not_lie_in_one_piece(kind):
+    """What a transposition returns, as input and as gradient."""
+    arrays = [np.random.default_rng(seed).standard_normal((2, 6, 5, 7)).astype("float32") for seed in (0, 1)]
+    weight = paddle.randn([6, 1, 5, 5])
+
+    def layer(x):
+        if kind == "depthwise":
+            return training_layers.depthwise(x, weight)
+        bn, keep = batch_norm(6, 0, "float32"), paddle.to_tensor([0.0, 2.0])
+        return training_layers.norm(x, bn, "gelu") if kind == "norm" else training_layers.norm_sum(x, bn, x, keep)
+
+    results = []
+    for in_pieces in (True, False):
+        x, gradient = (paddle.to_tensor(array).transpose([0, 2, 3, 1]) for array in arrays)
+        assert not x.is_contiguous() and not gradient.is_contiguous()
+        x, gradient = (x, gradient) if in_pieces else (x.contiguous(), gradient.contiguous())
+        x.stop_gradient = False
+        y = layer(x)
+        results.append([y, *paddle.grad([y], [x], [gradient])])
+    for received, expected in zip(*results):
+        assert (received == expected).all()
+
+
+def test_one_tensor_in_both_places():
+    """Its gradient is the sum of both, and that of the output stays as it was."""
+    x, gradient = paddle.randn([2, 5, 7, 6]), paddle.randn([2, 5, 7, 6])
+    kept, keep = gradient.numpy().copy(), paddle.to_tensor([0.0, 2.0])
+    first, second = batch_norm(6, 0, "float32"), batch_norm(6, 1, "float32")
+    pairs = [
+        (
+            lambda x: training_layers.norm_pair(x, first, x, second, "relu"),
+            lambda x: F.relu(nchw(first, x) + nchw(second, x)),
+        ),
+        (
+            lambda x: training_layers.norm_sum(x, first, x, keep),
+            lambda x: x + keep.reshape([2, 1, 1, 1]) * nchw(first, x),
+        ),
+    ]
+    for ours, theirs in pairs:
+        results = []
+        for layer in (ours, theirs):
+            leaf = x.detach()
+            leaf.stop_gradient = False
+            y = layer(leaf)
+            results.append([y, *paddle.grad([y], [leaf], [gradient])])
+        for received, expected in zip(*results):
+            assert float((received - expected).abs().max()) <= 1e-5
+    assert (gradient.numpy() == kept).all()
+
+
 # map (N, H, W, C), kernel, stride: spectral, several tiles, Toeplitz, direct
 DEPTHWISE = [
     ((2, 14, 13, 19), 13, 1),

@@ -156,7 +156,7 @@ extern "C" void packed(const float* weight, int64_t in, int64_t out, int terms, 
 }
 extern "C" void convolve(const void* x, int64_t rows, int64_t in, int64_t out, const void* weights, const float* bias,
                          const void* residual, int activation, void* y, int threads) {
-  pointwise(x, rows, in, out, weights, {bias, residual, static_cast<Activation>(activation)}, y, threads);
+  pointwise(x, rows, in, out, weights, {bias, residual, static_cast<ppreplk::Activation>(activation)}, y, threads);
 }
 extern "C" void feed(const void* x, int64_t rows, int64_t channels, int64_t hidden, const void* first,
                      const float* bias1, const void* second, const float* bias2, void* y, int threads) {

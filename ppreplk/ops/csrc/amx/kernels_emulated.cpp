@@ -7,17 +7,12 @@
 #include "bfloat16.h"
 #include "gelu.h"
 #include "kernels.h"
+#include "target.h"
 #include "tiles.h"
 
 #define PPREPLK_INLINE __attribute__((always_inline)) inline
 
-#ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma"))), \
-                             apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")
-#endif
+PPREPLK_TARGET_BEGIN(PPREPLK_AVX512_BF16)
 
 namespace ppreplk {
 namespace amx {
@@ -31,11 +26,7 @@ namespace {
 }  // namespace amx
 }  // namespace ppreplk
 
-#ifdef __clang__
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+PPREPLK_TARGET_END
 
 namespace ppreplk {
 namespace amx {

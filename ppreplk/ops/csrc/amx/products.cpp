@@ -1,8 +1,6 @@
 // Packing, and sharing the work out over threads.
 #include "products.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -13,6 +11,7 @@
 #include "bfloat16.h"
 #include "dispatch.h"
 #include "kernels.h"
+#include "openmp.h"
 
 namespace ppreplk {
 namespace amx {

@@ -20,11 +20,12 @@
 
 #include <cstdint>
 
+#include "activation.h"
+
 namespace ppreplk {
 namespace amx {
 
 enum class Terms : int32_t { bf16 = 1, bf16x3 = 3, bf16x6 = 6 };
-enum class Activation : int32_t { none, relu, gelu, relu6 };
 
 // What computes. The last two are for tests on any processor: the tile registers in C++, with the same code around them
 // for AVX-512 BF16, or in plain C++.

@@ -1,4 +1,4 @@
-// The C library around depthwise.h and threads.h.
+// The C library around depthwise.h, instruction_set.h and threads.h.
 #include "core.h"
 
 #include <exception>
@@ -7,6 +7,7 @@
 #include <string>
 
 #include "depthwise.h"
+#include "instruction_set.h"
 #include "threads.h"
 
 namespace {
@@ -81,7 +82,7 @@ void ppreplk_use_openmp(void (*parallel)(void (*)(void*), void*, unsigned, unsig
 
 int ppreplk_max_threads(void) { return ppreplk::max_threads(); }
 
-const char* ppreplk_instruction_set(void) { return ppreplk::instruction_set(); }
+const char* ppreplk_instruction_set(void) { return ppreplk::name_of(ppreplk::instruction_set()); }
 
 int ppreplk_use_instruction_set(const char* name) {
   return guarded([&] { ppreplk::use_instruction_set(name); });

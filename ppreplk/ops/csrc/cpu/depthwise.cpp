@@ -2,7 +2,6 @@
 #include "depthwise.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <iterator>
@@ -15,15 +14,14 @@
 #include <utility>
 #include <vector>
 
+#include "instruction_set.h"
 #include "kernels.h"
 #include "roots.h"
-#include "threads.h"
+#include "target.h"
+#include "tasks.h"
 
 #if defined(__x86_64__)
-#define PPREPLK_X86 1
 #include <immintrin.h>
-#else
-#define PPREPLK_X86 0
 #endif
 
 // Loops over registers have to be unrolled, whatever the compiler's own limits.
@@ -44,62 +42,34 @@ namespace portable {
 #include "kernels.inl"
 }  // namespace portable
 
-#if PPREPLK_X86
+#if defined(__x86_64__)
 
-#ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c")
-#endif
+PPREPLK_TARGET_BEGIN(PPREPLK_AVX2)
 namespace avx2 {
 #include "simd_avx2.inl"
 #include "kernels.inl"
 }  // namespace avx2
-#ifdef __clang__
-#pragma clang attribute pop
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), \
-                             apply_to = function)
-#else
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
-#endif
+PPREPLK_TARGET_END
+PPREPLK_TARGET_BEGIN(PPREPLK_AVX512)
 namespace avx512 {
 #include "simd_avx512.inl"
 #include "kernels.inl"
 }  // namespace avx512
-#ifdef __clang__
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+PPREPLK_TARGET_END
 
-#endif  // PPREPLK_X86
+#endif  // x86-64
 
 // ---------------------------------------------------------------- instruction set
 
-// Those that this processor can run, the one with the most lanes first.
-std::vector<const Kernels*> supported_kernels() {
-  std::vector<const Kernels*> found;
-#if PPREPLK_X86
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-    found.push_back(&avx512::kKernels);
-  }
-  if (avx2) found.push_back(&avx2::kKernels);
+const Kernels& current_kernels() {
+  switch (instruction_set()) {
+#if defined(__x86_64__)
+    case InstructionSet::avx512: return avx512::kKernels;
+    case InstructionSet::avx2: return avx2::kKernels;
 #endif
-  found.push_back(&portable::kKernels);
-  return found;
+    default: return portable::kKernels;
+  }
 }
-
-std::atomic<const Kernels*>& chosen_kernels() {
-  static std::atomic<const Kernels*> chosen{supported_kernels().front()};
-  return chosen;
-}
-
-const Kernels& current_kernels() { return *chosen_kernels().load(std::memory_order_relaxed); }
 
 // ---------------------------------------------------------------- arguments
 
@@ -141,26 +111,10 @@ float* thread_scratch(int64_t floats) {
   return memory.get();
 }
 
-// Calls body(task, scratch) for every task. Neighbouring tasks go to the same thread.
+// Calls body(task, scratch) for every task.
 template <class Body>
 void parallel_for(int threads, int64_t tasks, int64_t scratch_floats, Body body) {
-  struct Work {
-    Body& body;
-    int64_t tasks, scratch_floats;
-    std::atomic<bool> out_of_memory;
-  } work{body, tasks, scratch_floats, {false}};
-  const auto run = [](void* context, int thread, int team) {
-    Work& work = *static_cast<Work*>(context);
-    try {
-      float* scratch = thread_scratch(work.scratch_floats);
-      const int64_t end = work.tasks * (thread + 1) / team;
-      for (int64_t task = work.tasks * thread / team; task < end; ++task) work.body(task, scratch);
-    } catch (const std::bad_alloc&) {
-      work.out_of_memory = true;
-    }
-  };
-  run_team(static_cast<int>(std::clamp<int64_t>(threads, 1, std::max<int64_t>(tasks, 1))), run, &work);
-  if (work.out_of_memory) throw std::bad_alloc();
+  ppreplk::parallel_for(threads, tasks, [&](int64_t task) { body(task, thread_scratch(scratch_floats)); });
 }
 
 // ---------------------------------------------------------------- blocks of channels
@@ -336,19 +290,6 @@ void backward(const Problem& problem, Dtype dtype, Layout layout, const void* x,
                  blocks.kernels.backward(blocks.plan, task, scratch);
                });
   for (size_t i = 0; i < partial.size(); ++i) dweight[i % weights] += partial[i];
-}
-
-const char* instruction_set() { return current_kernels().name; }
-
-void use_instruction_set(const char* name) {
-  for (const Kernels* kernels : supported_kernels()) {
-    if (std::strcmp(kernels->name, name) == 0) {
-      chosen_kernels().store(kernels, std::memory_order_relaxed);
-      return;
-    }
-  }
-  throw std::invalid_argument(std::string("depthwise convolution: no instruction set ") + name +
-                              " on this processor or in this build");
 }
 
 }  // namespace ppreplk

@@ -8,13 +8,14 @@
 //
 // Activations may be float32, float16 or bfloat16; weights, bias and all arithmetic are float32. Large kernels are
 // computed through Fourier transforms, small maps by multiplication with Toeplitz matrices, small kernels by direct
-// sums. The best instruction set of the processor (AVX-512, AVX2 with FMA, or portable code) is chosen at run time.
+// sums. The best instruction set of the processor (AVX-512, AVX2 with FMA, or portable code) is chosen at run time, see
+// instruction_set.h.
 //
 // Results are the same from run to run and for every number of threads. A NaN or infinity
 // spreads no further than its own channel of its own image (its whole channel in `dweight`).
 //
 // Invalid arguments throw std::invalid_argument; a lack of memory throws std::bad_alloc.
-// All functions may be called from several threads at once, except `use_instruction_set`.
+// All functions may be called from several threads at once.
 #pragma once
 
 #include <cstdint>
@@ -54,12 +55,5 @@ void forward(const Problem& problem, Dtype dtype, Layout layout, const void* x, 
 // may be null. The gradient of the bias is the sum of dy.
 void backward(const Problem& problem, Dtype dtype, Layout layout, const void* x, const float* weight, const void* dy,
               void* dx, float* dweight, int threads);
-
-// The instruction set in use: "avx512", "avx2" or "portable".
-const char* instruction_set();
-
-// Switches to another instruction set, for tests and benchmarks. Throws std::invalid_argument if the processor or the
-// build lacks it. Weights packed for the old one no longer fit.
-void use_instruction_set(const char* name);
 
 }  // namespace ppreplk

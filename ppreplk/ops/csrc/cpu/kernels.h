@@ -81,7 +81,6 @@ struct BackwardTask {
 // The kernels of one instruction set. Scratch memory and packed weights are counted in
 // floats; scratch memory is aligned to 64 bytes and its content is undefined.
 struct Kernels {
-  const char* name;
   int lanes;
   // Packed weights of one block.
   int64_t (*packed_floats)(const Plan&);

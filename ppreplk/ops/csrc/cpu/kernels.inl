@@ -51,4 +51,4 @@ inline void backward(const Plan& plan, const BackwardTask& task, float* scratch)
   }
 }
 
-inline const Kernels kKernels{kName, kLanes, packed_floats, scratch_floats, pack, forward, backward};
+inline const Kernels kKernels{kLanes, packed_floats, scratch_floats, pack, forward, backward};

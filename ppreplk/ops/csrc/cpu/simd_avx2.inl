@@ -1,6 +1,5 @@
 // SIMD primitives: 8 lanes, AVX2, FMA and F16C. Included inside a namespace.
 
-constexpr const char* kName = "avx2";
 constexpr int kLanes = 8;
 constexpr int kRegisters = 16;
 

@@ -1,6 +1,5 @@
 // SIMD primitives: 16 lanes, AVX-512 F, BW, DQ and VL. Included inside a namespace.
 
-constexpr const char* kName = "avx512";
 constexpr int kLanes = 16;
 constexpr int kRegisters = 32;
 

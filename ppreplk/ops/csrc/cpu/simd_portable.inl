@@ -1,7 +1,6 @@
 // SIMD primitives: 4 lanes of whatever the compiler has for 16-byte vectors. Included inside
 // a namespace.
 
-constexpr const char* kName = "portable";
 constexpr int kLanes = 4;
 constexpr int kRegisters = 16;
 

@@ -19,11 +19,12 @@
 #include <functional>
 #include <string>
 
+#include "activation.h"
+
 namespace ppreplk {
 namespace channels_last {
 
 enum class Dtype : int32_t { float32, bfloat16 };
-enum class Activation : int32_t { none, relu, gelu, relu6 };  // gelu with the error function; relu6 is 0 to 6
 
 // A convolution with odd kernel and padding kernel / 2. weight: [out, in / groups, kernel, kernel].
 struct Layer {
@@ -38,8 +39,6 @@ enum class Precision : int32_t { fp32, fp32_bf16x3, bf16 };
 struct Map {
   int64_t batch, height, width;
 };
-
-inline int64_t strided(int64_t extent, int64_t stride) { return (extent - 1) / stride + 1; }
 
 // Packs weights into memory that `allocate` returns for a number of bytes, a multiple of 64. Memory aligned to 64 bytes
 // is fastest. `map` is the size that the weights will mostly be used for. The precision is bf16 if and only if the

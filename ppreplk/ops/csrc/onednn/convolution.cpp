@@ -1,6 +1,4 @@
 // Running convolutions: primitives, created once and kept, and what goes in and out of them.
-#include <omp.h>
-
 #include <algorithm>
 #include <map>
 #include <memory>
@@ -11,6 +9,7 @@
 
 #include "bfloat16.h"
 #include "channels_last.h"
+#include "openmp.h"
 #include "own_products.h"
 #include "packed_weights.h"
 #include "problem.h"

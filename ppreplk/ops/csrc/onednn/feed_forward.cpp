@@ -1,8 +1,7 @@
 // Two pointwise convolutions with a wide layer between them, of which only a piece exists at a time.
-#include <omp.h>
-
 #include <algorithm>
 
+#include "openmp.h"
 #include "own_products.h"
 #include "problem.h"
 #include "runtime.h"

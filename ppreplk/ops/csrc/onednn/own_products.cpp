@@ -1,7 +1,6 @@
 #include "own_products.h"
 
-#include <omp.h>
-
+#include "openmp.h"
 #include "problem.h"
 #include "runtime.h"
 
@@ -42,9 +41,8 @@ void run_own(const Layer& layer, const Map& map, const void* x, const void* pack
   check(is_pointwise(layer), "the weights were packed for another layer");
   const amx::Terms terms = amx::check_packed(packed, packed_bytes, layer.in, layer.out);
   check((terms == amx::Terms::bf16) == (layer.dtype == Dtype::bfloat16), "the weights were packed for another layer");
-  // Both lists of activations are the same.
   amx::pointwise(x, map.batch * map.height * map.width, layer.in, layer.out, packed,
-                 {bias, residual, static_cast<amx::Activation>(activation)}, y, omp_get_max_threads());
+                 {bias, residual, activation}, y, omp_get_max_threads());
 }
 
 std::string own_implementation(amx::Terms terms) {

@@ -17,27 +17,31 @@
 #include <string>
 #include <vector>
 
+#include "arguments.h"
 #include "channels_last.h"
 #include "errors.h"
 #include "outputs.h"
-#include "products.h"
 #include "paddle/phi/api/all.h"
+#include "products.h"
+#include "strided.h"
 
 namespace {
 
 using paddle::DataType;
 using paddle::optional;
 using paddle::Tensor;
+using ppreplk::Activation;
+using ppreplk::activation_of;
+using ppreplk::check_on_cpu;
 using ppreplk::checked;
 using ppreplk::fail;
 using ppreplk::output;
+using ppreplk::strided;
 using ppreplk::text_of;
-using ppreplk::channels_last::Activation;
 using ppreplk::channels_last::Dtype;
 using ppreplk::channels_last::Layer;
 using ppreplk::channels_last::Map;
 using ppreplk::channels_last::Precision;
-using ppreplk::channels_last::strided;
 using Shape = std::vector<int64_t>;
 
 DataType data_type(Dtype dtype) { return dtype == Dtype::bfloat16 ? DataType::BFLOAT16 : DataType::FLOAT32; }
@@ -48,30 +52,20 @@ Dtype dtype_of(const Tensor& x) {
   return Dtype::float32;
 }
 
+constexpr const char* kLayer = "a channels-last layer";
+
 void check_rank(const Tensor& x, size_t rank, const char* name) {
-  if (x.shape().size() != rank) {
-    fail(std::string(name) + " of a channels-last layer needs " + std::to_string(rank) + " dimensions, got " +
-         text_of(x.shape()));
-  }
+  ppreplk::check_rank(x, rank, name, kLayer);
+  check_on_cpu(x, name, kLayer);
 }
 
-void check_float32(const Tensor& x, const char* name) {
-  if (x.dtype() != DataType::FLOAT32) fail(std::string(name) + " of a channels-last layer must be float32");
-}
+void check_float32(const Tensor& x, const char* name) { ppreplk::check_float32(x, name, kLayer); }
 
 void check_packed(const Tensor& packed, const Tensor& bias) {
   check_rank(packed, 1, "Packed");
   check_rank(bias, 1, "Bias");
   check_float32(packed, "Packed");
   check_float32(bias, "Bias");
-}
-
-Activation activation_of(const std::string& name) {
-  if (name == "none") return Activation::none;
-  if (name == "relu") return Activation::relu;
-  if (name == "gelu") return Activation::gelu;
-  if (name == "relu6") return Activation::relu6;
-  fail("unknown activation " + name);
 }
 
 std::vector<Tensor> images(const Tensor& x, bool bfloat16) {

@@ -7,6 +7,7 @@
 
 #include "channels_last.h"
 #include "runtime.h"
+#include "strided.h"
 
 namespace ppreplk {
 namespace channels_last {

@@ -9,13 +9,13 @@
 // Packing is an operator of its own: an inference program has constant weights, and packs them once when it is loaded.
 // The packed convolution also takes the plain weights, and uses them for maps of another size than was packed for.
 
-#include <omp.h>
-
 #include <string>
 #include <vector>
 
 #include "depthwise.h"
+#include "depthwise_arguments.h"
 #include "errors.h"
+#include "openmp.h"
 #include "outputs.h"
 #include "paddle/phi/api/all.h"
 #include "threads.h"
@@ -28,12 +28,15 @@ namespace {
 using paddle::DataType;
 using paddle::optional;
 using paddle::Tensor;
+using ppreplk::check_on_cpu;
 using ppreplk::checked;
 using ppreplk::Dtype;
 using ppreplk::fail;
+using ppreplk::is_depthwise_weight;
 using ppreplk::Layout;
 using ppreplk::output;
 using ppreplk::Problem;
+using ppreplk::problem_of;
 using ppreplk::text_of;
 using Shape = std::vector<int64_t>;
 
@@ -50,24 +53,6 @@ Dtype dtype_of(const Tensor& x) {
     case DataType::BFLOAT16: return Dtype::bfloat16;
     default: fail("depthwise convolution of a dtype that is none of float32, float16, bfloat16");
   }
-}
-
-bool is_weight(const Shape& shape) {
-  return shape.size() == 4 && shape[1] == 1 && shape[2] == shape[3] && shape[2] % 2 == 1;
-}
-
-// `layout` is that of X, which Paddle's tensors do not know. The bias may be undefined.
-Problem problem_of(const Tensor& x, const Tensor& weight, const Tensor& bias, Layout layout) {
-  const Shape shape = x.shape(), kernel = weight.shape();
-  const size_t channels = layout == Layout::nchw ? 1 : 3, height = layout == Layout::nchw ? 2 : 1;
-  const bool right = shape.size() == 4 && is_weight(kernel) && kernel[0] == shape[channels] &&
-                     (!bias.defined() || bias.shape() == Shape{shape[channels]});
-  if (!right) {
-    fail(std::string("depthwise convolution needs x ") + (layout == Layout::nchw ? "(N, C, H, W)" : "(N, H, W, C)") +
-         ", weight (C, 1, K, K) with odd K" + (bias.defined() ? " and bias (C)" : "") + ", got x " + text_of(shape) +
-         ", weight " + text_of(kernel) + (bias.defined() ? ", bias " + text_of(bias.shape()) : ""));
-  }
-  return {shape[0], shape[channels], shape[height], shape[height + 1], kernel[2]};
 }
 
 Tensor as(const Tensor& t, DataType dtype) { return t.dtype() == dtype ? t : paddle::experimental::cast(t, dtype); }
@@ -118,8 +103,9 @@ std::vector<Tensor> conv_bias_grad(const Tensor& x, const Tensor& weight, const 
 }
 
 std::vector<Tensor> pack(const Tensor& weight, int height, int width) {
+  check_on_cpu(weight, "Weight", "a depthwise convolution");
   const Shape shape = weight.shape();
-  if (!is_weight(shape)) fail("depthwise convolution packs weight (C, 1, K, K) with odd K, got " + text_of(shape));
+  if (!is_depthwise_weight(shape)) fail("depthwise convolution packs weight (C, 1, K, K) with odd K, got " + text_of(shape));
   const Problem problem{1, shape[0], height, width, shape[2]};
   const Tensor weight32 = float32(weight);
   Tensor packed;

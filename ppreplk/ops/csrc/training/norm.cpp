@@ -3,11 +3,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <vector>
 
-#include "depthwise.h"
+#include "instruction_set.h"
 #include "loops.h"
+#include "target.h"
 #include "tasks.h"
 
 namespace ppreplk {
@@ -22,43 +22,27 @@ namespace portable {
 
 #if defined(__x86_64__)
 
-#ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c")
-#endif
+PPREPLK_TARGET_BEGIN(PPREPLK_AVX2)
 namespace avx2 {
 #include "norm.inl"
 }  // namespace avx2
-#ifdef __clang__
-#pragma clang attribute pop
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), \
-                             apply_to = function)
-#else
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
-#endif
+PPREPLK_TARGET_END
+PPREPLK_TARGET_BEGIN(PPREPLK_AVX512)
 namespace avx512 {
 #include "norm.inl"
 }  // namespace avx512
-#ifdef __clang__
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+PPREPLK_TARGET_END
 
 #endif  // x86-64
 
-// Those of the instruction set that the depthwise convolution uses.
 const Loops& current_loops() {
+  switch (instruction_set()) {
 #if defined(__x86_64__)
-  const char* name = instruction_set();
-  if (std::strcmp(name, "avx512") == 0) return avx512::kLoops;
-  if (std::strcmp(name, "avx2") == 0) return avx2::kLoops;
+    case InstructionSet::avx512: return avx512::kLoops;
+    case InstructionSet::avx2: return avx2::kLoops;
 #endif
-  return portable::kLoops;
+    default: return portable::kLoops;
+  }
 }
 
 // ---------------------------------------------------------------- pieces
@@ -260,7 +244,13 @@ void normalize(const Rows& rows, const Branch* branches, const Running* running,
 
 void normalize_gradients(const Rows& rows, const Branch* branches, int count, const Following& following,
                          const float* dy, const Gradients* gradients, int threads) {
-  if (rows.images * rows.pixels * rows.channels == 0) return;
+  if (rows.images * rows.pixels * rows.channels == 0) {
+    for (int i = 0; i < count; ++i) {
+      if (gradients[i].gamma) std::fill_n(gradients[i].gamma, rows.channels, 0.0f);
+      if (gradients[i].beta) std::fill_n(gradients[i].beta, rows.channels, 0.0f);
+    }
+    return;
+  }
   const auto run = count == 1 ? branch_gradients<1> : branch_gradients<2>;
   run(current_loops(), Pieces(rows), branches, following, dy, gradients, threads);
 }

@@ -11,10 +11,10 @@
 
 #include <cstdint>
 
+#include "activation.h"
+
 namespace ppreplk {
 namespace training {
-
-enum class Activation : int32_t { none, relu, gelu, relu6 };  // gelu with the error function
 
 struct Rows {
   int64_t images, pixels, channels;

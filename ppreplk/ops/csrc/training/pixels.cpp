@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "strided.h"
 #include "tasks.h"
 
 namespace ppreplk {

@@ -10,8 +10,6 @@ struct Map {
   int64_t batch, height, width, channels;
 };
 
-constexpr int64_t strided(int64_t extent, int64_t stride) { return (extent + stride - 1) / stride; }
-
 // Every `stride`-th pixel of x, in rows and columns: y is [batch][ceil(height / stride)][ceil(width / stride)][channels].
 void pick(const Map& map, int64_t stride, const float* x, float* y, int threads);
 

@@ -13,23 +13,29 @@
 #include <string>
 #include <vector>
 
+#include "arguments.h"
 #include "depthwise.h"
+#include "depthwise_arguments.h"
 #include "errors.h"
 #include "norm.h"
 #include "paddle/phi/api/all.h"
 #include "pixels.h"
+#include "strided.h"
 #include "threads.h"
 
 namespace {
 
 using paddle::DataType;
 using paddle::Tensor;
+using ppreplk::Activation;
+using ppreplk::activation_of;
+using ppreplk::check_rank;
 using ppreplk::checked;
 using ppreplk::fail;
 using ppreplk::Layout;
 using ppreplk::Problem;
+using ppreplk::strided;
 using ppreplk::text_of;
-using ppreplk::training::Activation;
 using ppreplk::training::Branch;
 using ppreplk::training::Following;
 using ppreplk::training::Gradients;
@@ -42,16 +48,15 @@ using Types = std::vector<DataType>;
 
 int threads() { return ppreplk::max_threads(); }
 
+constexpr const char* kLayer = "a training layer";
+
 void check_float32(const std::vector<Tensor>& tensors) {
-  for (const Tensor& tensor : tensors) {
-    if (tensor.dtype() != DataType::FLOAT32) fail("a training layer takes float32");
-    if (!tensor.is_cpu()) fail("a training layer takes tensors in the processor's memory");
-  }
+  for (const Tensor& tensor : tensors) ppreplk::check_float32(tensor, "a tensor", kLayer);
 }
 
 Rows rows_of(const Tensor& x) {
+  check_rank(x, 4, "X", kLayer);
   const Shape shape = x.shape();
-  if (shape.size() != 4) fail("X of a training layer needs 4 dimensions, got " + text_of(shape));
   return {shape[0], shape[1] * shape[2], shape[3]};
 }
 
@@ -67,14 +72,6 @@ void check_same(const Tensor& x, const Tensor& other) {
   if (x.shape() != other.shape()) {
     fail("tensors of a training layer must be alike, got " + text_of(x.shape()) + " and " + text_of(other.shape()));
   }
-}
-
-Activation activation_of(const std::string& name) {
-  if (name == "none") return Activation::none;
-  if (name == "relu") return Activation::relu;
-  if (name == "gelu") return Activation::gelu;
-  if (name == "relu6") return Activation::relu6;
-  fail("unknown activation " + name);
 }
 
 Tensor channels_like(const Tensor& x, const Rows& rows) {
@@ -199,20 +196,13 @@ std::vector<Tensor> norm_pair_grad(const Tensor& x, const Tensor& gamma, const T
 // ---------------------------------------------------------------- convolutions
 
 Problem problem_of(const Tensor& x, const Tensor& weight, int stride) {
-  const Shape shape = x.shape(), kernel = weight.shape();
-  const bool right = shape.size() == 4 && kernel.size() == 4 && kernel[0] == shape[3] && kernel[1] == 1 &&
-                     kernel[2] == kernel[3] && kernel[2] % 2 == 1 && stride > 0;
-  if (!right) {
-    fail("depthwise training layer needs x (N, H, W, C), weight (C, 1, K, K) with odd K and a positive stride, got x " +
-         text_of(shape) + ", weight " + text_of(kernel) + ", stride " + std::to_string(stride));
-  }
-  return {shape[0], shape[3], shape[1], shape[2], kernel[2]};
+  if (stride < 1) fail("a training layer needs a positive stride, got " + std::to_string(stride));
+  return ppreplk::problem_of(x, weight, Tensor(), Layout::nhwc);
 }
 
 Map map_of(const Problem& problem) { return {problem.batch, problem.height, problem.width, problem.channels}; }
 
 Shape strided_shape(const Shape& x, int64_t channels, int stride) {
-  using ppreplk::training::strided;
   return {x[0], strided(x[1], stride), strided(x[2], stride), channels};
 }
 

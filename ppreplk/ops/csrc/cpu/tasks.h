@@ -9,7 +9,6 @@
 #include "threads.h"
 
 namespace ppreplk {
-namespace training {
 
 // Calls body(task) for every task. Neighbouring tasks go to the same thread.
 template <class Body>
@@ -32,5 +31,4 @@ void parallel_for(int threads, int64_t tasks, Body body) {
   if (work.out_of_memory) throw std::bad_alloc();
 }
 
-}  // namespace training
 }  // namespace ppreplk
