@@ -93,6 +93,21 @@ def test_equals_float64(case, activation):
     np.testing.assert_allclose(received, expected, rtol=2**-8, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("batch", [8, 9, 13, 64, 77, 129])
+@pytest.mark.parametrize("size, stride, kernel", [((7, 7), 1, 1), ((3, 3), 1, 1), ((1, 1), 1, 1), ((13, 14), 2, 3)])
+def test_batches_that_are_computed_in_pieces(batch, size, stride, kernel):
+    x, weight, bias, residual = problem(batch, size, (8, 6), kernel, stride, residual=True)
+    expected = reference(x, weight, bias, residual, stride, 1, "relu").numpy()
+    assert relative_difference(run(x, weight, bias, residual, stride, activation="relu"), expected) < 2e-6
+
+
+def test_more_shapes_than_primitives_are_kept():
+    x, weight, bias, _ = problem(1, (1, 2500), (8, 6))
+    whole = reference(x, weight, bias, None, 1, 1, "none").numpy()
+    for width in [*range(1, 2501), *range(1, 2501, 50)]:
+        assert relative_difference(run(x[:, :, :width], weight, bias, None), whole[:, :, :width]) < 2e-6, width
+
+
 @pytest.mark.parametrize("form", ["convolution", "matmul"])
 @pytest.mark.parametrize("activation", onednn.ACTIVATIONS)
 @pytest.mark.parametrize("bfloat16", [False, True])

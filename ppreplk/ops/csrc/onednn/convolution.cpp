@@ -1,5 +1,6 @@
 // Running convolutions: primitives, created once and kept, and what goes in and out of them.
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -41,22 +42,43 @@ class Cache {
     const Key key{problem.key(), omp_get_max_threads(), packed.description};
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      const auto found = primitives_.find(key);
-      if (found != primitives_.end()) return found->second;
+      const auto found = entries_.find(key);
+      if (found != entries_.end()) {
+        found->second.last_use = ++uses_;
+        return found->second.primitive;
+      }
     }
     // Code is generated without the lock, so that other threads do not wait for it.
     const auto created = std::make_shared<const Primitive>(plan_for(problem, packed.desc));
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (primitives_.size() >= kMaxPrimitives) primitives_.clear();
-    return primitives_.emplace(key, created).first->second;
+    if (entries_.size() >= kMaxPrimitives) forget_half();
+    return entries_.emplace(key, Entry{created, ++uses_}).first->second.primitive;
   }
 
  private:
   using Key = std::tuple<decltype(Problem().key()), int, std::vector<uint8_t>>;
+  struct Entry {
+    std::shared_ptr<const Primitive> primitive;
+    uint64_t last_use;
+  };
 
-  static constexpr size_t kMaxPrimitives = 4096;
+  // A primitive takes about 170 KB.
+  static constexpr size_t kMaxPrimitives = 2048;
+
+  // Those that were used longest ago.
+  void forget_half() {
+    std::vector<uint64_t> uses;
+    for (const auto& entry : entries_) uses.push_back(entry.second.last_use);
+    const auto middle = uses.begin() + uses.size() / 2;
+    std::nth_element(uses.begin(), middle, uses.end());
+    for (auto entry = entries_.begin(); entry != entries_.end();) {
+      entry = entry->second.last_use < *middle ? entries_.erase(entry) : std::next(entry);
+    }
+  }
+
   std::mutex mutex_;
-  std::map<Key, std::shared_ptr<const Primitive>> primitives_;
+  std::map<Key, Entry> entries_;
+  uint64_t uses_ = 0;
 };
 
 Cache& cache() {
@@ -89,17 +111,8 @@ const void* widened(const void* data, int64_t count, Purpose purpose) {
   return out;
 }
 
-}  // namespace
-
-void run(const Layer& layer, const Map& map, const void* x, const void* packed, int64_t packed_bytes, const float* bias,
-         const void* residual, Activation activation, void* y) {
-  check(layer, map);
-  if (amx::is_packed(packed, packed_bytes)) {
-    return run_own(layer, map, x, packed, packed_bytes, bias, residual, activation, y);
-  }
-  const Packed from(layer, packed, packed_bytes);
-  if (map.batch == 0) return;
-  const Problem problem{layer, map, from.header.type, from.header.form, activation, residual != nullptr};
+void run_at_once(const Problem& problem, const Packed& from, const void* x, const float* bias, const void* residual,
+                 void* y) {
   const std::shared_ptr<const Primitive> primitive = cache().find(problem, from);
   const void* weights = from.weights;
   if (primitive->weights != from.desc) {
@@ -107,7 +120,7 @@ void run(const Layer& layer, const Map& map, const void* x, const void* packed, 
     reorder(from.desc, weights, primitive->weights, repacked);
     weights = repacked;
   }
-  if (layer.dtype == Dtype::bfloat16 && primitive->type == Type::f32) {
+  if (problem.layer.dtype == Dtype::bfloat16 && primitive->type == Type::f32) {
     x = widened(x, problem.inputs(), kInput);
     if (residual) residual = widened(residual, problem.outputs(), kResidual);
     auto* sums = static_cast<float*>(thread_memory(kOutput, problem.outputs() * int64_t{sizeof(float)}));
@@ -120,13 +133,39 @@ void run(const Layer& layer, const Map& map, const void* x, const void* packed, 
   }
 }
 
+}  // namespace
+
+void run(const Layer& layer, const Map& map, const void* x, const void* packed, int64_t packed_bytes, const float* bias,
+         const void* residual, Activation activation, void* y) {
+  check(layer, map);
+  if (amx::is_packed(packed, packed_bytes)) {
+    return run_own(layer, map, x, packed, packed_bytes, bias, residual, activation, y);
+  }
+  const Packed from(layer, packed, packed_bytes);
+  const Map one{1, map.height, map.width};
+  const Problem of_one{layer, one, from.header.type, from.header.form, activation, residual != nullptr};
+  const int64_t size = layer.dtype == Dtype::bfloat16 ? 2 : 4;
+  const int64_t in_bytes = of_one.inputs() * size, out_bytes = of_one.outputs() * size;
+  const auto* in = static_cast<const char*>(x);
+  const auto* added = static_cast<const char*>(residual);
+  auto* out = static_cast<char*>(y);
+  for (int64_t image = 0; image < map.batch;) {
+    Problem problem = of_one;
+    problem.map.batch = images_at_once(map.batch - image, of_one.out_height() * of_one.out_width());
+    run_at_once(problem, from, in + image * in_bytes, bias, added ? added + image * out_bytes : nullptr,
+                out + image * out_bytes);
+    image += problem.map.batch;
+  }
+}
+
 std::string implementation(const Layer& layer, Precision precision, const Map& packed_for, const Map& map,
                            Activation activation, bool residual) {
   check(layer, packed_for);
   check(layer, map);
   if (const auto terms = own_terms(layer, packed_for, precision)) return own_implementation(*terms);
   const Packing packing(layer, packed_for);
-  const Problem problem{layer, map, packing.header.type, packing.header.form, activation, residual};
+  Problem problem{layer, map, packing.header.type, packing.header.form, activation, residual};
+  problem.map.batch = images_at_once(map.batch, problem.out_height() * problem.out_width());
   const Planned planned = plan_for(problem, packing.desc);
   std::string text = problem.form == Form::matmul ? "matmul " : "convolution ";
   text += implementation_of(planned.plan) + (planned.type == Type::bf16 ? " bf16" : " f32");

@@ -104,6 +104,14 @@ Planned plan_for(Problem problem, const memory::desc& weights) {
   return {plan(problem, any_weights(problem)), problem.type};
 }
 
+int64_t images_at_once(int64_t left, int64_t pixels) {
+  constexpr int64_t kParts = 8, kPixels = 49;  // of the last maps of images of 224x224
+  int64_t most = kParts;
+  while (most * pixels < kParts * kPixels) most *= 2;
+  const int64_t part = most / kParts;
+  return left >= most ? most : left >= part ? left / part * part : left;
+}
+
 Problem choose(const Layer& layer, const Map& map) {
   Problem problem{layer, map, Type::f32, Form::convolution, Activation::none, false};
   if (is_pointwise(layer) && form_choice != FormChoice::convolution) {

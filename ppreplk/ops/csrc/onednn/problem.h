@@ -58,6 +58,10 @@ struct Planned {
 // weights in a layout of oneDNN's choice; and if oneDNN has no code for bfloat16, the plan computes in float32.
 Planned plan_for(Problem problem, const memory::desc& weights);
 
+// How many of the images that are left are computed together. Batches of 1 to 64 need only a few sizes, since every size
+// needs primitives of its own: eight images and fewer, and of small maps more, in eighths.
+int64_t images_at_once(int64_t left, int64_t pixels);
+
 // What choose_form has chosen.
 FormChoice chosen_form();
 
