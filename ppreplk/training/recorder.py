@@ -15,6 +15,7 @@ from ..utils.atomic import make_folder
 from ..utils.distributed import processes, rank
 from ..utils.errors import UserError
 from ..utils.figures import matplotlib_problem
+from ..utils.folder_lock import only_process_in
 from ..utils.log import log_to_file
 from .checkpoint_search import Checkpoint
 from .curve_picture import draw_curves
@@ -50,7 +51,7 @@ class Recorder:
         """Keep log, numbers and curves in ``output_dir`` while the block runs, and draw them when it is done.
 
         Raises:
-            UserError: the folder cannot be written to.
+            UserError: the folder cannot be written to, or another training writes there.
         """
         if rank() > 0:
             yield
@@ -59,7 +60,8 @@ class Recorder:
         make_folder(output, "Global.output_dir")
         if not os.access(output, os.W_OK):
             raise UserError(f"{output} cannot be written to", code="training.cannot-write", where="Global.output_dir")
-        with log_to_file(output / "train.log"), ExitStack() as files:
+        alone = only_process_in(output, "another training", "Global.output_dir")
+        with alone, log_to_file(output / "train.log"), ExitStack() as files:
             if self.settings.use_visualdl:
                 self.curves = Curves(output)
                 files.callback(self.curves.close)

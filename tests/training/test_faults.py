@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ppreplk.training import train
 from ppreplk.training.checkpoint_files import SUFFIXES
 from ppreplk.training.checkpoint_search import find_newest, find_whole
 from ppreplk.training.stepping import Stepper
+from ppreplk.utils.folder_lock import LOCK, only_process_in
 
 EMA = {"decay": 0.5}
 AUTO = "Global.checkpoints=auto"
@@ -209,6 +211,31 @@ def test_a_folder_that_cannot_be_written_to(project):
         assert versions.version() == 1
         with refused("training.cannot-write", "output cannot be written to", "Global.output_dir"):
             trained(2)
+
+
+def test_a_folder_that_another_training_writes_to(project):
+    trained(1)
+
+    def others():
+        return {path.name: path.read_bytes() for path in Path("output").iterdir() if path.name != LOCK}
+
+    before = others()
+    reading, writing = os.pipe()
+    other = os.fork()
+    if other == 0:
+        with only_process_in(Path("output"), "another training", "Global.output_dir"):
+            os.write(writing, b"locked")
+            time.sleep(60)
+        os._exit(0)
+    try:
+        assert os.read(reading, 6) == b"locked"
+        with refused("utils.folder-in-use", f"another training writes to output (process {other})", "choose another"):
+            trained(2, AUTO)
+        assert others() == before
+    finally:
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
+    assert trained(2, AUTO).epoch == 2
 
 
 LOADING = """

@@ -24,6 +24,7 @@ def test_learns_and_saves_what_paddleclas_saves(project):
     assert names == {f"{prefix}.{suffix}" for prefix in prefixes for suffix in suffixes} | {
         "train.log",
         "metrics.csv",
+        ".lock",
     }
     results = evaluate_config(config("Global.pretrained_model=output/best_model"))
     assert results["top1"] == 1.0
