@@ -23,7 +23,7 @@ from ..utils.paddle_errors import PADDLE_ERRORS, paddle_reason
 
 logger = logging.getLogger(__name__)
 
-FP32, BF16X3, BF16 = PRECISIONS = onednn_ops.PRECISIONS
+FP32, BF16X3, BF16 = PRECISIONS = onednn_ops.PRECISIONS[:3]
 # Files by precision: inference.json, ...
 PROGRAMS = {FP32: "inference", BF16X3: "inference_bf16x3", BF16: "inference_bf16"}
 LEGACY_FILE = f"{PROGRAMS[FP32]}.pdmodel"  # the float32 program as Paddle 2 has it

@@ -27,6 +27,13 @@ MIN_LARGE_KERNEL = {"none": 5, "relu": 5, "relu6": 13}
 Packed = TypeVar("Packed")
 
 
+class InputRange(NamedTuple):
+    """The least and the largest value of a layer's input."""
+
+    low: float
+    high: float
+
+
 class Packing(nn.Layer):
     """A layer that packs its weights for the size of its map.
 
@@ -49,6 +56,10 @@ class Packing(nn.Layer):
             self.kept = (x.shape[1:3], packed)
         return packed
 
+    def forget(self) -> None:
+        """Pack again at the next call."""
+        self.kept = ([], None)
+
 
 class ConvNHWC(Packing):
     """A convolution with bias, then a residual, then an activation. (N, H, W, in) -> (N, H', W', out).
@@ -56,8 +67,11 @@ class ConvNHWC(Packing):
     Args:
         conv: with bias; its parameters are shared.
         activation: ``"none"``, ``"relu"``, ``"relu6"`` or ``"gelu"``.
-        precision: one of :data:`ppreplk.ops.onednn.PRECISIONS`.
+        precision: one of :data:`ppreplk.ops.onednn.PRECISIONS` but ``"int8"``.
         keep: see :class:`Packing`.
+
+    Attributes:
+        input_range: None, or for a pointwise convolution of 8-bit integers, see :mod:`ppreplk.nn.quantization`.
     """
 
     def __init__(self, conv: ConvLayer, activation: str, precision: str, keep: bool = False):
@@ -66,12 +80,17 @@ class ConvNHWC(Packing):
         self.kernel_size, self.stride, self.groups = conv.kernel_size, conv.stride, conv.groups
         self.activation = activation
         self.precision = precision
+        self.input_range: Optional[InputRange] = None
 
     def forward(self, x: paddle.Tensor, residual: Optional[paddle.Tensor] = None) -> paddle.Tensor:
-        packed = self.packed_for(
-            x, lambda h, w: onednn.pack(self.weight, h, w, self.stride, self.groups, self.precision)
-        )
+        packed = self.packed_for(x, self.pack)
         return onednn.conv(x, packed, self.bias, residual, self.kernel_size, self.stride, self.groups, self.activation)
+
+    def pack(self, height: int, width: int) -> paddle.Tensor:
+        """The weights, for maps of this size."""
+        if self.input_range is not None:
+            return onednn.pack_int8(self.weight, height, width, *self.input_range)
+        return onednn.pack(self.weight, height, width, self.stride, self.groups, self.precision)
 
 
 class FeedForwardNHWC(Packing):
@@ -79,8 +98,11 @@ class FeedForwardNHWC(Packing):
 
     Args:
         first, second: their parameters are shared.
-        precision: one of :data:`ppreplk.ops.onednn.PRECISIONS`.
+        precision: one of :data:`ppreplk.ops.onednn.PRECISIONS` but ``"int8"``.
         keep: see :class:`Packing`.
+
+    Attributes:
+        input_ranges: None, or of both convolutions, which multiply 8-bit integers then.
     """
 
     def __init__(self, first: ConvLayer, second: ConvLayer, precision: str, keep: bool = False):
@@ -88,6 +110,7 @@ class FeedForwardNHWC(Packing):
         self.weight1, self.bias1 = first.weight, first.bias
         self.weight2, self.bias2 = second.weight, second.bias
         self.precision = precision
+        self.input_ranges: Optional[tuple[InputRange, InputRange]] = None
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         packed1, packed2 = self.packed_for(x, self.pack)
@@ -95,6 +118,12 @@ class FeedForwardNHWC(Packing):
 
     def pack(self, height: int, width: int) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Both weights, for maps of this size."""
+        if self.input_ranges is not None:
+            first, second = self.input_ranges
+            return (
+                onednn.pack_int8(self.weight1, height, width, *first),
+                onednn.pack_int8(self.weight2, height, width, *second),
+            )
         return (
             onednn.pack(self.weight1, height, width, 1, 1, self.precision),
             onednn.pack(self.weight2, height, width, 1, 1, self.precision),
@@ -129,9 +158,10 @@ class ChannelsLastNetwork(nn.Layer):
 
     Args:
         graph: of a network that :func:`ppreplk.fold` returned; its parameters are shared.
-        precision: one of :data:`ppreplk.ops.onednn.PRECISIONS`. With ``"bf16"``, tensors are bfloat16 and bfloat16
-            numbers are multiplied; with ``"fp32-bf16x3"``, pointwise convolutions multiply float32 tensors in two
-            bfloat16 parts where the processor has AMX. Sums are float32 in each.
+        precision: one of :data:`ppreplk.ops.onednn.PRECISIONS` but ``"int8"``, which :mod:`ppreplk.nn.quantization`
+            makes of ``"bf16"``. With that, tensors are bfloat16 and bfloat16 numbers are multiplied; with
+            ``"fp32-bf16x3"``, pointwise convolutions multiply float32 tensors in two bfloat16 parts where the processor
+            has AMX. Sums are float32 in each.
         keep: for eager mode, see :class:`Packing`.
 
     Raises:

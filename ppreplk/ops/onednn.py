@@ -15,13 +15,20 @@ OPERATOR_PREFIX = "ppreplk_channels_last_"  # of the operators' names in program
 OPERATOR_PREFIXES = (OPERATOR_PREFIX, "ppreplk_dense_")  # the second in programs exported by version 0.1.0
 ACTIVATIONS = ("none", "relu", "gelu", "relu6")  # Activation in channels_last.h
 FORMS = ("automatic", "convolution", "matmul", "tiles")  # FormChoice in channels_last.h
-PRECISIONS = ("fp32", "fp32-bf16x3", "bf16")  # Precision in channels_last.h
+PRECISIONS = ("fp32", "fp32-bf16x3", "bf16", "int8")  # Precision in channels_last.h
 BACKENDS = ("none", "hardware", "emulated", "emulated plain")  # amx::Backend in products.h
 
 
 def has_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16. Others do the same rounding in float32, at the speed of float32."""
     function = loading.handle(CHANNELS_LAST).ppreplk_channels_last_has_bfloat16
+    function.restype = ctypes.c_bool
+    return function()
+
+
+def has_int8() -> bool:
+    """Whether this processor multiplies 8-bit integers (VNNI). Others multiply the same numbers in float32."""
+    function = loading.handle(CHANNELS_LAST).ppreplk_channels_last_has_int8
     function.restype = ctypes.c_bool
     return function()
 
@@ -125,12 +132,21 @@ def pack(
     """Weights (out, in / groups, K, K) in the form that suits maps of this size on this processor.
 
     Args:
-        precision: one of :data:`PRECISIONS`. ``"bf16"`` is for bfloat16 tensors, the others are for float32.
-            ``"fp32-bf16x3"`` is the same as ``"fp32"`` where there is no AMX.
+        precision: one of :data:`PRECISIONS` but ``"int8"``, see :func:`pack_int8`. ``"bf16"`` is for bfloat16 tensors,
+            the others are for float32. ``"fp32-bf16x3"`` is the same as ``"fp32"`` where there is no AMX.
     """
     if precision == "fp32-bf16x3":
         return call("ppreplk_channels_last_pack_bf16x3", weight, height, width, stride, groups)
     return call("ppreplk_channels_last_pack", weight, height, width, stride, groups, precision == "bf16")
+
+
+def pack_int8(weight: paddle.Tensor, height: int, width: int, low: float, high: float) -> paddle.Tensor:
+    """Weights (out, in, 1, 1) as 8-bit integers, for inputs of either type that are quantized.
+
+    Args:
+        low, high: the range of the input. Values beyond it become its ends; it is extended to hold zero.
+    """
+    return call("ppreplk_channels_last_pack_int8", weight, height, width, low, high)
 
 
 def conv(
@@ -149,7 +165,7 @@ def conv(
     packed for; where that size needs another packing, every call does it again.
 
     Args:
-        packed: what :func:`pack` returned.
+        packed: what :func:`pack` or :func:`pack_int8` returned.
         bias: (out,) float32.
         residual: like the output.
         activation: one of :data:`ACTIVATIONS`.
@@ -166,7 +182,8 @@ def feed_forward(
 ) -> paddle.Tensor:
     """x + second(gelu(first(x))) for two pointwise convolutions. (N, H, W, C) -> (N, H, W, C).
 
-    The wide layer between them exists in pieces only: rows or slices of channels on AMX, some images elsewhere.
+    The wide layer between them exists in pieces only: rows or slices of channels on AMX, some images elsewhere. With
+    weights of :func:`pack_int8` it is quantized as soon as it is computed.
 
     Args:
         packed1: weights (hidden, C, 1, 1), packed.

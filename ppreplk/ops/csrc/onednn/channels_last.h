@@ -33,8 +33,13 @@ struct Layer {
 };
 
 // How pointwise convolutions are multiplied: in float32; float32 numbers as products of two bfloat16 parts, on AMX alone
-// and in float32 elsewhere; or in bfloat16.
-enum class Precision : int32_t { fp32, fp32_bf16x3, bf16 };
+// and in float32 elsewhere; in bfloat16; or as 8-bit integers, see int8_products.h.
+enum class Precision : int32_t { fp32, fp32_bf16x3, bf16, int8 };
+
+// The least and largest value of a layer's input.
+struct Range {
+  float low, high;
+};
 
 struct Map {
   int64_t batch, height, width;
@@ -45,6 +50,10 @@ struct Map {
 // layer's dtype is bfloat16.
 void pack(const Layer& layer, const Map& map, Precision precision, const float* weight,
           const std::function<void*(int64_t)>& allocate);
+
+// The same for Precision::int8, of a pointwise convolution. Tensors may have either type.
+void pack_int8(const Layer& layer, const Map& map, const Range& range, const float* weight,
+               const std::function<void*(int64_t)>& allocate);
 
 // y = activation(convolution(x) + bias + residual). x: [batch, height, width, in]; y and residual (or null):
 // [batch, ceil(height / stride), ceil(width / stride), out], of the layer's dtype; bias: [out].
@@ -63,6 +72,9 @@ void pool(const void* x, const Map& map, int64_t channels, Dtype dtype, float* y
 
 // Whether the processor multiplies bfloat16 (AVX-512 BF16 or AMX).
 bool has_bfloat16();
+
+// Whether the processor multiplies 8-bit integers (AVX-512 VNNI or AVX-VNNI).
+bool has_int8();
 
 // How pointwise convolutions are packed from now on, for tests and benchmarks: by the rule, or always in one form. Tiles
 // are our own kernels, where they run; float32 is multiplied in three bfloat16 parts then.

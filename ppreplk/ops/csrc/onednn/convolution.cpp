@@ -1,15 +1,13 @@
 // Running convolutions: primitives, created once and kept, and what goes in and out of them.
 #include <algorithm>
-#include <iterator>
-#include <map>
 #include <memory>
-#include <mutex>
 #include <tuple>
 #include <unordered_map>
 #include <vector>
 
-#include "bfloat16.h"
 #include "channels_last.h"
+#include "int8_products.h"
+#include "kept_primitives.h"
 #include "openmp.h"
 #include "own_products.h"
 #include "packed_weights.h"
@@ -35,55 +33,11 @@ struct Primitive {
   dnnl::primitive primitive;
 };
 
-// One primitive for each problem, number of threads, and layout of the weights.
-class Cache {
- public:
-  std::shared_ptr<const Primitive> find(const Problem& problem, const Packed& packed) {
-    const Key key{problem.key(), omp_get_max_threads(), packed.description};
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      const auto found = entries_.find(key);
-      if (found != entries_.end()) {
-        found->second.last_use = ++uses_;
-        return found->second.primitive;
-      }
-    }
-    // Code is generated without the lock, so that other threads do not wait for it.
-    const auto created = std::make_shared<const Primitive>(plan_for(problem, packed.desc));
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (entries_.size() >= kMaxPrimitives) forget_half();
-    return entries_.emplace(key, Entry{created, ++uses_}).first->second.primitive;
-  }
-
- private:
-  using Key = std::tuple<decltype(Problem().key()), int, std::vector<uint8_t>>;
-  struct Entry {
-    std::shared_ptr<const Primitive> primitive;
-    uint64_t last_use;
-  };
-
-  // A primitive takes about 170 KB.
-  static constexpr size_t kMaxPrimitives = 2048;
-
-  // Those that were used longest ago.
-  void forget_half() {
-    std::vector<uint64_t> uses;
-    for (const auto& entry : entries_) uses.push_back(entry.second.last_use);
-    const auto middle = uses.begin() + uses.size() / 2;
-    std::nth_element(uses.begin(), middle, uses.end());
-    for (auto entry = entries_.begin(); entry != entries_.end();) {
-      entry = entry->second.last_use < *middle ? entries_.erase(entry) : std::next(entry);
-    }
-  }
-
-  std::mutex mutex_;
-  std::map<Key, Entry> entries_;
-  uint64_t uses_ = 0;
-};
-
-Cache& cache() {
-  static Cache cache;
-  return cache;
+std::shared_ptr<const Primitive> primitive_for(const Problem& problem, const Packed& packed) {
+  using Key = std::tuple<decltype(problem.key()), int, std::vector<uint8_t>>;
+  static KeptPrimitives<Key, Primitive> kept;
+  return kept.find({problem.key(), omp_get_max_threads(), packed.description},
+                   [&] { return Primitive(plan_for(problem, packed.desc)); });
 }
 
 void execute(const Problem& problem, const Primitive& primitive, const void* x, const void* weights, const float* bias,
@@ -103,17 +57,9 @@ void execute(const Problem& problem, const Primitive& primitive, const void* x, 
   stream().wait();
 }
 
-const void* widened(const void* data, int64_t count, Purpose purpose) {
-  const auto* in = static_cast<const uint16_t*>(data);
-  auto* out = static_cast<float*>(thread_memory(purpose, count * int64_t{sizeof(float)}));
-#pragma omp parallel for
-  for (int64_t i = 0; i < count; ++i) out[i] = widen(in[i]);
-  return out;
-}
-
 void run_at_once(const Problem& problem, const Packed& from, const void* x, const float* bias, const void* residual,
                  void* y) {
-  const std::shared_ptr<const Primitive> primitive = cache().find(problem, from);
+  const std::shared_ptr<const Primitive> primitive = primitive_for(problem, from);
   const void* weights = from.weights;
   if (primitive->weights != from.desc) {
     void* repacked = thread_memory(kWeights, static_cast<int64_t>(primitive->weights.get_size()));
@@ -125,9 +71,7 @@ void run_at_once(const Problem& problem, const Packed& from, const void* x, cons
     if (residual) residual = widened(residual, problem.outputs(), kResidual);
     auto* sums = static_cast<float*>(thread_memory(kOutput, problem.outputs() * int64_t{sizeof(float)}));
     execute(problem, *primitive, x, weights, bias, residual, sums);
-    auto* out = static_cast<uint16_t*>(y);
-#pragma omp parallel for
-    for (int64_t i = 0; i < problem.outputs(); ++i) out[i] = narrow(sums[i]);
+    narrow_all(sums, problem.outputs(), y);
   } else {
     execute(problem, *primitive, x, weights, bias, residual, y);
   }
@@ -138,6 +82,9 @@ void run_at_once(const Problem& problem, const Packed& from, const void* x, cons
 void run(const Layer& layer, const Map& map, const void* x, const void* packed, int64_t packed_bytes, const float* bias,
          const void* residual, Activation activation, void* y) {
   check(layer, map);
+  if (is_packed_int8(packed, packed_bytes)) {
+    return run_int8(layer, map, x, packed, packed_bytes, bias, residual, activation, y);
+  }
   if (amx::is_packed(packed, packed_bytes)) {
     return run_own(layer, map, x, packed, packed_bytes, bias, residual, activation, y);
   }
@@ -162,6 +109,9 @@ std::string implementation(const Layer& layer, Precision precision, const Map& p
                            Activation activation, bool residual) {
   check(layer, packed_for);
   check(layer, map);
+  if (precision == Precision::int8 && is_pointwise(layer)) {
+    return implementation_int8(layer, packed_for, map, activation, residual);
+  }
   if (const auto terms = own_terms(layer, packed_for, precision)) return own_implementation(*terms);
   const Packing packing(layer, packed_for);
   Problem problem{layer, map, packing.header.type, packing.header.form, activation, residual};

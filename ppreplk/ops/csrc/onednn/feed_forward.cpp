@@ -1,6 +1,7 @@
 // Two pointwise convolutions with a wide layer between them, of which only a piece exists at a time.
 #include <algorithm>
 
+#include "int8_products.h"
 #include "openmp.h"
 #include "own_products.h"
 #include "problem.h"
@@ -14,12 +15,6 @@ namespace {
 // them, one at a time took 13.9 ms and two at a time 15.4. Smaller maps do not care.
 constexpr int64_t kHiddenBytes = 8 << 20;
 
-int64_t images_of_hidden(const Map& map, int64_t image_bytes) {
-  int64_t images = 1;
-  while (images * 2 * image_bytes <= kHiddenBytes) images *= 2;
-  return std::min(images, map.batch);
-}
-
 }  // namespace
 
 void feed_forward(const Layer& first, const Layer& second, const Map& map, const void* x, const void* packed1,
@@ -29,6 +24,9 @@ void feed_forward(const Layer& first, const Layer& second, const Map& map, const
   check(is_pointwise(first) && is_pointwise(second) && first.dtype == second.dtype && first.in == second.out &&
             first.out == second.in,
         "the layers do not follow one another");
+  if (is_packed_int8(packed1, bytes1) && is_packed_int8(packed2, bytes2)) {
+    return feed_forward_int8(first, second, map, x, packed1, bytes1, bias1, packed2, bytes2, bias2, y);
+  }
   const int64_t pixels = map.height * map.width;
   if (amx::is_packed(packed1, bytes1) && amx::is_packed(packed2, bytes2)) {
     const amx::Terms terms = amx::check_packed(packed1, bytes1, first.in, first.out);
@@ -40,7 +38,7 @@ void feed_forward(const Layer& first, const Layer& second, const Map& map, const
     return;
   }
   const int64_t size = first.dtype == Dtype::bfloat16 ? 2 : 4;
-  const int64_t step = images_of_hidden(map, pixels * first.out * size);
+  const int64_t step = images_within(kHiddenBytes, pixels * first.out * size);
   for (int64_t image = 0; image < map.batch; image += step) {
     const Map some{std::min(step, map.batch - image), map.height, map.width};
     const int64_t at = image * pixels * first.in * size;

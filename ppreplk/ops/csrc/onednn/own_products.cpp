@@ -30,6 +30,7 @@ std::optional<amx::Terms> own_terms(const Layer& layer, const Map& map, Precisio
   switch (precision) {
     case Precision::fp32: return always ? std::optional(amx::Terms::bf16x6) : std::nullopt;
     case Precision::fp32_bf16x3: return amx::Terms::bf16x3;
+    case Precision::int8: return {};
     case Precision::bf16:
       return always || map.height * map.width <= kMaxBfloat16Pixels ? std::optional(amx::Terms::bf16) : std::nullopt;
   }

@@ -10,19 +10,10 @@ namespace ppreplk {
 namespace channels_last {
 namespace {
 
-// FNV-1a.
-uint64_t hash(uint64_t from, const void* data, size_t bytes) {
-  const auto* begin = static_cast<const uint8_t*>(data);
-  for (size_t i = 0; i < bytes; ++i) from = (from ^ begin[i]) * 0x100000001b3;
-  return from;
-}
-
 uint64_t checksum_of(Header header, const std::vector<uint8_t>& description) {
   header.checksum = 0;
-  return hash(hash(0xcbf29ce484222325, &header, sizeof header), description.data(), description.size());
+  return hash(hash(kHashStart, &header, sizeof header), description.data(), description.size());
 }
-
-int64_t whole_lines(int64_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
 
 int64_t payload_after(int64_t description_bytes) {
   return whole_lines(static_cast<int64_t>(sizeof(Header)) + description_bytes);
@@ -42,6 +33,12 @@ Header header_for(const Layer& layer) {
 }
 
 }  // namespace
+
+uint64_t hash(uint64_t from, const void* data, size_t bytes) {
+  const auto* begin = static_cast<const uint8_t*>(data);
+  for (size_t i = 0; i < bytes; ++i) from = (from ^ begin[i]) * 0x100000001b3;
+  return from;
+}
 
 Packing::Packing(const Layer& layer, const Map& map)
     : problem(choose(layer, map)),

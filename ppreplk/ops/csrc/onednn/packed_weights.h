@@ -12,6 +12,12 @@ namespace channels_last {
 
 constexpr int64_t kLine = 64;  // bytes of a cache line
 
+inline int64_t whole_lines(int64_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
+
+// FNV-1a, from kHashStart or the hash of what comes before.
+constexpr uint64_t kHashStart = 0xcbf29ce484222325;
+uint64_t hash(uint64_t from, const void* data, size_t bytes);
+
 struct Header {
   int64_t magic = 0x6377686e2d6b6c72;  // "rlk-nhwc"
   int64_t version = onednn_version();  // each version describes layouts in its own way

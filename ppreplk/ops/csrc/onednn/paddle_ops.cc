@@ -4,6 +4,7 @@
 //   ppreplk_channels_last_images   X (NCHW); bfloat16                                              -> Out
 //   ppreplk_channels_last_pack     Weight; height, width, stride, groups, bfloat16                 -> Packed
 //   ppreplk_channels_last_pack_bf16x3    Weight; height, width, stride, groups                      -> Packed
+//   ppreplk_channels_last_pack_int8      Weight; height, width, low, high                           -> Packed
 //   ppreplk_channels_last_conv     X, Packed, Bias, Residual?; kernel, stride, groups, activation  -> Out
 //   ppreplk_channels_last_feed_forward   X, Packed1, Bias1, Packed2, Bias2                          -> Out
 //   ppreplk_channels_last_pool     X                                                               -> Out (N, C),
@@ -78,20 +79,33 @@ std::vector<Tensor> images(const Tensor& x, bool bfloat16) {
   return {out};
 }
 
-Tensor packed_for(const Tensor& weight, int height, int width, int stride, int groups, Precision precision) {
+Layer layer_of(const Tensor& weight, int stride, int groups, Dtype dtype) {
   check_rank(weight, 4, "Weight");
   check_float32(weight, "Weight");
   const Shape shape = weight.shape();
   if (shape[2] != shape[3]) fail("the kernel of a channels-last layer must be square, got weight " + text_of(shape));
-  const Dtype dtype = precision == Precision::bf16 ? Dtype::bfloat16 : Dtype::float32;
-  const Layer layer{shape[1] * groups, shape[0], shape[2], stride, groups, dtype};
+  return {shape[1] * groups, shape[0], shape[2], stride, groups, dtype};
+}
+
+// What `pack` writes into the memory that it asks its argument for.
+template <class Pack>
+Tensor packed_by(const phi::Place& place, Pack pack) {
   Tensor packed;
-  const auto allocate = [&](int64_t bytes) {
-    packed = paddle::empty({bytes / static_cast<int64_t>(sizeof(float))}, DataType::FLOAT32, weight.place());
-    return packed.data<float>();
-  };
-  checked([&] { ppreplk::channels_last::pack(layer, {1, height, width}, precision, weight.data<float>(), allocate); });
+  checked([&] {
+    pack([&](int64_t bytes) {
+      packed = paddle::empty({bytes / static_cast<int64_t>(sizeof(float))}, DataType::FLOAT32, place);
+      return packed.data<float>();
+    });
+  });
   return packed;
+}
+
+Tensor packed_for(const Tensor& weight, int height, int width, int stride, int groups, Precision precision) {
+  const Dtype dtype = precision == Precision::bf16 ? Dtype::bfloat16 : Dtype::float32;
+  const Layer layer = layer_of(weight, stride, groups, dtype);
+  return packed_by(weight.place(), [&](const auto& allocate) {
+    ppreplk::channels_last::pack(layer, {1, height, width}, precision, weight.data<float>(), allocate);
+  });
 }
 
 std::vector<Tensor> pack(const Tensor& weight, int height, int width, int stride, int groups, bool bfloat16) {
@@ -100,6 +114,13 @@ std::vector<Tensor> pack(const Tensor& weight, int height, int width, int stride
 
 std::vector<Tensor> pack_bf16x3(const Tensor& weight, int height, int width, int stride, int groups) {
   return {packed_for(weight, height, width, stride, groups, Precision::fp32_bf16x3)};
+}
+
+std::vector<Tensor> pack_int8(const Tensor& weight, int height, int width, float low, float high) {
+  const Layer layer = layer_of(weight, 1, 1, Dtype::bfloat16);
+  return {packed_by(weight.place(), [&](const auto& allocate) {
+    ppreplk::channels_last::pack_int8(layer, {1, height, width}, {low, high}, weight.data<float>(), allocate);
+  })};
 }
 
 std::vector<Tensor> conv(const Tensor& x, const Tensor& packed, const Tensor& bias, const optional<Tensor>& residual,
@@ -169,6 +190,7 @@ std::vector<DataType> images_dtype(const DataType&, bool bfloat16) {
 std::vector<Shape> pack_shape(const Shape&, int, int, int, int, bool) { return {unknown(1)}; }
 std::vector<DataType> pack_dtype(const DataType&) { return {DataType::FLOAT32}; }
 std::vector<Shape> pack_bf16x3_shape(const Shape&, int, int, int, int) { return {unknown(1)}; }
+std::vector<Shape> pack_int8_shape(const Shape&, int, int, float, float) { return {unknown(1)}; }
 std::vector<Shape> conv_shape(const Shape& x, const Shape&, const Shape& bias, const optional<Shape>&, int, int stride,
                               int, const std::string&) {
   if (x.size() != 4 || bias.size() != 1 || stride < 1) return {unknown(4)};
@@ -215,6 +237,13 @@ void register_operators(const std::string& prefix) {
       .SetKernelFn(PD_KERNEL(pack_bf16x3))
       .SetInferShapeFn(PD_INFER_SHAPE(pack_bf16x3_shape))
       .SetInferDtypeFn(PD_INFER_DTYPE(pack_dtype));
+  OpMetaInfoBuilder(prefix + "pack_int8", 0)
+      .Inputs({"Weight"})
+      .Outputs({"Packed"})
+      .Attrs({"height: int", "width: int", "low: float", "high: float"})
+      .SetKernelFn(PD_KERNEL(pack_int8))
+      .SetInferShapeFn(PD_INFER_SHAPE(pack_int8_shape))
+      .SetInferDtypeFn(PD_INFER_DTYPE(pack_dtype));
   OpMetaInfoBuilder(prefix + "feed_forward", 0)
       .Inputs({"X", "Packed1", "Bias1", "Packed2", "Bias2"})
       .Outputs({"Out"})
@@ -246,6 +275,8 @@ void register_operators(const std::string& prefix) {
 
 // For Python's ctypes.
 extern "C" bool ppreplk_channels_last_has_bfloat16() { return ppreplk::channels_last::has_bfloat16(); }
+
+extern "C" bool ppreplk_channels_last_has_int8() { return ppreplk::channels_last::has_int8(); }
 
 // Null if these versions fit together. Texts are good until the thread's next call.
 extern "C" const char* ppreplk_channels_last_mismatch_of(int major, int minor, unsigned runtime) {
@@ -286,7 +317,7 @@ extern "C" bool ppreplk_channels_last_implementation(int64_t in, int64_t out, in
   thread_local std::string text;
   bool found = true;
   const auto how = static_cast<Precision>(precision);
-  const Layer layer{in, out, kernel, stride, groups, how == Precision::bf16 ? Dtype::bfloat16 : Dtype::float32};
+  const Layer layer{in, out, kernel, stride, groups, how >= Precision::bf16 ? Dtype::bfloat16 : Dtype::float32};
   try {
     text =
         ppreplk::channels_last::implementation(layer, how, {packed_for[0], packed_for[1], packed_for[2]},

@@ -9,26 +9,7 @@ namespace {
 
 std::atomic<FormChoice> form_choice{FormChoice::automatic};
 
-dnnl::primitive_attr attributes(const Problem& problem, const memory::desc& target) {
-  dnnl::post_ops post_ops;
-  if (problem.residual) post_ops.append_binary(dnnl::algorithm::binary_add, target);
-  switch (problem.activation) {
-    case Activation::none: break;
-    case Activation::relu: post_ops.append_eltwise(dnnl::algorithm::eltwise_relu, 0, 0); break;
-    case Activation::gelu: post_ops.append_eltwise(dnnl::algorithm::eltwise_gelu_erf, 0, 0); break;
-    case Activation::relu6: post_ops.append_eltwise(dnnl::algorithm::eltwise_clip, 0, 6); break;
-  }
-  dnnl::primitive_attr result;
-  result.set_post_ops(post_ops);
-  // oneDNN's own scratchpad belongs to the thread that created the primitive.
-  result.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  return result;
-}
-
 bool starts_with(const std::string& text, const char* begin) { return text.rfind(begin, 0) == 0; }
-
-// oneDNN's reference code is slower than anything else by orders of magnitude.
-bool is_reference(const dnnl::primitive_desc& plan) { return starts_with(implementation_of(plan), "ref"); }
 
 // The type to compute in: bfloat16 if that is wanted and oneDNN has code for it.
 Type type_for(Problem problem) {
@@ -43,6 +24,24 @@ Type type_for(Problem problem) {
 }
 
 }  // namespace
+
+dnnl::primitive_attr attributes_for(Activation activation, bool residual, const memory::desc& target) {
+  dnnl::post_ops post_ops;
+  if (residual) post_ops.append_binary(dnnl::algorithm::binary_add, target);
+  switch (activation) {
+    case Activation::none: break;
+    case Activation::relu: post_ops.append_eltwise(dnnl::algorithm::eltwise_relu, 0, 0); break;
+    case Activation::gelu: post_ops.append_eltwise(dnnl::algorithm::eltwise_gelu_erf, 0, 0); break;
+    case Activation::relu6: post_ops.append_eltwise(dnnl::algorithm::eltwise_clip, 0, 6); break;
+  }
+  dnnl::primitive_attr result;
+  result.set_post_ops(post_ops);
+  // oneDNN's own scratchpad belongs to the thread that created the primitive.
+  result.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  return result;
+}
+
+bool is_reference(const dnnl::primitive_desc& plan) { return starts_with(implementation_of(plan), "ref"); }
 
 void check(bool condition, const char* message) {
   if (!condition) throw std::invalid_argument(std::string("convolution: ") + message);
@@ -76,7 +75,7 @@ dnnl::primitive_desc plan(const Problem& problem, const memory::desc& weights) {
     const int64_t rows = map.batch * map.height * map.width;
     const memory::desc target({rows, layer.out}, type, Tag::ab);
     return dnnl::matmul::primitive_desc(cpu(), {{rows, layer.in}, type, Tag::ab}, weights,
-                                        {{1, layer.out}, Type::f32, Tag::ab}, target, attributes(problem, target));
+                                        {{1, layer.out}, Type::f32, Tag::ab}, target, attributes_for(problem.activation, problem.residual, target));
   }
   const memory::desc target({map.batch, layer.out, problem.out_height(), problem.out_width()}, type, Tag::nhwc);
   const memory::dims stride{layer.stride, layer.stride}, pad{layer.kernel / 2, layer.kernel / 2};
@@ -86,7 +85,7 @@ dnnl::primitive_desc plan(const Problem& problem, const memory::desc& weights) {
   return dnnl::convolution_forward::primitive_desc(
       cpu(), dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_direct,
       {{map.batch, layer.in, map.height, map.width}, type, Tag::nhwc}, weights, {{layer.out}, Type::f32, Tag::a},
-      target, stride, pad, pad_end, attributes(problem, target));
+      target, stride, pad, pad_end, attributes_for(problem.activation, problem.residual, target));
 }
 
 std::string implementation_of(const dnnl::primitive_desc& plan) { return plan.impl_info_str(); }
@@ -110,6 +109,12 @@ int64_t images_at_once(int64_t left, int64_t pixels) {
   while (most * pixels < kParts * kPixels) most *= 2;
   const int64_t part = most / kParts;
   return left >= most ? most : left >= part ? left / part * part : left;
+}
+
+int64_t images_within(int64_t most_bytes, int64_t image_bytes) {
+  int64_t images = 1;
+  while (images * 2 * image_bytes <= most_bytes) images *= 2;
+  return images;
 }
 
 Problem choose(const Layer& layer, const Map& map) {

@@ -45,6 +45,12 @@ memory::desc plain_weights(const Layer& layer, Form form, Type type);
 // Weights in a layout of oneDNN's choice.
 memory::desc any_weights(const Problem& problem);
 
+// Residual and activation behind a product with this target, and the scratchpad in memory of ours.
+dnnl::primitive_attr attributes_for(Activation activation, bool residual, const memory::desc& target);
+
+// oneDNN's reference code is slower than anything else by orders of magnitude.
+bool is_reference(const dnnl::primitive_desc& plan);
+
 // What oneDNN would run. It generates code only for primitives, not for plans.
 dnnl::primitive_desc plan(const Problem& problem, const memory::desc& weights);
 std::string implementation_of(const dnnl::primitive_desc& plan);
@@ -61,6 +67,9 @@ Planned plan_for(Problem problem, const memory::desc& weights);
 // How many of the images that are left are computed together. Batches of 1 to 64 need only a few sizes, since every size
 // needs primitives of its own: eight images and fewer, and of small maps more, in eighths.
 int64_t images_at_once(int64_t left, int64_t pixels);
+
+// How many images of so many bytes take at most so many together: a power of two, at least one.
+int64_t images_within(int64_t most_bytes, int64_t image_bytes);
 
 // What choose_form has chosen.
 FormChoice chosen_form();

@@ -5,6 +5,7 @@
 #include <new>
 #include <string>
 
+#include "bfloat16.h"
 #include "channels_last.h"
 
 namespace ppreplk {
@@ -45,6 +46,20 @@ void* thread_memory(Purpose purpose, int64_t bytes) {
   return buffer.data.get();
 }
 
+const float* widened(const void* data, int64_t count, Purpose purpose) {
+  const auto* in = static_cast<const uint16_t*>(data);
+  auto* out = static_cast<float*>(thread_memory(purpose, count * int64_t{sizeof(float)}));
+#pragma omp parallel for
+  for (int64_t i = 0; i < count; ++i) out[i] = widen(in[i]);
+  return out;
+}
+
+void narrow_all(const float* from, int64_t count, void* to) {
+  auto* out = static_cast<uint16_t*>(to);
+#pragma omp parallel for
+  for (int64_t i = 0; i < count; ++i) out[i] = narrow(from[i]);
+}
+
 memory at(const memory::desc& desc, const void* data) { return {desc, cpu(), const_cast<void*>(data)}; }
 
 void reorder(const memory::desc& from, const void* in, const memory::desc& to, void* out) {
@@ -65,6 +80,11 @@ bool onednn_uses([[maybe_unused]] dnnl::cpu_isa needed) {
 
 bool has_bfloat16() {
   static const bool found = onednn_uses(dnnl::cpu_isa::avx512_core_bf16);
+  return found;
+}
+
+bool has_int8() {
+  static const bool found = onednn_uses(dnnl::cpu_isa::avx512_core_vnni) || onednn_uses(dnnl::cpu_isa::avx2_vnni);
   return found;
 }
 

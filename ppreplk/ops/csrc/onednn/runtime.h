@@ -22,8 +22,12 @@ int64_t onednn_version();
 bool onednn_uses(dnnl::cpu_isa needed);
 
 // Memory that a thread keeps from call to call, one piece for each of these purposes.
-enum Purpose { kScratchpad, kInput, kResidual, kOutput, kWeights, kHidden, kPurposes };
+enum Purpose { kScratchpad, kInput, kResidual, kOutput, kWeights, kHidden, kBias, kPurposes };
 void* thread_memory(Purpose purpose, int64_t bytes);
+
+// bfloat16 numbers as float32 ones, in the thread's memory; and the way back.
+const float* widened(const void* data, int64_t count, Purpose purpose);
+void narrow_all(const float* from, int64_t count, void* to);
 
 // oneDNN's view of memory of ours.
 memory at(const memory::desc& desc, const void* data);
