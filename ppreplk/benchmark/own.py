@@ -18,6 +18,7 @@ from ..models.inference_form import inference_form
 from ..models.training_form import Layout, training_form
 from ..nn import set_implementation, to_numpy
 from ..ops import cpu, depthwise_conv2d, onednn
+from ..ops.training_layers import Products
 from ..utils.device import keep_freed_memory, set_threads, use_vector_units
 from .peers import Call, Session
 
@@ -119,7 +120,14 @@ def paddle_bfloat16(program: str, weights: str, images: str, threads: int) -> Se
 
 
 def training_step(
-    name: str, arguments: dict[str, Any], images: str, labels: str, threads: int, impl: str, layout: Layout
+    name: str,
+    arguments: dict[str, Any],
+    images: str,
+    labels: str,
+    threads: int,
+    impl: str,
+    layout: Layout,
+    products: Products = "fp32",
 ) -> Call:
     """Forward, backward, AdamW, with the memory and the gradients handled as in a training."""
     _with(threads)
@@ -130,7 +138,7 @@ def training_step(
     parameters = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
     optimizer = paddle.optimizer.AdamW(1e-4, parameters=parameters, weight_decay=0.05)
     tensor, target = paddle.to_tensor(np.load(images)), paddle.to_tensor(np.load(labels))
-    form = training_form(model, layout)
+    form = training_form(model, layout, products)
 
     def step() -> None:
         nn.functional.cross_entropy(form(tensor), target).backward()

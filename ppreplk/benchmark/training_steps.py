@@ -13,6 +13,7 @@ from ..deploy.lowering import NATIVE
 from ..models import find_model, graph_of
 from ..nn.conv import CPU
 from ..ops import training_layers
+from ..ops.training_layers import Products
 from ..utils.tables import Table
 from . import peer_files
 from .contestants import OWN, PEERS, needed_packages, usable_implementations
@@ -22,6 +23,7 @@ from .processor import processor
 from .turns import Contest, Entry
 
 CHANNELS_LAST = "Paddle, channels-last"
+BF16X3: Products = "fp32-bf16x3"
 DROP_PATH = 0.5  # of RepLKNet's ImageNet-1K recipe
 
 
@@ -60,7 +62,12 @@ def measure_training(name: str, size: int, batch: int, threads: int, rounds: int
             if impl != NATIVE or native
         }
         if CPU in usable_implementations() and training_layers.available():
-            forms[CHANNELS_LAST] = {"impl": CPU, "layout": "channels_last"}
+            form = {"impl": CPU, "layout": "channels_last"}
+            forms[CHANNELS_LAST] = form
+            if (problem := training_layers.products_problem(BF16X3)) is None:
+                forms[f"{CHANNELS_LAST} {BF16X3}"] = {**form, "products": BF16X3}
+            else:
+                contest.note(f"without {CHANNELS_LAST} {BF16X3}, which is not timed here: {problem}")
         entries = [
             Entry(who, f"{OWN}:training_step", {**data, **ours, **form}, ("paddle",)) for who, form in forms.items()
         ]

@@ -64,6 +64,7 @@ class GlobalConfig:
     max_bad_images: int = 0
     patience: Optional[int] = None
     train_layout: Literal["auto", "nchw", "channels_last"] = "auto"
+    train_products: Literal["fp32", "fp32-bf16x3"] = "fp32"
 
     unserved: ClassVar[dict[str, Unserved]] = {
         "to_static": Unserved("training runs in dynamic graph; export makes the static one"),
@@ -88,6 +89,11 @@ class GlobalConfig:
         _check_min("max_bad_images", self.max_bad_images, 0)
         if self.patience is not None and not self.eval_during_train:
             raise _bad_value("patience", "counts evaluations, but Global.eval_during_train is False")
+        if self.train_products != "fp32" and self.train_layout == "nchw":
+            raise _bad_value(
+                "train_products",
+                f"{self.train_products} is of channels-last training, which Global.train_layout=nchw switches off",
+            )
         if not self.export_formats:
             raise _bad_value("export_format", "expected at least one format, got an empty list")
         first, last = ONNX_OPSETS

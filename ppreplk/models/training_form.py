@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal
+from typing import Literal, Optional
 
 import paddle
 from paddle import nn
@@ -11,6 +11,7 @@ from paddle import nn
 from ..nn.training_layout import TrainingNetwork
 from ..ops import loading, training_layers
 from ..ops.build import DEPTHWISE, HOW_TO
+from ..ops.training_layers import Products
 from ..utils.errors import UserError
 from .registry import architecture_of, graph_of
 
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 Layout = Literal["auto", "nchw", "channels_last"]
 
 
-def training_form(network: nn.Layer, layout: Layout = "auto") -> nn.Layer:
+def training_form(network: nn.Layer, layout: Layout = "auto", products: Products = "fp32") -> nn.Layer:
     """What to call instead of ``network`` in training. Parameters and running statistics are those of ``network``.
 
     Args:
@@ -27,6 +28,9 @@ def training_form(network: nn.Layer, layout: Layout = "auto") -> nn.Layer:
         layout: ``"nchw"`` for the network itself, ``"channels_last"`` for the channels-last training operators, which
             compute on CPUs in float32. ``"auto"`` takes these where they have been built and compute everything in the
             network; a log line says which.
+        products: ``"fp32-bf16x3"`` for pointwise convolutions and the stem that multiply in two bfloat16 parts on AMX,
+            in the channels-last training operators. Where these or AMX are missing, all is float32, and a log line
+            says so.
 
     Raises:
         UserError: ``"channels_last"``, and they cannot compute it; says why.
@@ -37,19 +41,38 @@ def training_form(network: nn.Layer, layout: Layout = "auto") -> nn.Layer:
     True
     """
     if layout == "nchw":
+        _announce(products, "Global.train_layout=nchw computes in the layers of the network itself")
         return network
     try:
         _check(network)
+        problem = training_layers.products_problem(products)
         # RepLKNet's argument: other architectures have no such switch.
-        form = TrainingNetwork(network, graph_of(network), recompute=getattr(network, "use_checkpoint", False))
+        recompute = getattr(network, "use_checkpoint", False)
+        form = TrainingNetwork(network, graph_of(network), recompute, "fp32" if problem else products)
     except UserError as error:
         if layout == "channels_last":
             raise error.at("channels-last training is not possible") from error
         level = logging.INFO if paddle.get_device() == "cpu" else logging.DEBUG
         logger.log(level, "training computes in the layers of the network itself: %s", error)
+        _announce(products, "the layers of the network itself compute")
         return network
     logger.info("training computes in the channels-last operators")
+    _announce(products, problem)
     return form
+
+
+def _announce(products: Products, problem: Optional[str]) -> None:
+    """Say in one line what became of other products than float32's.
+
+    Args:
+        problem: why they are not possible, or None.
+    """
+    if products == "fp32":
+        return
+    if problem is None:
+        logger.info("pointwise convolutions multiply in %s, forward and backward", products)
+    else:
+        logger.warning("Global.train_products=%s has no effect, training multiplies in float32: %s", products, problem)
 
 
 def _check(network: nn.Layer) -> None:

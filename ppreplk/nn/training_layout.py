@@ -15,6 +15,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ..ops import cpu, training_layers
+from ..ops.training_layers import Products
 from ..utils.errors import UserError
 from .blocks import checkpointed
 from .conv import CPU, DepthwiseConv2D
@@ -46,9 +47,10 @@ class Step(nn.Layer):
 class ConvStep(Step):
     """A convolution without bias."""
 
-    def __init__(self, number: int, node: Node):
+    def __init__(self, number: int, node: Node, products: Products):
         conv = node.layer
         super().__init__([number], node.inputs, [conv])
+        self.products = products
         is_depthwise = isinstance(conv, DepthwiseConv2D)
         if conv.bias is not None:
             raise _not_computed("have no bias, as convolutions of merged networks do")
@@ -65,8 +67,8 @@ class ConvStep(Step):
             x = x.transpose([0, 2, 3, 1]) if self.of_images else x
             return training_layers.depthwise(x, conv.written_out(), conv.stride)
         if self.of_images:
-            return training_layers.images_conv(x, conv.weight, conv.stride)
-        return training_layers.pointwise(x, conv.weight)
+            return training_layers.images_conv(x, conv.weight, conv.stride, self.products)
+        return training_layers.pointwise(x, conv.weight, self.products)
 
 
 class NormStep(Step):
@@ -140,17 +142,18 @@ class TrainingNetwork(nn.Layer):
         network: in training mode.
         graph: of it.
         recompute: recompute activations in the backward pass instead of keeping them, block by block.
+        products: how pointwise convolutions and the stem multiply, forward and backward.
 
     Raises:
         UserError: the network holds something that these operators do not compute.
     """
 
-    def __init__(self, network: nn.Layer, graph: Graph, recompute: bool = False):
+    def __init__(self, network: nn.Layer, graph: Graph, recompute: bool = False, products: Products = "fp32"):
         super().__init__()
         self.network = network
         self.recompute = recompute
         pooled, self.head = _head(graph)
-        self.segments = nn.LayerList(_segments(_steps(graph), pooled))
+        self.segments = nn.LayerList(_segments(_steps(graph, products), pooled))
         self.modal = [node.layer for node in graph.nodes if node.op in (NORM, DROP_PATH)]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -175,7 +178,7 @@ def _head(graph: Graph) -> tuple[int, nn.Linear]:
     return graph.nodes[linear.inputs[0]].inputs[0], linear.layer
 
 
-def _steps(graph: Graph) -> list[Step]:
+def _steps(graph: Graph, products: Products) -> list[Step]:
     """All steps between the images and the pooling, in the order of execution."""
     steps: list[Step] = []
     done: set[int] = set()
@@ -183,7 +186,7 @@ def _steps(graph: Graph) -> list[Step]:
         if number in done or node.op in (INPUT, POOL, LINEAR):
             continue
         if node.op == CONV:
-            step: Step = ConvStep(number, node)
+            step: Step = ConvStep(number, node, products)
         elif node.op == NORM:
             step = _norm_step(graph, number)
         else:

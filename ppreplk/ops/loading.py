@@ -132,5 +132,8 @@ def handle(library: Library) -> ctypes.CDLL:
 
 
 def call(operator: str, *arguments: object) -> paddle.Tensor:
-    """Run an operator with one output."""
+    """Run an operator; returns its first output. Others are for its gradient."""
+    if paddle.in_dynamic_mode() and not paddle.is_grad_enabled():
+        # Paddle would record an operator of ours for a backward pass all the same, and keep its inputs for it.
+        arguments = tuple(value.detach() if isinstance(value, paddle.Tensor) else value for value in arguments)
     return _C_ops._run_custom_op(operator, *arguments)[0]  # type: ignore[attr-defined]  # in C++, without stubs

@@ -113,7 +113,7 @@ class Trainer:
             self.precision.restore_loss_scale(self.state.loss_scale)
             self.schedule.step(self.state.step)  # the configuration's rate; the optimizer's file has that of its own
         self.precision.decorate(self.model, self.optimizer)
-        form = training_form(self.model, settings.train_layout)
+        form = training_form(self.model, settings.train_layout, settings.train_products)
         MapSizes(self.model, form, self.loader)
         self.watch = DivergenceWatch(self.model, self.loader, self.precision, self.state.seed, self.update_freq)
         self.stepper = Stepper(

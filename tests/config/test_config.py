@@ -244,6 +244,8 @@ def test_overrides_are_never_evaluated(tmp_path, monkeypatch, code):
             "bad-value",
             "Train.loader.num_workers: must be at least",
         ),
+        ("Global.train_products=bf16", "bad-value", "train_products: expected one of 'fp32', 'fp32-bf16x3'"),
+        ("Global={train_products: fp32-bf16x3, train_layout: nchw}", "bad-value", "Global.train_layout=nchw"),
         ("Global.use_dali=True", "not-served", "Global.use_dali: True is not served here"),
         ("no_equals_sign", "bad-override", "-o 'no_equals_sign': expected Key.sub=value"),
         ("Global.epochs.more=1", "bad-override", "Global.epochs is 3 and has no part called 'more'"),

@@ -5,17 +5,20 @@ import logging
 import numpy as np
 import paddle
 import pytest
-from helpers import refused, require_depthwise_operators
+from helpers import refused, require_channels_last_operators, require_depthwise_operators
 from paddle import nn
 
 import ppreplk
+from ppreplk.models import graph_of
 from ppreplk.models.mobilenet_v2 import MobileNetV2
 from ppreplk.models.replknet import RepLKNet
 from ppreplk.models.training_form import training_form
 from ppreplk.nn import DepthwiseConv2D
 from ppreplk.nn.training_layout import ConvStep, NormStep, NormSumStep, TrainingNetwork
+from ppreplk.ops import onednn
 from ppreplk.utils.errors import UserError
 
+BF16X3 = "fp32-bf16x3"
 CLASSES = 5
 SMALL = {"large_kernel_sizes": (9, 7), "layers": (1, 2), "channels": (24, 40), "class_num": CLASSES}
 NARROW = {"width": 0.25, "class_num": CLASSES, "strides": (2, 1, 2, 1, 1, 2, 1, 1)}
@@ -34,6 +37,21 @@ def operators():
     require_depthwise_operators()
 
 
+@pytest.fixture
+def tiles():
+    """Emulated tile registers of AMX."""
+    require_channels_last_operators()
+    onednn.choose_tiles_backend("emulated") or onednn.choose_tiles_backend("emulated plain")
+    yield
+    onednn.choose_tiles_backend("none")
+
+
+@pytest.fixture
+def no_tiles(monkeypatch):
+    require_channels_last_operators()
+    monkeypatch.setattr("ppreplk.ops.onednn.tiles_backend", lambda: "none")
+
+
 def network(name, dtype="float32"):
     """With random statistics."""
     build, arguments = NETWORKS[name]
@@ -49,11 +67,11 @@ def network(name, dtype="float32"):
     return model.to(dtype=dtype)
 
 
-def one_step(name, how, size, batch):
+def one_step(name, how, size, batch, products="fp32"):
     """Logits, gradients and statistics by name. ``how``: a layout, or ``float64`` for the network itself in that."""
     dtype = "float64" if how == "float64" else "float32"
     model = network(name, dtype)
-    form = model if how == "float64" else training_form(model, how)
+    form = model if how == "float64" else training_form(model, how, products)
     rng = np.random.default_rng(3)
     channels = NETWORKS[name][1].get("in_channels", 3)
     images = paddle.to_tensor(rng.standard_normal((batch, channels, *size)).astype("float32")).astype(dtype)
@@ -182,3 +200,96 @@ def test_every_map_is_looked_at():
     sizes = {id(layer): (height, width) for layer, height, width in seen}
     assert expected <= set(sizes) and len(seen) == len(sizes)
     assert sizes[id(model.stem[0].conv)] == (64, 48) and sizes[id(model.norm)] == (8, 6)
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if NETWORKS[name][0] is RepLKNet])
+def test_a_step_with_products_of_two_parts(tiles, name):
+    """Against float64. Rounding pushes a few numbers over a corner of ReLU, so gradients before it differ more."""
+    exact = one_step(name, "float64", (61, 45), 3)
+    ours = one_step(name, "channels_last", (61, 45), 3, BF16X3)
+    assert set(ours) == set(exact)
+    gradients = [key for key in exact if key.startswith("gradient")]
+    for key in set(exact) - set(gradients):
+        assert np.abs(ours[key] - exact[key]).max() <= 5e-5 * np.abs(exact[key]).max(), key
+    for key in gradients:
+        if key.startswith(("gradient of head", "gradient of norm")):
+            assert np.abs(ours[key] - exact[key]).max() <= 2e-4 * np.abs(exact[key]).max(), key
+    error, whole = (
+        sum(np.square(array[key], dtype="float64").sum() for key in gradients)
+        for array in ({key: ours[key] - exact[key] for key in gradients}, exact)
+    )
+    assert error <= 0.05**2 * whole
+    native = one_step(name, "channels_last", (61, 45), 3)
+    assert any((native[key] != ours[key]).any() for key in exact), "other products"
+
+
+def test_losses_with_products_of_two_parts_follow_those_of_float32(tiles):
+    images, labels = paddle.randn([6, 3, 32, 32]), paddle.to_tensor([0, 1, 2, 3, 4, 0])
+    losses: dict = {}
+    for products in ("fp32", BF16X3):
+        model = network("grey images")
+        parameters = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
+        optimizer = paddle.optimizer.AdamW(2e-3, parameters=parameters)
+        form = training_form(model, "channels_last", products)
+        losses[products] = []
+        for _ in range(10):
+            loss = nn.functional.cross_entropy(form(images[:, :1]), labels)
+            loss.backward()
+            optimizer.step()
+            optimizer.clear_grad()
+            losses[products].append(float(loss))
+    assert losses[BF16X3][-1] < 0.5 * losses[BF16X3][0] and losses[BF16X3] != losses["fp32"]
+    np.testing.assert_allclose(losses[BF16X3][:5], losses["fp32"][:5], rtol=1e-3)
+    np.testing.assert_allclose(losses[BF16X3], losses["fp32"], atol=0.03 * losses["fp32"][0])
+
+
+def test_products_of_two_parts_under_recomputation(tiles):
+    """The same bits, of outputs, gradients and statistics."""
+    results = []
+    for recompute in (False, True):
+        model = network("parallel kernels")
+        form = TrainingNetwork(model, graph_of(model), recompute, BF16X3)
+        paddle.seed(4)
+        images = paddle.to_tensor(np.random.default_rng(3).standard_normal((2, 3, 64, 48)).astype("float32"))
+        logits = form(images)
+        logits.square().sum().backward()
+        results.append([logits, *(p.grad for p in model.parameters() if p.grad is not None), *model.buffers()])
+    assert len(results[0]) > 50 and all((one == other).all() for one, other in zip(*results))
+
+
+def test_frozen_parts_get_no_gradient_and_others_the_same(tiles):
+    gradients = []
+    for frozen in (False, True):
+        model = network("one kernel")
+        for parameter in model.stem.parameters() if frozen else []:
+            parameter.stop_gradient = True
+        form = training_form(model, "channels_last", BF16X3)
+        form(paddle.ones([2, 3, 32, 32]) * paddle.arange(32.0)).square().sum().backward()
+        gradients.append({key: value.grad for key, value in model.named_parameters() if value.grad is not None})
+    assert set(gradients[0]) - set(gradients[1]) == {key for key in gradients[0] if key.startswith("stem")}
+    assert all((gradients[0][key] == gradient).all() for key, gradient in gradients[1].items())
+
+
+def test_products_are_named_in_one_line(tiles, caplog):
+    caplog.set_level(logging.INFO)
+    form = training_form(network("one kernel"), "auto", BF16X3)
+    assert "multiply in fp32-bf16x3, forward and backward" in caplog.text
+    steps = [step for segment in form.segments for step in segment.steps if isinstance(step, ConvStep)]
+    assert {step.products for step in steps} == {BF16X3}
+
+
+def test_without_amx_it_is_float32_to_the_last_bit(no_tiles, caplog):
+    ours = one_step("one kernel", "channels_last", (61, 45), 2, BF16X3)
+    lines = [record.getMessage() for record in caplog.records if "train_products" in record.getMessage()]
+    no_effect = "Global.train_products=fp32-bf16x3 has no effect, training multiplies in float32"
+    assert lines == [f"{no_effect}: this processor has no AMX"]
+    for key, right in one_step("one kernel", "channels_last", (61, 45), 2).items():
+        np.testing.assert_array_equal(ours[key], right)
+
+
+@pytest.mark.parametrize("build, layout", [(native_layers, "auto"), (lambda: network("one kernel"), "nchw")])
+def test_in_the_networks_own_layers_products_have_no_effect(build, layout, caplog):
+    model = build()
+    assert training_form(model, layout, BF16X3) is model
+    lines = [record.getMessage() for record in caplog.records if "train_products" in record.getMessage()]
+    assert len(lines) == 1 and "layers of the network itself" in lines[0]

@@ -12,6 +12,7 @@
 #include "bfloat16.h"
 #include "dispatch.h"
 #include "tiles.h"
+#include "training_products.h"
 
 namespace ppreplk {
 namespace amx {
@@ -161,4 +162,10 @@ extern "C" void convolve(const void* x, int64_t rows, int64_t in, int64_t out, c
 extern "C" void feed(const void* x, int64_t rows, int64_t channels, int64_t hidden, const void* first,
                      const float* bias1, const void* second, const float* bias2, void* y, int threads) {
   feed_forward(x, rows, channels, hidden, first, bias1, second, bias2, y, threads);
+}
+extern "C" void train(const float* x, int64_t rows, int64_t in, int64_t out, const float* weight, const float* dy,
+                      float* y, float* dx, float* dweight, int threads) {
+  forward(x, rows, in, out, weight, y, threads);
+  input_gradient(dy, rows, in, out, weight, dx, threads);
+  weight_gradient(x, dy, rows, in, out, dweight, threads);
 }

@@ -1,4 +1,4 @@
-"""The digits under every way of training, about three minutes: pytest -m slow tests/training/test_digits.py"""
+"""The digits under every way of training, about seven minutes: pytest -m slow tests/training/test_digits.py"""
 
 import re
 import subprocess
@@ -6,7 +6,11 @@ import sys
 
 import pytest
 import yaml
-from helpers import ROOT
+from helpers import ROOT, require_channels_last_operators
+
+from ppreplk.config import load_config
+from ppreplk.ops import onednn
+from ppreplk.training import train
 
 DIGITS = ROOT / "configs" / "digits.yaml"
 AUGMENTED = [
@@ -47,3 +51,21 @@ def test_the_digits_are_learned(tmp_path, way):
     assert process.returncode == 0, process.stderr
     log = (tmp_path / "output" / "digits" / "train.log").read_text()
     assert float(re.findall(r"best metric: ([\d.]+)", log)[-1]) >= minimum
+
+
+@pytest.mark.slow
+def test_products_of_two_parts_learn_as_well_as_float32(tmp_path, monkeypatch):
+    """On emulated tile registers, four minutes: pytest -m slow tests/training/test_digits.py -k two_parts -s"""
+    require_channels_last_operators()
+    monkeypatch.chdir(tmp_path)
+    best = {}
+    for products in ("fp32", "fp32-bf16x3"):
+        overrides = ("Global.epochs=10", f"Global.train_products={products}", f"Global.output_dir={products}")
+        if products != "fp32" and not onednn.choose_tiles_backend("emulated"):
+            pytest.skip("no AVX-512 BF16")
+        try:
+            best[products] = train(load_config(DIGITS, overrides)).best_metric
+        finally:
+            onednn.choose_tiles_backend("none")
+    print(best)
+    assert best["fp32-bf16x3"] >= max(0.9, best["fp32"] - 0.03)

@@ -8,14 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import refused, require_depthwise_operators
+from helpers import refused, require_channels_last_operators, require_depthwise_operators
 from runs import config, same_weights
 
 from ppreplk.checkpoints.files import load_arrays
+from ppreplk.ops import onednn
 from ppreplk.training import Trainer, train
 from ppreplk.training.checkpoint_files import read_manifest
 from ppreplk.utils.digests import blake2b_of
 from ppreplk.weights import load_checkpoint
+
+
+@pytest.fixture
+def tiles():
+    """Emulated tile registers of AMX."""
+    require_channels_last_operators()
+    onednn.choose_tiles_backend("emulated") or onednn.choose_tiles_backend("emulated plain")
+    yield
+    onednn.choose_tiles_backend("none")
 
 
 @pytest.mark.parametrize(
@@ -24,16 +34,32 @@ from ppreplk.weights import load_checkpoint
 def test_resuming_continues_bit_for_bit(project, layout, ema):
     if layout == "channels_last":
         require_depthwise_operators()
-    here = partial(config, f"Global.train_layout={layout}")
-    train(here("Global.output_dir=whole", "Global.epochs=4", EMA=ema))
-    Trainer.evaluate_epoch, original = stop_after(2), Trainer.evaluate_epoch
+    check_resuming(partial(config, f"Global.train_layout={layout}"), ema)
+
+
+def test_resuming_with_products_of_two_parts_continues_bit_for_bit(project, tiles, caplog):
+    """And in float32, which is not compared, since the processor decides too."""
+    caplog.set_level("INFO", "ppreplk")
+    here = partial(config, "Global.train_layout=channels_last", "Global.train_products=fp32-bf16x3")
+    check_resuming(here, None, epochs=2)
+    assert "multiply in fp32-bf16x3" in caplog.text
+    caplog.clear()
+    train(config("Global.output_dir=parts", "Global.epochs=3", "Global.checkpoints=parts/latest"))
+    assert "parts/latest" in caplog.text and "train_products" not in caplog.text
+
+
+def check_resuming(here, ema, epochs=4):
+    """Stopped in the middle."""
+    here = partial(here, f"Global.epochs={epochs}", EMA=ema)
+    train(here("Global.output_dir=whole"))
+    Trainer.evaluate_epoch, original = stop_after(epochs // 2), Trainer.evaluate_epoch
     try:
         with pytest.raises(KeyboardInterrupt):
-            train(here("Global.output_dir=parts", "Global.epochs=4", EMA=ema))
+            train(here("Global.output_dir=parts"))
     finally:
         Trainer.evaluate_epoch = original
-    state = train(here("Global.output_dir=parts", "Global.epochs=4", "Global.checkpoints=parts/latest", EMA=ema))
-    assert state.epoch == 4 and state.step == 12
+    state = train(here("Global.output_dir=parts", "Global.checkpoints=parts/latest"))
+    assert state.epoch == epochs and state.step == 3 * epochs
     for suffix in (".pdparams", ".pdema") if ema else (".pdparams",):
         assert same_weights(f"whole/latest{suffix}", f"parts/latest{suffix}")
     whole, parts = (read_manifest(f"{name}/latest") for name in ("whole", "parts"))

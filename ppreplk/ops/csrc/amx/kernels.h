@@ -27,6 +27,7 @@ struct Output {
   char* tiles;  // split, as the input of another product
   int64_t tile_depth;  // blocks of channels of a pair there; they begin with the part's column0 and pair0
   Epilogue epilogue;
+  bool transposed = false;  // y is [output channels][rows], without an epilogue
 };
 
 // A part of a product: some pairs of row tiles times some blocks of columns, over some blocks of depth.
@@ -45,12 +46,32 @@ struct Part {
   Output output;
 };
 
+// Blocks of something: [from, to).
+struct Range {
+  int64_t from, to;
+  int64_t size() const { return to - from; }
+};
+
+// The second operand of a product, as it lies in memory: float32.
+struct Operand {
+  const float* data;
+  int64_t depth, columns;
+  bool depth_first;  // [depth][columns], else [columns][depth]
+};
+
 struct Kernels {
   void (*configure)(int64_t height);  // before the others, on each thread
   void (*release)();
   // Rows of `x` into tiles. `from` and `to` count tiles, not pairs.
   void (*split)(Terms terms, const void* x, int64_t rows, int64_t channels, int64_t height, int64_t from, int64_t to,
                 char* tiles);
+  // The same of the columns of x, [depth][channels], over some blocks of the depth: [pairs][blocks][parts][2][1 KB].
+  // For bf16x3.
+  void (*split_columns)(const float* x, int64_t depth, int64_t channels, Range blocks, int64_t height, Range tiles,
+                        char* to);
+  // Some blocks of columns of a second operand, over some blocks of its depth: [columns][blocks][parts][2][1 KB]. For
+  // bf16x3.
+  void (*split_panels)(const Operand& operand, Range blocks, Range columns, char* to);
   void (*multiply)(Terms terms, const Part& part);
 };
 

@@ -72,6 +72,81 @@ void split_rows(const void* x, int64_t rows, int64_t channels, int64_t height, i
   }
 }
 
+// 16 numbers of a row of which `count` are there.
+PPREPLK_INLINE Vec load_some(const float* from, int64_t count) {
+  if (count >= 16) return load(from);
+  float values[16] = {};
+  if (count > 0) std::memcpy(values, from, count * sizeof *from);
+  return load(values);
+}
+
+// 16 columns of up to 32 rows, as a tile of a second operand: neighbouring rows in turn. A line for each part.
+template <int PARTS>
+PPREPLK_INLINE void interleave(const float* from, int64_t stride, int64_t rows, int64_t count, char* to) {
+  for (int64_t row = 0; row < kBlock; row += 2, to += 64) {
+    Vec even = load_some(from + row * stride, row < rows ? count : 0);
+    Vec odd = load_some(from + (row + 1) * stride, row + 1 < rows ? count : 0);
+    for (int part = 0; part < PARTS; ++part) store_in_turn(to + part * kPairBytes, even, odd);
+  }
+}
+
+// In both operands a number of 32 bits is a pair of neighbours along the depth. What one has as a line, the other has as
+// a column.
+template <int PARTS>
+PPREPLK_INLINE void transpose_tiles(char* tile) {
+  for (int part = 0; part < PARTS; ++part, tile += kPairBytes) transpose(tile, 64, tile, 64);
+}
+
+template <int PARTS>
+void split_columns(const float* x, int64_t depth, int64_t channels, Range blocks, int64_t height, Range tiles,
+                   char* to) {
+  for (int64_t block = blocks.from; block < blocks.to; ++block) {
+    const float* from = x + block * kBlock * channels;
+    for (int64_t tile = tiles.from; tile < tiles.to; ++tile) {
+      const int64_t pair = (tile - tiles.from / 2 * 2) / 2, column = tile * height;
+      char* out = to + (pair * blocks.size() + block - blocks.from) * PARTS * kPairBytes + tile % 2 * kTileBytes;
+      interleave<PARTS>(from + column, channels, depth - block * kBlock, channels - column, out);
+      transpose_tiles<PARTS>(out);
+    }
+  }
+}
+
+// Where a tile of a panel begins: `at` counts its 16 columns from the first one of all panels.
+template <int PARTS>
+char* panel_tile(char* panels, int64_t at, int64_t block, int64_t blocks) {
+  return panels + (at / kBlock * blocks + block) * PARTS * kPairBytes + at % kBlock / 16 * kTileBytes;
+}
+
+// Rows are the columns of the product: 16 of them at a time from end to end, which memory delivers fastest.
+template <int PARTS>
+void split_rows_to_panels(const Operand& operand, Range blocks, Range columns, char* to) {
+  const int64_t depth = operand.depth, begin = columns.from * kBlock;
+  for (int64_t first = begin; first < columns.to * kBlock; first += 16) {
+    for (int64_t block = blocks.from; block < blocks.to; ++block) {
+      char* out = panel_tile<PARTS>(to, first - begin, block - blocks.from, blocks.size());
+      for (int64_t line = 0; line < 16; ++line) {
+        const int64_t count = first + line < operand.columns ? depth - block * kBlock : 0;
+        split_block<PARTS>(load_block<false>(operand.data, (first + line) * depth + block * kBlock, count),
+                           out + line * 64);
+      }
+      transpose_tiles<PARTS>(out);
+    }
+  }
+}
+
+template <int PARTS>
+void split_panels(const Operand& operand, Range blocks, Range columns, char* to) {
+  if (!operand.depth_first) return split_rows_to_panels<PARTS>(operand, blocks, columns, to);
+  const int64_t begin = columns.from * kBlock;
+  for (int64_t block = blocks.from; block < blocks.to; ++block) {
+    const float* from = operand.data + block * kBlock * operand.columns;
+    for (int64_t first = begin; first < columns.to * kBlock; first += 16) {
+      interleave<PARTS>(from + first, operand.columns, operand.depth - block * kBlock, operand.columns - first,
+                        panel_tile<PARTS>(to, first - begin, block - blocks.from, blocks.size()));
+    }
+  }
+}
+
 PPREPLK_INLINE Pair activated(const Pair& v, Activation activation) {
   switch (activation) {
     case Activation::none: return v;
@@ -88,7 +163,7 @@ void finish(const float* sums, const Part& part, int64_t pair, int64_t column) {
   constexpr bool kNarrow = PARTS == 1;
   const Output& output = part.output;
   const int64_t count = part.out - column * kBlock;  // of columns
-  const Pair bias = load_block<false>(output.epilogue.bias, column * kBlock, count);
+  const Pair bias = load_block<false>(output.epilogue.bias, column * kBlock, output.epilogue.bias ? count : 0);
   for (int64_t line = 0; line < 2 * part.height; ++line) {
     const int64_t row = 2 * pair * part.height + line;
     if (row >= part.rows) return;
@@ -119,8 +194,27 @@ void finish(const float* sums, const Part& part, int64_t pair, int64_t column) {
   }
 }
 
+// The same into y[output channels][rows], as they are.
+void finish_transposed(const float* sums, const Part& part, int64_t pair, int64_t column) {
+  auto* y = static_cast<float*>(part.output.y);
+  const int64_t row0 = 2 * pair * part.height, lines = std::min(2 * part.height, part.rows - row0);
+  const int64_t columns = std::min(kBlock, part.out - column * kBlock);
+  alignas(64) float block[16][16];
+  for (int64_t line = 0; line < lines; line += 16) {
+    for (int64_t first = 0; first < columns; first += 16) {
+      transpose(reinterpret_cast<const char*>(sums + line * kBlock + first), kBlock * sizeof *sums,
+                reinterpret_cast<char*>(block), sizeof block[0]);
+      for (int64_t i = 0; i < std::min<int64_t>(16, columns - first); ++i) {
+        std::memcpy(y + (column * kBlock + first + i) * part.rows + row0 + line, block[i],
+                    std::min<int64_t>(16, lines - line) * sizeof *y);
+      }
+    }
+  }
+}
+
 template <int PARTS>
 void finish(const float* sums, const Part& part, int64_t pair, int64_t column) {
+  if (part.output.transposed) return finish_transposed(sums, part, pair, column);
   if (part.output.tiles) return finish<PARTS, false, true>(sums, part, pair, column);
   if (part.output.epilogue.residual) return finish<PARTS, true, false>(sums, part, pair, column);
   finish<PARTS, false, false>(sums, part, pair, column);
@@ -184,8 +278,13 @@ void multiply(const Part& part) {
       }
       // The lines of the next panel that are fetched meanwhile.
       const int64_t line0 = kStep / 64 * pair / pairs, line1 = kStep / 64 * (pair + 1) / pairs;
+      // And of the sums that come next.
+      const char* sums_next = part.first || !sums ? nullptr : reinterpret_cast<const char*>(sums + kSums);
       for (int64_t block = 0; block < part.depth; ++block) {
         for (int64_t line = line0; line < line1; ++line) __builtin_prefetch(next + block * kStep + line * 64, 0, 2);
+        for (int64_t line = 64 * block / part.depth; sums_next && line < 64 * (block + 1) / part.depth; ++line) {
+          __builtin_prefetch(sums_next + line * 64, 1, 2);
+        }
         multiply_block<TERMS>(rows + block * kStep, panel + block * kStep);
       }
       if (part.last) {
@@ -227,4 +326,4 @@ void multiply(Terms terms, const Part& part) {
   }
 }
 
-const Kernels kKernels{configure, release_tiles, split, multiply};
+const Kernels kKernels{configure, release_tiles, split, split_columns<2>, split_panels<2>, multiply};

@@ -1,4 +1,5 @@
 // The kernels for tests on any processor.
+#include <algorithm>
 #include <cstring>
 
 #include "bfloat16.h"

@@ -32,12 +32,38 @@ PPREPLK_INLINE Vec widened(const uint16_t* from) {
 }
 
 // Rounds to nearest, ties to even; takes numbers below float32's normal ones for zero, as the instruction does.
+PPREPLK_INLINE uint16_t rounded(float value) {
+  return channels_last::narrow(is_denormal(value) ? value * 0.0f : value);
+}
+
 PPREPLK_INLINE void store_narrow(uint16_t* to, const Vec& low, const Vec& high) {
-  const auto rounded = [](float value) { return channels_last::narrow(is_denormal(value) ? value * 0.0f : value); };
   for (int lane = 0; lane < 16; ++lane) {
     to[lane] = rounded(low.lanes[lane]);
     to[lane + 16] = rounded(high.lanes[lane]);
   }
+}
+
+// Two rows as bfloat16, their numbers in turn. Leaves in the rows what rounding took away.
+PPREPLK_INLINE void store_in_turn(char* to, Vec& even, Vec& odd) {
+  uint16_t numbers[32];
+  for (int lane = 0; lane < 16; ++lane) {
+    numbers[2 * lane] = rounded(even.lanes[lane]);
+    numbers[2 * lane + 1] = rounded(odd.lanes[lane]);
+    even.lanes[lane] -= channels_last::widen(numbers[2 * lane]);
+    odd.lanes[lane] -= channels_last::widen(numbers[2 * lane + 1]);
+  }
+  std::memcpy(to, numbers, sizeof numbers);
+}
+
+// 16 lines of 16 numbers of 32 bits; a line begins `stride` bytes after the one before.
+PPREPLK_INLINE void transpose(const char* from, int64_t from_stride, char* to, int64_t to_stride) {
+  uint32_t numbers[16][16];
+  for (int i = 0; i < 16; ++i) {
+    uint32_t line[16];
+    std::memcpy(line, from + i * from_stride, sizeof line);
+    for (int j = 0; j < 16; ++j) numbers[j][i] = line[j];
+  }
+  for (int i = 0; i < 16; ++i) std::memcpy(to + i * to_stride, numbers[i], sizeof numbers[i]);
 }
 
 PPREPLK_INLINE Vec relu(const Vec& v) {

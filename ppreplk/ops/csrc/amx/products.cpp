@@ -3,23 +3,17 @@
 
 #include <algorithm>
 #include <cstring>
-#include <memory>
-#include <new>
 #include <stdexcept>
 #include <string>
 
 #include "bfloat16.h"
 #include "dispatch.h"
-#include "kernels.h"
 #include "openmp.h"
+#include "sharing.h"
 
 namespace ppreplk {
 namespace amx {
 namespace {
-
-constexpr int64_t kChunkBytes = 768 << 10;   // of the split rows that a thread works on at a time: they stay in L2
-constexpr int64_t kSliceBytes = 1000 << 10;  // the same of all rows, where threads share out the columns
-constexpr int64_t kMinPairs = 8;             // for each thread, to share out rows
 
 struct Header {
   int64_t magic = 0x786d612d6b6c72;  // "rlk-amx"
@@ -39,110 +33,21 @@ Terms terms_of(const void* packed) {
   return header.terms;
 }
 
-int64_t step_of(Terms terms) { return parts_of(terms) * kPairBytes; }
-
-int64_t share(int64_t count, int64_t index, int64_t of) { return count * index / of; }
-
-// The size of equal pieces of at most `most`.
-int64_t piece_of(int64_t count, int64_t most) {
-  const int64_t pieces = (count + std::max<int64_t>(most, 1) - 1) / std::max<int64_t>(most, 1);
-  return (count + pieces - 1) / std::max<int64_t>(pieces, 1);
-}
-
-// Memory that the calling thread keeps, in pieces that begin at cache lines.
-class Scratch {
- public:
-  explicit Scratch(int64_t bytes) {
-    struct Free {
-      void operator()(char* p) const { ::operator delete(p, kAlignment); }
-    };
-    thread_local std::unique_ptr<char, Free> memory;
-    thread_local int64_t size = 0;
-    if (size < bytes) {
-      memory.reset();
-      size = 0;
-      memory.reset(static_cast<char*>(::operator new(bytes, kAlignment)));
-      size = bytes;
-    }
-    next_ = memory.get();
-  }
-
-  char* take(int64_t bytes) {
-    char* result = next_;
-    next_ += bytes;
-    return result;
-  }
-
- private:
-  static constexpr std::align_val_t kAlignment{4096};
-  char* next_;
-};
-
-struct Matrix {  // packed weights
-  Matrix(const void* packed, int64_t in, int64_t out)
-      : terms(terms_of(packed)),
-        in(in),
-        out(out),
-        depth(blocks_of(in)),
-        columns(blocks_of(out)),
-        step(step_of(terms)),
-        tiles(tiles_of(packed)) {}
-
-  Terms terms;
-  int64_t in, out, depth, columns, step;
-  const char* tiles;
-};
-
-Part part_of(const Matrix& matrix, int64_t rows, const Rows& cut, const char* tiles, const Output& output) {
-  Part part{};
-  part.rows = rows;
-  part.height = cut.height;
-  part.pair1 = cut.pairs;
-  part.column1 = matrix.columns;
-  part.depth = part.tile_depth = part.panel = matrix.depth;
-  part.tiles = tiles;
-  part.weights = matrix.tiles;
-  part.first = part.last = true;
-  part.out = matrix.out;
-  part.output = output;
-  return part;
-}
-
-// The blocks [from, to) of the depth, of tiles that hold all of them.
-void limit_depth(Part& part, int64_t from, int64_t to, int64_t step) {
-  part.first = from == 0;
-  part.last = to == part.panel;
-  part.depth = to - from;
-  part.tiles += from * step;
-  part.weights += from * step;
+Matrix matrix_of(const void* packed, int64_t in, int64_t out) {
+  return {terms_of(packed), in, out, tiles_of(packed)};
 }
 
 void pointwise_by_rows(const Kernels& kernels, const void* x, int64_t rows, const Rows& cut, const Matrix& matrix,
                        const Output& output, int threads) {
-  const int64_t pair_bytes = matrix.depth * matrix.step;
-  const int64_t chunk = piece_of((cut.pairs + threads - 1) / threads, kChunkBytes / pair_bytes);
-  char* const tiles = Scratch(threads * chunk * pair_bytes).take(threads * chunk * pair_bytes);
+  const int64_t chunk = chunk_of(cut, matrix, threads), chunk_bytes = chunk * matrix.depth * matrix.step;
+  char* const tiles = Scratch(threads * chunk_bytes).take(threads * chunk_bytes);
 #pragma omp parallel num_threads(threads)
   {
-    const int64_t me = omp_get_thread_num(), team = omp_get_num_threads(), end = share(cut.pairs, me + 1, team);
-    char* const mine = tiles + me * chunk * pair_bytes;
+    const int64_t me = omp_get_thread_num(), team = omp_get_num_threads();
     kernels.configure(cut.height);
-    for (int64_t pair = share(cut.pairs, me, team); pair < end; pair += chunk) {
-      Part part = part_of(matrix, rows, cut, mine, output);
-      part.pair0 = pair;
-      part.pair1 = std::min(pair + chunk, end);
-      kernels.split(matrix.terms, x, rows, matrix.in, cut.height, 2 * part.pair0, 2 * part.pair1, mine);
-      kernels.multiply(matrix.terms, part);
-    }
+    multiply_rows(kernels, x, rows, cut, matrix, output, me, team, chunk, tiles + me * chunk_bytes);
     kernels.release();
   }
-}
-
-void split_shared(const Kernels& kernels, const void* x, int64_t rows, const Rows& cut, const Matrix& matrix,
-                  int64_t me, int64_t team, char* tiles) {
-  const int64_t from = share(2 * cut.pairs, me, team), to = share(2 * cut.pairs, me + 1, team);
-  kernels.split(matrix.terms, x, rows, matrix.in, cut.height, from, to,
-                tiles + from / 2 * matrix.depth * matrix.step);
 }
 
 void pointwise_by_columns(const Kernels& kernels, const void* x, int64_t rows, const Rows& cut, const Matrix& matrix,
@@ -237,8 +142,6 @@ void feed_forward_by_columns(const Kernels& kernels, const void* x, int64_t rows
   }
 }
 
-bool shares_rows(const Rows& cut, int threads) { return cut.pairs >= kMinPairs * threads; }
-
 }  // namespace
 
 int64_t packed_bytes(int64_t in, int64_t out, Terms terms) {
@@ -296,7 +199,7 @@ void pointwise(const void* x, int64_t rows, int64_t in, int64_t out, const void*
                void* y, int threads) {
   if (rows == 0) return;
   const Rows cut(rows);
-  const Matrix matrix(packed, in, out);
+  const Matrix matrix = matrix_of(packed, in, out);
   const Output output{y, nullptr, 0, epilogue};
   (shares_rows(cut, threads) ? pointwise_by_rows : pointwise_by_columns)(kernels(), x, rows, cut, matrix, output,
                                                                          threads);
@@ -306,7 +209,8 @@ void feed_forward(const void* x, int64_t rows, int64_t channels, int64_t hidden,
                   const float* bias1, const void* packed2, const float* bias2, void* y, int threads) {
   if (rows == 0) return;
   const Rows cut(rows);
-  const Matrix first(packed1, channels, hidden), second(packed2, hidden, channels);
+  const Matrix first = matrix_of(packed1, channels, hidden);
+  const Matrix second = matrix_of(packed2, hidden, channels);
   const Output inner{nullptr, nullptr, 0, {bias1, nullptr, Activation::gelu}};
   const Output output{y, nullptr, 0, {bias2, x, Activation::none}};
   (shares_rows(cut, threads) ? feed_forward_by_rows : feed_forward_by_columns)(kernels(), x, rows, cut, first, second,
