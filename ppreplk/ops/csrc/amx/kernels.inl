@@ -263,6 +263,8 @@ void multiply(const Part& part) {
   constexpr int kParts = parts_of(TERMS);
   constexpr int64_t kStep = kParts * kPairBytes;
   const int64_t pairs = part.pair1 - part.pair0;
+  constexpr int64_t kSumLines = kSums * sizeof(float) / 64;
+  const int64_t sum_lines = (kSumLines + part.depth - 1) / part.depth;  // of the next sums, fetched at each block
   alignas(64) float buffer[kSums];
   for (int64_t column = part.column0; column < part.column1; ++column) {
     const char* panel = part.weights + column * part.panel * kStep;
@@ -278,12 +280,12 @@ void multiply(const Part& part) {
       }
       // The lines of the next panel that are fetched meanwhile.
       const int64_t line0 = kStep / 64 * pair / pairs, line1 = kStep / 64 * (pair + 1) / pairs;
-      // And of the sums that come next.
-      const char* sums_next = part.first || !sums ? nullptr : reinterpret_cast<const char*>(sums + kSums);
+      const char* coming = part.first || !sums ? nullptr : reinterpret_cast<const char*>(sums + kSums);
       for (int64_t block = 0; block < part.depth; ++block) {
         for (int64_t line = line0; line < line1; ++line) __builtin_prefetch(next + block * kStep + line * 64, 0, 2);
-        for (int64_t line = 64 * block / part.depth; sums_next && line < 64 * (block + 1) / part.depth; ++line) {
-          __builtin_prefetch(sums_next + line * 64, 1, 2);
+        if (coming) {
+          const int64_t end = std::min((block + 1) * sum_lines, kSumLines);
+          for (int64_t line = block * sum_lines; line < end; ++line) __builtin_prefetch(coming + line * 64, 1, 2);
         }
         multiply_block<TERMS>(rows + block * kStep, panel + block * kStep);
       }
