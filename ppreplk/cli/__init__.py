@@ -38,7 +38,7 @@ EPILOG = (
     "Keys of the configuration are listed in docs/config.md; README.md has examples. Paths are relative to the current "
     "folder."
 )
-PRECISIONS = ("fp32", "fp32-bf16x3", "bf16")  # of exported programs, as in deploy
+PRECISIONS = ("fp32", "fp32-bf16x3", "bf16", "int8")  # of exported programs, as in deploy
 SUITES = ("paddleseg", "paddledetection")  # into which whole checkpoints are converted
 WEIGHTS = ("raw", "averaged", "both")  # of a checkpoint, as in checkpoints.kept_weights
 
@@ -126,7 +126,8 @@ def evaluate(parser: Parser) -> None:
 def export(parser: Parser) -> None:
     add_config_arguments(parser)
     text = (
-        "of the program; fp32-bf16x3 and bf16, with Global.export_runtime=channels_last, add one for AMX or in bfloat16"
+        "of the program; the others than fp32, with Global.export_runtime=channels_last, add one for AMX, in bfloat16, "
+        "or in 8-bit integers, calibrated on images of DataLoader.Train"
     )
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help=text)
 

@@ -16,7 +16,9 @@ def serve(parser: Parser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu or gpu; default: cpu")
     parser.add_argument("--threads", type=positive, help="math threads; default: all")
     parser.add_argument(
-        "--precision", choices=("fp32", "fp32-bf16x3", "bf16"), help="of the program; default: what it was exported for"
+        "--precision",
+        choices=("fp32", "fp32-bf16x3", "bf16", "int8"),
+        help="of the program; default: what it was exported for",
     )
     parser.add_argument(
         "--weights", type=path, help="checkpoint of the program, to show receptive fields; default: that of export.json"

@@ -53,6 +53,9 @@ class GlobalConfig:
     export_tolerance: float = 1e-4
     export_tolerance_bf16x3: float = 1e-5
     export_tolerance_bf16: float = 5e-2
+    export_tolerance_int8: float = 0.1
+    export_agreement_int8: float = 0.95
+    export_calibration_images: int = 128
     export_runtime: Literal["native", "channels_last"] = "native"
     export_depthwise: Literal["native", "cpu"] = "native"
     export_format: Union[ExportFormat, list[ExportFormat]] = "paddle"
@@ -87,6 +90,7 @@ class GlobalConfig:
         _check_min("save_step_interval", self.save_step_interval, 0)
         _check_min("keep_checkpoints", self.keep_checkpoints, 1)
         _check_min("max_bad_images", self.max_bad_images, 0)
+        _check_min("export_calibration_images", self.export_calibration_images, 1)
         if self.patience is not None and not self.eval_during_train:
             raise _bad_value("patience", "counts evaluations, but Global.eval_during_train is False")
         if self.train_products != "fp32" and self.train_layout == "nchw":
@@ -94,6 +98,8 @@ class GlobalConfig:
                 "train_products",
                 f"{self.train_products} is of channels-last training, which Global.train_layout=nchw switches off",
             )
+        if not 0.0 <= self.export_agreement_int8 <= 1.0:
+            raise _bad_value("export_agreement_int8", f"must lie between 0 and 1, got {self.export_agreement_int8}")
         if not self.export_formats:
             raise _bad_value("export_format", "expected at least one format, got an empty list")
         first, last = ONNX_OPSETS

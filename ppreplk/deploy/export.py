@@ -16,13 +16,14 @@ from ..data import prepare_dataset
 from ..utils.atomic import creating, replace_files
 from ..utils.device import set_up_device
 from ..utils.errors import UserError
+from .calibration import calibration_batches, calibration_images
 from .class_names import names_of_file
 from .formats import FORMATS, PROGRAM
 from .inference_yml import INFERENCE_YAML, write_inference_yml
 from .network_names import class_names
 from .passport import FILE as PASSPORT
 from .passport import write_passport
-from .programs import FP32, check_place
+from .programs import FP32, INT8, check_place
 from .verify import Verification, verify
 
 logger = logging.getLogger(__name__)
@@ -39,16 +40,16 @@ def export(config: Config, precision: str = FP32) -> Path:
 
     Args:
         config: names the network, its weights, the folder, the formats and the kind of program.
-        precision: ``"fp32"``, or ``"fp32-bf16x3"`` or ``"bf16"`` for a second program beside the float32 one, with the
-            same weights file.
+        precision: ``"fp32"``, or ``"fp32-bf16x3"``, ``"bf16"`` or ``"int8"`` for a second program beside the float32
+            one, with the same weights file.
 
     Returns:
         The folder.
 
     Raises:
-        UserError: weights that do not fit, a format that cannot be made here, a folder that cannot be written, or a
-            file whose outputs are further from the network's than ``Global.export_tolerance``
-            (``export_tolerance_bf16x3``, ``export_tolerance_bf16``) allows.
+        UserError: weights that do not fit, a format that cannot be made here, a folder that cannot be written, no
+            images to calibrate an int8 program with; or a file whose outputs are further from the network's than
+            ``Global.export_tolerance`` (``export_tolerance_bf16x3`` and so on) allows, or whose decisions are.
     """
     logger.info("%s", set_up_device(config.Global.device, config.Global.num_threads))
     config.require("Infer")
@@ -63,6 +64,9 @@ def export(config: Config, precision: str = FP32) -> Path:
     check_place(config.Global.save_inference_dir, "Global.save_inference_dir")
     prepare_dataset(config)
     names_of_file(config)  # refused before the work, if they do not fit
+    calibrated_with = calibration_images(config) if precision == INT8 else None
+    if calibrated_with:
+        logger.info("calibrating on %d images of %s", len(calibrated_with.paths), calibrated_with.split)
     network = build_trained_network(config)
     target = Path(config.Global.save_inference_dir)
     with creating(target, "Global.save_inference_dir"):
@@ -74,7 +78,7 @@ def export(config: Config, precision: str = FP32) -> Path:
                 for each in formats.values():
                     each.write(network, config, staging, precisions)
             runtimes = [run for each in formats.values() for run in each.runtimes(staging, config, precisions)]
-            results = verify(network, config, runtimes)
+            results = verify(network, config, runtimes, calibration_batches(config, calibrated_with))
             for result in results:
                 _check_difference(result, config)
             with _writing_to(target):
@@ -82,7 +86,7 @@ def export(config: Config, precision: str = FP32) -> Path:
                 files = {
                     name: [file for file in each.files if (staging / file).exists()] for name, each in formats.items()
                 }
-                write_passport(staging, config, files, results)
+                write_passport(staging, config, files, results, calibrated_with)
                 names = {file for each in FORMATS.values() for file in each.files}
                 replace_files(staging, target, sorted(names - {path.name for path in staging.iterdir()}))
         finally:
@@ -126,5 +130,13 @@ def _check_difference(result: Verification, config: Config) -> None:
         raise UserError(
             f"export failed: the {result.runtime.name} differs from the network by {result.difference:.3g}, more than "
             f"Global.{key} {tolerance:g} of the largest logit {result.scale:.3g}; nothing was written",
+            code="deploy.wrong-program",
+        )
+    agreement = config.Global.export_agreement_int8
+    if precision == INT8 and result.same < agreement * result.real:
+        raise UserError(
+            f"export failed: the {result.runtime.name} puts the class of the {FP32} program first for {result.same} of "
+            f"{result.real} real images, fewer than Global.export_agreement_int8 {agreement:g} of them; nothing was "
+            "written",
             code="deploy.wrong-program",
         )

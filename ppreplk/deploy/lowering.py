@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 import paddle
 from paddle import nn
 
 from ..models.registry import architecture_of, graph_of
 from ..nn import fold, fuse_relu, reparameterize, set_implementation
 from ..nn.channels_last import ChannelsLastNetwork
+from ..nn.quantization import MIN_CHANNELS, calibrate, quantizable_parts, quantize
 from ..ops import load_ops
 from ..ops.depthwise import check_implementation
 from ..utils.errors import UserError
-from .programs import FP32, PRECISIONS
+from .programs import BF16, FP32, INT8, PRECISIONS
 
 NATIVE, CHANNELS_LAST = "native", "channels_last"
 RUNTIMES = (NATIVE, CHANNELS_LAST)
@@ -21,7 +23,11 @@ USE_NATIVE = "use -o Global.export_runtime=native"
 
 
 def lower(
-    network: nn.Layer, runtime: str = NATIVE, precisions: Sequence[str] = (FP32,), depthwise: str = NATIVE
+    network: nn.Layer,
+    runtime: str = NATIVE,
+    precisions: Sequence[str] = (FP32,),
+    depthwise: str = NATIVE,
+    calibration: Iterable[np.ndarray] = (),
 ) -> dict[str, nn.Layer]:
     """The inference form of a copy of ``network`` for each precision, in eval mode, to be saved as programs.
 
@@ -31,8 +37,9 @@ def lower(
         network: in train or merged form. The batch normalizations of a foreign network, such as one of paddleclas,
             are not folded: nothing here knows which may be.
         runtime: ``"native"`` for Paddle's operators, ``"channels_last"`` for those of this package.
-        precisions: ``"fp32"``, and with the channels-last operators ``"fp32-bf16x3"`` and ``"bf16"``.
+        precisions: ``"fp32"``, and with the channels-last operators ``"fp32-bf16x3"``, ``"bf16"`` and ``"int8"``.
         depthwise: with Paddle's operators, the implementation of the depthwise layers.
+        calibration: for ``"int8"``, batches of images (N, C, H, W) float32, from which the ranges come.
 
     Raises:
         UserError: what is asked for does not exist for this network, or cannot run here.
@@ -44,10 +51,19 @@ def lower(
     if runtime == CHANNELS_LAST:
         try:
             graph = graph_of(folded)
-            return {precision: ChannelsLastNetwork(graph, precision) for precision in precisions}
+            forms = {each: ChannelsLastNetwork(graph, BF16 if each == INT8 else each) for each in precisions}
         except UserError as error:
             where = f"Global.export_runtime={CHANNELS_LAST}"
             raise UserError(f"{error}; {USE_NATIVE}", code=error.code, where=where) from error
+        if INT8 in forms:
+            if not quantizable_parts(forms[INT8]):
+                raise UserError(
+                    f"no pointwise convolution of this network has {MIN_CHANNELS} input channels, which 8-bit integers "
+                    f"need to be worth it; use --precision {BF16}",
+                    code="deploy.precision",
+                )
+            quantize(forms[INT8], calibrate(ChannelsLastNetwork(graph, FP32, keep=True), calibration))
+        return dict(forms)
     if set_implementation(folded, depthwise) == 0 and depthwise != NATIVE:
         raise UserError(
             f"{type(network).__name__} has no depthwise layer for {depthwise!r}",

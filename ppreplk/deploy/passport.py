@@ -14,6 +14,8 @@ from ..checkpoints.trained_classes import trained_metric
 from ..config import Config
 from ..utils.digests import sha256_of
 from ..utils.version import __version__
+from .calibration import CalibrationImages
+from .programs import INT8, PROGRAMS, input_ranges
 from .verify import Verification
 
 FILE = "export.json"
@@ -21,7 +23,11 @@ PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "numpy", "onnx", "onnxruntime", 
 
 
 def write_passport(
-    folder: Path, config: Config, formats: Mapping[str, Sequence[str]], results: Sequence[Verification]
+    folder: Path,
+    config: Config,
+    formats: Mapping[str, Sequence[str]],
+    results: Sequence[Verification],
+    calibrated_with: CalibrationImages | None = None,
 ) -> None:
     """Write the passport of the files in ``folder``.
 
@@ -30,6 +36,7 @@ def write_passport(
         config: the export's.
         formats: {format: names of its files}.
         results: of the verification.
+        calibrated_with: the images of an int8 program.
     """
     infer = config.require("Infer")
     content: dict[str, Any] = {
@@ -53,6 +60,7 @@ def write_passport(
             }
             for result in results
         ],
+        **_calibration(folder, calibrated_with),
         "preprocessing": [{op.name: dict(op.arguments)} for op in infer.transforms],
         "weights": config.Global.pretrained_model,
         "evaluation": trained_metric(config.Global.pretrained_model or ""),
@@ -67,6 +75,14 @@ def write_passport(
     # the weights' path may hold bytes that are no text; JSON reads such a "\udcXX" as the same path again
     text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
     (folder / FILE).write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _calibration(folder: Path, images: CalibrationImages | None) -> dict[str, Any]:
+    """What an int8 program was calibrated with, and the ranges of its convolutions' inputs, in order."""
+    if images is None:
+        return {}
+    ranges = input_ranges(folder / f"{PROGRAMS[INT8]}.json")
+    return {"calibration": {"of": images.split, "images": len(images.paths), "input_ranges": ranges}}
 
 
 def _versions() -> dict[str, str]:

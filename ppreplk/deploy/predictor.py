@@ -28,8 +28,8 @@ class Predictor(Classifier):
         model_dir: the folder.
         device: ``cpu`` or ``gpu``.
         threads: math threads on a CPU; as many as cores, unless ``OMP_NUM_THREADS`` says otherwise.
-        precision: ``"fp32"``, ``"fp32-bf16x3"`` or ``"bf16"``; what it was exported for unless given, and float32 where
-            the processor has no such arithmetic.
+        precision: ``"fp32"``, ``"fp32-bf16x3"``, ``"bf16"`` or ``"int8"``; what it was exported for unless given, and
+            float32 where the processor has no such arithmetic.
         onednn: whether oneDNN computes on a CPU.
 
     Attributes:
@@ -40,8 +40,8 @@ class Predictor(Classifier):
         warm_up_seconds: how long its first run took.
 
     Raises:
-        UserError: no such program, a broken one, or bfloat16 asked for where the processor has none; no such device,
-            or no number of threads.
+        UserError: no such program, a broken one, or bfloat16 or 8-bit integers asked for where the processor does not
+            multiply them; no such device, or no number of threads.
 
     Example::
 

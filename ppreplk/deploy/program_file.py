@@ -10,9 +10,10 @@ import paddle
 from paddle import nn
 
 from ..config import Config
+from .calibration import calibration_batches, calibration_images
 from .lowering import check_lowering, lower
-from .programs import FP32, PROGRAMS, WEIGHTS, Program
-from .verify import Runtime
+from .programs import FP32, INT8, PROGRAMS, WEIGHTS, Program
+from .verify import PROGRAM_NAME, Runtime
 
 
 class InferenceModel(nn.Layer):
@@ -41,7 +42,8 @@ def check(config: Config, precisions: Sequence[str]) -> None:
 def write(network: nn.Layer, config: Config, folder: Path, precisions: Sequence[str]) -> None:
     """Write a program for each precision. All share one file of weights."""
     settings = config.Global
-    forms = lower(network, settings.export_runtime, precisions, settings.export_depthwise)
+    calibration = calibration_batches(config, calibration_images(config) if INT8 in precisions else None)
+    forms = lower(network, settings.export_runtime, precisions, settings.export_depthwise, calibration)
     for precision, form in forms.items():
         path = folder / PROGRAMS[precision]
         save_network(InferenceModel(form, config.Arch.infer_add_softmax), settings.image_shape, path)
@@ -69,6 +71,10 @@ def runtimes(folder: Path, config: Config, precisions: Sequence[str]) -> list[Ru
     """Paddle Inference with each of the programs."""
     settings = config.Global
     return [
-        Runtime(f"{precision} program", Program(folder, settings.device, settings.num_threads, precision), precision)
+        Runtime(
+            PROGRAM_NAME.format(precision),
+            Program(folder, settings.device, settings.num_threads, precision),
+            precision,
+        )
         for precision in precisions
     ]

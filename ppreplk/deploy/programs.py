@@ -23,14 +23,15 @@ from ..utils.paddle_errors import PADDLE_ERRORS, paddle_reason
 
 logger = logging.getLogger(__name__)
 
-FP32, BF16X3, BF16 = PRECISIONS = onednn_ops.PRECISIONS[:3]
+FP32, BF16X3, BF16, INT8 = PRECISIONS = onednn_ops.PRECISIONS
 # Files by precision: inference.json, ...
-PROGRAMS = {FP32: "inference", BF16X3: "inference_bf16x3", BF16: "inference_bf16"}
+PROGRAMS = {FP32: "inference", BF16X3: "inference_bf16x3", BF16: "inference_bf16", INT8: "inference_int8"}
 LEGACY_FILE = f"{PROGRAMS[FP32]}.pdmodel"  # the float32 program as Paddle 2 has it
 WEIGHTS = f"{PROGRAMS[FP32]}.pdiparams"  # of all of them
 ONNX_FILE = f"{PROGRAMS[FP32]}.onnx"  # program and weights, for other readers
 DEVICES = ("cpu", "gpu")
 NO_BFLOAT16 = "this processor has no bfloat16 arithmetic (AVX-512 BF16 or AMX)"
+NO_INT8 = "this processor does not multiply 8-bit integers (AVX-512 VNNI or AVX-VNNI)"
 NO_TILES = "this processor has no AMX"
 
 
@@ -111,10 +112,17 @@ def load_operators(program: Path, device: str) -> bool:
     return is_channels_last
 
 
+def missing_arithmetic(precision: str) -> str | None:
+    """Why channels-last programs of a precision are computed in float32, with the same rounding, on this processor."""
+    if precision == BF16 and not onednn_ops.has_bfloat16():
+        return NO_BFLOAT16
+    return NO_INT8 if precision == INT8 and not onednn_ops.has_int8() else None
+
+
 @functools.cache
-def _announce_emulation() -> None:
-    """Say once per process that bfloat16 programs are no faster here."""
-    logger.info("%s: the %s program runs with the same rounding in float32 arithmetic, no faster", NO_BFLOAT16, BF16)
+def _announce_emulation(reason: str, precision: str) -> None:
+    """Say once per process that programs of a precision are no faster here."""
+    logger.info("%s: the %s program runs with the same rounding in float32 arithmetic, no faster", reason, precision)
 
 
 @functools.cache
@@ -228,7 +236,7 @@ class Program:
         folder: what ``tools/export.py`` wrote.
         device: ``cpu`` or ``gpu``.
         threads: math threads on a CPU; :func:`ppreplk.utils.cores.default_threads` unless given.
-        precision: ``"fp32"``, ``"fp32-bf16x3"`` or ``"bf16"``: which of the programs in the folder.
+        precision: one of :data:`PRECISIONS`: which of the programs in the folder.
         onednn: whether oneDNN computes on a CPU.
 
     Threads may share a program. Its runs come one after the other, which costs nothing: Paddle keeps Python's global
@@ -252,8 +260,8 @@ class Program:
         if program.name == LEGACY_FILE:
             _check_legacy_program(program)
         is_channels_last = load_operators(program, device)
-        if precision == BF16 and is_channels_last and not onednn_ops.has_bfloat16():
-            _announce_emulation()
+        if is_channels_last and (missing := missing_arithmetic(precision)):
+            _announce_emulation(missing, precision)
         if precision == BF16X3 and is_channels_last and onednn_ops.tiles_backend() == "none":
             _announce_float32()
         if device not in DEVICES:
@@ -303,21 +311,39 @@ class Program:
             ) from error
 
 
+def input_ranges(program: Path) -> list[tuple[float, float]]:
+    """The ranges that an int8 program holds, in the order of its convolutions: the least and the largest input of each.
+
+    >>> input_ranges(Path("no program"))
+    []
+    """
+    try:
+        blocks = json.loads(program.read_text(encoding="utf-8"))["program"]["regions"][0]["blocks"]
+    except (OSError, ValueError, LookupError):
+        return []
+    found = []
+    for operator in blocks[0]["ops"]:
+        if operator["#"].endswith(f"{onednn_ops.OPERATOR_PREFIX}pack_int8"):
+            attributes = {attribute["N"]: attribute["AT"]["D"] for attribute in operator["A"]}
+            found.append((attributes["low"], attributes["high"]))
+    return found
+
+
 def choose_precision(folder: str, device: str, exported: str, requested: str | None) -> str:
     """The precision to predict in: the requested one, else what was exported for, if the processor has it.
 
     ``"fp32-bf16x3"`` without AMX becomes ``"fp32"``, with a line in the log, even if requested: nothing is lost.
 
     Raises:
-        UserError: there is no such program or it is not for this device; or bfloat16 was requested, and the processor
-            does not multiply it.
+        UserError: there is no such program or it is not for this device; or bfloat16 or 8-bit integers were requested,
+            and the processor does not multiply them.
     """
     precision = requested or exported
     program, _ = program_files(folder, precision)
-    if precision == BF16 and load_operators(program, device) and not onednn_ops.has_bfloat16():
+    if precision in (BF16, INT8) and load_operators(program, device) and (missing := missing_arithmetic(precision)):
         if requested:
-            raise UserError(f"precision {BF16}: {NO_BFLOAT16}; use {FP32}", code="deploy.precision")
-        logger.info("%s: predicting in %s", NO_BFLOAT16, FP32)
+            raise UserError(f"precision {precision}: {missing}; use {FP32}", code="deploy.precision")
+        logger.info("%s: predicting in %s", missing, FP32)
         return FP32
     if precision == BF16X3 and load_operators(program, device) and onednn_ops.tiles_backend() == "none":
         logger.info("%s: predicting in %s", NO_TILES, FP32)

@@ -114,7 +114,16 @@ def test_the_digits_run(tmp_path):
     same = [int(count) for count in re.findall(r"the same class comes first for (\d+) of 360", exported.stderr)]
     assert same[0] == 360 and same[1] >= 0.99 * 360  # float32, bfloat16
     channels_last_program = run_tool("infer", *DIGITS, *held_out, "--model-dir", "inference/digits", cwd=tmp_path)
-    assert len(predictions(channels_last_program.stdout)) == 360, channels_last_program.stderr
+    bfloat16 = predictions(channels_last_program.stdout)
+    assert len(bfloat16) == 360, channels_last_program.stderr
+    channels_last[-1] = "int8"
+    exported = run_tool("export", *DIGITS, *weights, *channels_last, cwd=tmp_path)
+    assert exported.returncode == 0, exported.stderr
+    assert "calibrating on 128 images of DataLoader.Train" in exported.stderr
+    integers = run_tool("infer", *DIGITS, *held_out, "--model-dir", "inference/digits", cwd=tmp_path)
+    int8 = predictions(integers.stdout)
+    assert bfloat16.keys() == int8.keys()
+    assert sum(int8[image] == bfloat16[image] for image in int8) >= 0.99 * 360
 
 
 NAMES_PULLED_IN = """

@@ -219,6 +219,8 @@ def test_overrides_are_never_evaluated(tmp_path, monkeypatch, code):
         ("Global.image_shape=[3, 32, x]", "wrong-type", "Global.image_shape[2]: expected a whole number"),
         ("Global.export_tolerance=.nan", "wrong-type", "Global.export_tolerance: expected a number, got '.nan'"),
         ("Global.export_tolerance=1/0", "wrong-type", "Global.export_tolerance: expected a number, got '1/0'"),
+        ("Global.export_agreement_int8=95", "bad-value", "export_agreement_int8: must lie between 0 and 1, got 95"),
+        ("Global.export_calibration_images=0", "bad-value", "export_calibration_images: must be at least 1, got 0"),
         ("Arch=RepLKNet31B", "wrong-type", "Arch: expected a mapping"),
         ("DataLoader.Train.dataset.transform_ops=5", "wrong-type", "transform_ops: expected a list of operators"),
         ("DataLoader.Train.dataset.transform_ops.0=5", "wrong-type", "transform_ops[0]: expected one operator"),

@@ -228,8 +228,8 @@ def test_programs_of_no_known_kind(project):
     model = build_model("RepLKNet13T", **SMALL_REPLKNET)
     with refused("deploy.unknown-program", "'quick'", "native, channels_last"):
         lower(model, "quick")
-    with refused("deploy.unknown-program", "'int8'", "fp32, fp32-bf16x3, bf16"):
-        lower(model, "channels_last", ["int8"])
+    with refused("deploy.unknown-program", "'int4'", "fp32, fp32-bf16x3, bf16, int8"):
+        lower(model, "channels_last", ["int4"])
     with refused("deploy.unknown-program", "Global.export_depthwise: cpu", "Global.export_runtime=native"):
         export(config(CHANNELS_LAST, "Global.export_depthwise=cpu"))
     with refused("deploy.precision", "bf16", "-o Global.export_runtime=channels_last"):

@@ -258,8 +258,8 @@ def test_a_wrong_folder(tmp_path):
     for threads in (0, -1, "two", 1.5):
         with refused("deploy.bad-value", "threads: expected a whole number from 1 on"):
             ppreplk.Predictor(PROGRAM, threads=threads)
-    with refused("deploy.precision", "'int8'"):
-        ppreplk.Predictor(PROGRAM, precision="int8")
+    with refused("deploy.precision", "'int4'"):
+        ppreplk.Predictor(PROGRAM, precision="int4")
     with refused("deploy.no-program", "inference_bf16.json missing"):
         ppreplk.Predictor(PROGRAM, precision="bf16")
 

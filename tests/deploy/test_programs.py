@@ -142,7 +142,9 @@ def test_precisions_that_are_not_there(project):
     export(config())
     with refused("deploy.no-program", "inference_bf16.json missing", "--precision fp32"):
         list(infer(config(), "inference", "bf16"))
-    with refused("deploy.precision", "'int8'", "fp32, fp32-bf16x3, bf16"):
+    with refused("deploy.precision", "'int4'", "fp32, fp32-bf16x3, bf16, int8"):
+        Program("inference", precision="int4")
+    with refused("deploy.no-program", "inference_int8.json missing", "--precision int8"):
         Program("inference", precision="int8")
     Path("inference/inference_bf16.json").write_text("{}")
     with refused("deploy.bad-program", "inference_bf16.json"):

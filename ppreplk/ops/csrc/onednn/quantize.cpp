@@ -54,7 +54,8 @@ __attribute__((target("avx2"))) void avx2(const From* x, int64_t count, float in
 }
 
 template <class From, class To>
-__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))) void avx512(const From* x, int64_t count, float inverse, int32_t zero, To* to) {
+__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))) void avx512(const From* x, int64_t count, float inverse,
+                                                                          int32_t zero, To* to) {
   loop(x, count, inverse, zero, to);
 }
 
