@@ -15,7 +15,7 @@ from paddle import nn
 from ..deploy.lowering import CHANNELS_LAST, NATIVE, lower
 from ..deploy.onnx_file import BATCH, onnx_network
 from ..deploy.program_file import save_network
-from ..deploy.programs import BF16, BF16X3, FP32, PROGRAMS, program_files
+from ..deploy.programs import BF16, BF16X3, FP32, INT8, PROGRAMS, program_files
 from ..models import build_model, find_model, graph_of
 from ..nn import fold
 from ..utils.device import set_threads, use_vector_units
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 COLUMNS = ["input", "batch", "threads", "what", "minimum ms", "median ms", "times OpenVINO's", f"times {PEER}'s"]
 DIFFERENCE = "difference"
 LOADING = ["load s", "memory MB"]
+CALIBRATION_IMAGES = 4  # of the int8 program
 CALLS = 3  # on the clock, in a turn
 ONNX, TWIN, WEIGHTS = "network.onnx", "network.npz", "network.pdparams"
 FROM_WEIGHTS = "Paddle, from weights"  # what tools/eval.py and tools/infer.py compute with
@@ -46,6 +47,7 @@ LOADABLE = {
     "Paddle Inference, channels_last": (CHANNELS_LAST, FP32),
     "Paddle Inference, channels_last fp32-bf16x3": (CHANNELS_LAST, BF16X3),
     "Paddle Inference, channels_last bf16": (CHANNELS_LAST, BF16),
+    "Paddle Inference, channels_last int8": (CHANNELS_LAST, INT8),
     "ONNX Runtime": (ONNX, FP32),
     "OpenVINO": (ONNX, FP32),
     "OpenVINO bf16": (ONNX, BF16),
@@ -54,10 +56,11 @@ LOADABLE = {
 FORMS: dict[str, dict[str, Any]] = {
     NATIVE: {},
     CPU: {"depthwise": CPU},
-    CHANNELS_LAST: {"runtime": CHANNELS_LAST, "precisions": (FP32, BF16X3, BF16)},
+    CHANNELS_LAST: {"runtime": CHANNELS_LAST, "precisions": (FP32, BF16X3, BF16, INT8)},
 }
 OPENVINO_PRECISIONS = {FP32: "f32", BF16: "bf16"}
-PEERS = {FP32: "OpenVINO", BF16X3: "OpenVINO", BF16: "OpenVINO bf16"}  # {precision: with what the others are compared}
+# {precision: with what the others are compared}
+PEERS = {FP32: "OpenVINO", BF16X3: "OpenVINO", BF16: "OpenVINO bf16", INT8: "OpenVINO bf16"}
 SLOW = ("Paddle, eager, native", "Paddle Inference, native bf16", "torch")  # several times the others' time
 
 
@@ -136,9 +139,12 @@ def _save(model: nn.Layer, size: int, folder: Path) -> None:
     paddle.save(model.state_dict(), str(folder / WEIGHTS))
     folded = fold(model)
     peer_files.record(graph_of(folded), folder / TWIN)
+    generator = np.random.default_rng(0)
     for directory, arguments in FORMS.items():
+        # of the kind that is measured, other ones
+        calibration = [generator.standard_normal((CALIBRATION_IMAGES, 3, size, size), np.float32)]
         try:
-            forms = lower(model, **arguments)
+            forms = _forms(model, arguments, calibration)
         except UserError as error:
             logger.info("without %s: %s", directory, error)
             continue
@@ -146,6 +152,17 @@ def _save(model: nn.Layer, size: int, folder: Path) -> None:
             save_network(form, [3, size, size], folder / directory / PROGRAMS[precision])
     if import_problem("onnx") is None:
         (folder / ONNX).write_bytes(onnx_network(graph_of(folded), (BATCH, 3, size, size)))
+
+
+def _forms(model: nn.Layer, arguments: dict[str, Any], calibration: Sequence[np.ndarray]) -> dict[str, nn.Layer]:
+    """The forms to save, without the int8 one where the network has no layer for it."""
+    try:
+        return lower(model, **arguments, calibration=calibration)
+    except UserError as error:
+        if error.code != "deploy.precision":
+            raise
+        logger.info("without %s: %s", INT8, error)
+        return lower(model, **{**arguments, "precisions": [each for each in arguments["precisions"] if each != INT8]})
 
 
 def entries(name: str, folder: Path, threads: int, native: bool, contest: Contest) -> list[Entry]:
@@ -160,6 +177,8 @@ def entries(name: str, folder: Path, threads: int, native: bool, contest: Contes
         arguments = {**shared, "record": str(folder / TWIN), "channels_last": peer == PEER}
         found[peer] = (f"{PEER_BUILDERS}:torch_network", arguments)
     for who, (file, precision) in LOADABLE.items():
+        if precision == INT8 and (folder / file).is_dir() and not (folder / file / f"{PROGRAMS[INT8]}.json").exists():
+            continue
         if (folder / file).exists():
             found[who] = _loadable(who, folder / file, precision, shared)
         elif file == ONNX and (problem := import_problem("onnx")) is not None:

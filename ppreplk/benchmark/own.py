@@ -12,7 +12,7 @@ from paddle import nn
 from paddle.base import core
 
 from ..deploy.lowering import lower
-from ..deploy.programs import BF16, BF16X3, FP32, Program
+from ..deploy.programs import BF16, BF16X3, FP32, INT8, Program
 from ..models import build_model
 from ..models.inference_form import inference_form
 from ..models.training_form import Layout, training_form
@@ -98,7 +98,11 @@ def program(folder: str, precision: str, images: str, threads: int) -> Session:
     """An exported program."""
     use_vector_units()
     run = partial(Program(folder, threads=threads, precision=precision), np.load(images))
-    computes = {BF16: onednn.has_bfloat16, BF16X3: lambda: onednn.tiles_backend() != "none"}
+    computes = {
+        BF16: onednn.has_bfloat16,
+        BF16X3: lambda: onednn.tiles_backend() != "none",
+        INT8: onednn.has_int8,
+    }
     return Session(run, precision in computes and computes[precision]())
 
 

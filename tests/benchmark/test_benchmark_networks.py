@@ -17,7 +17,7 @@ from ppreplk.utils.cores import default_threads
 from ppreplk.utils.device import set_threads
 
 EAGER = ["Paddle, eager, fft", "Paddle, eager, cpu", "Paddle, from weights"]
-CHANNELS_LAST = ("channels_last", "channels_last fp32-bf16x3", "channels_last bf16")
+CHANNELS_LAST = ("channels_last", "channels_last fp32-bf16x3", "channels_last bf16", "channels_last int8")
 PROGRAMS = [f"Paddle Inference, {form}" for form in ("native", "cpu", *CHANNELS_LAST)]
 COMBINED = {"size": (32, 48), "batch": (1, 3), "threads": (1, 2)}
 
@@ -52,13 +52,15 @@ def test_a_network_with_paddle_alone(measure, tmp_path, monkeypatch, capsys):
     in_float32 = [] if onednn.has_bfloat16() else ["Paddle Inference, channels_last bf16"]
     if onednn.tiles_backend() == "none":
         in_float32.append("Paddle Inference, channels_last fp32-bf16x3")
+    if not onednn.has_int8():
+        in_float32.append("Paddle Inference, channels_last int8")
     loaded = [f"{name} (in float32)" if name in in_float32 else name for name in PROGRAMS]
     assert rows.keys() == {*EAGER, *loaded}
     for name, row in rows.items():
         assert (row["input"], row["batch"], row["threads"]) == ("32x32", "3", "1")
         assert row["times OpenVINO's"] == row["times torch channels-last's"] == "-"
         assert float(row["median ms"]) > 0
-        low, high = (1e-4, 2e-2) if " bf16" in name else (0, 1e-5)
+        low, high = (1e-4, 2e-2) if " bf16" in name else (1e-4, 0.1) if " int8" in name else (0, 1e-5)
         assert low <= float(row["difference"]) < high, name
     assert all(float(rows[name]["load s"]) > 0 and float(rows[name]["memory MB"]) > 0 for name in loaded)
     assert all(rows[name]["load s"] == rows[name]["memory MB"] == "-" for name in EAGER)
