@@ -293,3 +293,29 @@ def test_in_the_networks_own_layers_products_have_no_effect(build, layout, caplo
     assert training_form(model, layout, BF16X3) is model
     lines = [record.getMessage() for record in caplog.records if "train_products" in record.getMessage()]
     assert len(lines) == 1 and "layers of the network itself" in lines[0]
+
+
+@pytest.mark.slow
+def test_a_step_of_a_whole_network(tiles):
+    """RepLKNet-31B as it begins, two images, 90 seconds: pytest -m slow -s tests/models/test_training_form.py
+
+    Batch normalization and the corners of ReLU make differences larger, also those between two orders of float32 sums.
+    """
+    images = paddle.to_tensor(np.random.default_rng(0).standard_normal((2, 3, 224, 224)).astype("float32"))
+    steps = {}
+    for how in (("channels_last", "fp32"), ("nchw", "fp32"), ("channels_last", BF16X3)):
+        paddle.seed(1)
+        model = ppreplk.build_model("RepLKNet31B", drop_path_rate=0.0)
+        model.train()
+        logits = training_form(model, *how)(images)
+        nn.functional.cross_entropy(logits, paddle.to_tensor([1, 7])).backward()
+        gradients = [p.grad.numpy().ravel() for p in model.parameters() if p.grad is not None]
+        steps[how] = logits.numpy(), np.concatenate(gradients).astype("float64")
+    (right, gradient), *others = steps.values()
+    cosines = []
+    for how, (logits, other) in zip(list(steps)[1:], others):
+        difference = np.abs(logits - right).max() / np.abs(right).max()
+        distance = np.linalg.norm(other - gradient) / np.linalg.norm(gradient)
+        cosines.append(gradient @ other / np.linalg.norm(gradient) / np.linalg.norm(other))
+        print(f"{how}: logits {difference:.1e}, gradient {distance:.1e}, cosine {cosines[-1]:.5f}")
+    assert cosines[0] > 0.999 and cosines[1] > 0.99
