@@ -11,6 +11,7 @@ from paddle import nn
 from ..models.registry import architecture_of, graph_of
 from ..nn import fold, fuse_relu, reparameterize, set_implementation
 from ..nn.channels_last import ChannelsLastNetwork
+from ..nn.conv import CPU
 from ..nn.quantization import MIN_CHANNELS, calibrate, quantizable_parts, quantize
 from ..ops import load_ops
 from ..ops.depthwise import check_implementation
@@ -91,7 +92,9 @@ def check_lowering(runtime: str, precision: str, depthwise: str = NATIVE) -> Non
                 f"precision {precision} needs the channels-last operators: -o Global.export_runtime={CHANNELS_LAST}",
                 code="deploy.precision",
             )
-        check_implementation(depthwise)
+        if check_implementation(depthwise) == CPU:
+            # Eager mode may run without operators, by the core of a wheel; no program does.
+            _load(f"Global.export_depthwise={CPU}", "depthwise")
         return
     if depthwise != NATIVE:
         raise UserError(
@@ -106,4 +109,12 @@ def check_lowering(runtime: str, precision: str, depthwise: str = NATIVE) -> Non
             f"{USE_NATIVE}",
             code="deploy.device",
         )
-    load_ops("channels_last", "depthwise")
+    _load(f"Global.export_runtime={CHANNELS_LAST}", "channels_last", "depthwise")
+
+
+def _load(setting: str, *names: str) -> None:
+    """As :func:`ppreplk.load_ops`; an error names the setting that asks for them."""
+    try:
+        load_ops(*names)
+    except UserError as error:
+        raise error.at(setting) from error

@@ -108,7 +108,10 @@ def load_operators(program: Path, device: str) -> bool:
                 code="deploy.device",
                 where=str(program),
             )
-        load_ops("depthwise", *(["channels_last"] if is_channels_last else []))
+        try:
+            load_ops("depthwise", *(["channels_last"] if is_channels_last else []))
+        except UserError as error:
+            raise error.at(f"{program} holds operators in C++") from error
     return is_channels_last
 
 

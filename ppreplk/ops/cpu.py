@@ -36,6 +36,7 @@ def prepare() -> None:
         loading.load(DEPTHWISE)
 
 
+@paddle.jit.not_to_static
 def check_available() -> None:
     """Check that the convolution can run on the device that is set; builds and loads it if needed.
 

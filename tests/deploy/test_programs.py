@@ -85,7 +85,7 @@ def test_a_program_with_the_cpu_operator_loads_it_by_itself(project):
     assert process.returncode == 0 and len(process.stdout.splitlines()) == 24, process.stderr
     environment = {**os.environ, "XDG_CACHE_HOME": str(project), "CXX": "no-such-compiler"}
     process = run_tool("infer", *arguments, cwd=project, env=environment)
-    assert_one_line_and_exit_2(process, "no-such-compiler", code="ops.no-compiler")
+    assert_one_line_and_exit_2(process, "inference.json holds operators", "no-such-compiler", code="ops.no-compiler")
 
 
 @pytest.mark.parametrize(

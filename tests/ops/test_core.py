@@ -16,6 +16,7 @@ from depthwise_cases import SHAPES, check_output_and_gradients, operands, refere
 from helpers import ROOT, refused, require_depthwise_operators
 
 import ppreplk
+from ppreplk.deploy.lowering import check_lowering
 from ppreplk.ops import compiler, core, cpu, depthwise, loading
 from ppreplk.ops.build import LIBRARY, _source_key
 from ppreplk.utils.cores import available_cores
@@ -287,6 +288,19 @@ def test_a_program_needs_operators(prebuilt, monkeypatch):
     finally:
         paddle.disable_static()
     assert depthwise.check_implementation("cpu") == "cpu"
+    with refused("ops.no-compiler", "Global.export_depthwise=cpu: no C++ compiler was found"):
+        check_lowering("native", "fp32", "cpu")
+
+
+def test_tracing_builds_the_operators(prebuilt, monkeypatch):
+    """Paddle rewrites the functions that it traces; not those that build."""
+    monkeypatch.setattr("ppreplk.ops.build.find_compiler", lambda: None)
+
+    def layer(x):
+        return ppreplk.depthwise_conv2d(x, x.reshape([2, 1, 9, 9]), impl="cpu")
+
+    with pytest.raises(Exception, match="'cpu' cannot run: no C\\+\\+ compiler was found"):
+        paddle.jit.to_static(layer, full_graph=True)(paddle.ones([1, 2, 9, 9]))
 
 
 def test_a_core_that_does_not_load(tmp_path, monkeypatch, caplog, library):

@@ -87,8 +87,11 @@ def library(tmp_path_factory):
         AMX / "kernels_hardware.cpp",
         HERE / "tile_instructions.cpp",
     ]
-    flags = ["-std=c++17", "-O3", "-fPIC", "-fopenmp", "-shared", "-w", f"-I{AMX}", f"-I{COMMON}", "-o", str(path)]
-    subprocess.run([*find_compiler(), *flags, *map(str, sources)], check=True, timeout=300)
+    flags = ["-std=c++17", "-O3", "-fPIC", "-fopenmp", "-w", f"-I{AMX}", f"-I{COMMON}", "-c"]
+    subprocess.run([*find_compiler(), *flags, *map(str, sources)], check=True, timeout=300, cwd=path.parent)
+    openmp = Path(paddle.sysconfig.get_lib()) / "libiomp5.so"  # Clang may have none
+    link = ["-shared", *map(str, path.parent.glob("*.o")), str(openmp), f"-Wl,-rpath,{openmp.parent}", "-o", str(path)]
+    subprocess.run([*find_compiler(), *link], check=True, timeout=300)
     onednn.choose_form("tiles")
     yield path
     onednn.choose_form("automatic")
