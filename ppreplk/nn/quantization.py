@@ -31,7 +31,7 @@ def quantizable_parts(network: ChannelsLastNetwork) -> list[Quantizable]:
 
 
 def quantize(network: ChannelsLastNetwork, ranges: Ranges) -> None:
-    """Let a bfloat16 network multiply 8-bit integers, with ranges from :func:`calibrate`."""
+    """Let a network multiply 8-bit integers, with ranges from :func:`calibrate`. Programs use a bfloat16 one."""
     parts = quantizable_parts(network)
     assert len(parts) == len(ranges)
     for part, found in zip(parts, ranges):
