@@ -13,7 +13,8 @@ from ..data.digits import GREY_LEVELS, NAMES, is_held_out, new_folder, read_digi
 from ..utils.optional import import_optional
 
 PATCH = 32  # pixels of a texture
-TRAIN, VAL = "train", "val"
+TRAIN, VAL, TEST = "train", "val", "test"
+TEST_SEED = 2022  # of the half that is for tests: the same in every draw
 
 
 @dataclass(frozen=True)
@@ -112,19 +113,50 @@ def write_split(root: Path, images: ImageSet, shown: int | None, seed: int) -> N
     Raises:
         UserError: the folder cannot be written.
     """
+    held_out = np.zeros(len(images.labels), bool) if images.held_out is None else images.held_out
+    train = _draw(images.labels, ~held_out, shown, seed)
+    val = ~train if images.held_out is None else held_out
+    _write(root, images, {TRAIN: train, VAL: val})
+
+
+def write_three_parts(root: Path, images: ImageSet, shown: int, seed: int) -> None:
+    """Write ``root/train``, ``root/val`` and ``root/test``, unless ``root`` is there.
+
+    Half of the images of each class are for tests, the same in every draw. Of the others some are drawn for training,
+    and what is left is for choosing a learning rate.
+
+    Args:
+        root: the folder.
+        images: the set.
+        shown: images of each class that are drawn for training.
+        seed: of that draw.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    half = int(np.bincount(images.labels).min()) // 2
+    test = _draw(images.labels, np.ones(len(images.labels), bool), half, TEST_SEED)
+    train = _draw(images.labels, ~test, shown, seed)
+    _write(root, images, {TRAIN: train, VAL: ~test & ~train, TEST: test})
+
+
+def _draw(labels: np.ndarray, allowed: np.ndarray, count: int | None, seed: int) -> np.ndarray:
+    """(N,) bool: ``count`` of the allowed images of each class, or all of them."""
+    rng = np.random.default_rng(seed)
+    drawn = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        drawn[rng.permutation(np.flatnonzero((labels == label) & allowed))[:count]] = True
+    return drawn
+
+
+def _write(root: Path, images: ImageSet, parts: dict[str, np.ndarray]) -> None:
+    """``root/PART/CLASS/*.png``, whole or not at all."""
     if root.is_dir():
         return
-    rng = np.random.default_rng(seed)
-    held_out = np.zeros(len(images.labels), bool) if images.held_out is None else images.held_out
-    train: list[int] = []
-    for label in range(len(images.names)):
-        candidates = np.flatnonzero((images.labels == label) & ~held_out)
-        train += rng.permutation(candidates)[:shown].tolist()
-    val = sorted(set(range(len(images.labels))) - set(train)) if images.held_out is None else np.flatnonzero(held_out)
     root.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(root, "images of a study", root.is_dir) as staging:
-        for part, indices in {TRAIN: train, VAL: val}.items():
-            for index in indices:
+        for part, chosen in parts.items():
+            for index in np.flatnonzero(chosen):
                 folder = staging / part / images.names[images.labels[index]]
                 folder.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(images.images[index]).save(folder / f"{index:04d}.png")

@@ -1,8 +1,9 @@
 """Fine-tuning on few images: which rates, which averaging, and how it compares with a ResNet18 of paddleclas.
 
 Networks are trained on the digits zero to four. From there, or from scratch, they learn other digits, faces, and
-textures, of which they see a few images per class. Every finished run is kept, so that a study that was stopped goes
-on.
+textures, of which they see a few images per class. Two networks are compared on the digits five to nine: both see the
+same images under the same augmentation, their rates are chosen on validation images, and the numbers are those of test
+images. Every finished run is kept, so that a study that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -12,43 +13,56 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config import load_config, override, read_yaml
-from ..training import train
+from ..training import evaluate_config, train
 from ..utils.atomic import make_folder, replacing
 from ..utils.tables import Table, write_table
-from .finetune_sets import SETS, TRAIN, VAL, source_digits, write_split
+from .finetune_sets import SETS, TEST, TRAIN, VAL, other_digits, source_digits, write_split, write_three_parts
+from .intervals import paired
 from .kept_runs import RESULTS, Result, finish, keep, read_kept
 from .small_study import only_warnings
 
-NETWORKS = OURS, BASELINE = "RepLKNet13T", "ResNet18"
+SMALL = "RepLKNet13T"  # tries the ways to fine-tune
+NETWORKS = OURS, BASELINE = "RepLKNet13T-wide", "ResNet18"  # are compared
+ARCHS: dict[str, dict[str, Any]] = {
+    SMALL: {"name": "RepLKNet13T", "drop_path_rate": 0.0},
+    OURS: {"name": "RepLKNet13T", "drop_path_rate": 0.0, "channels": [32, 64, 128, 256]},
+    BASELINE: {"name": "ResNet18"},
+}
 SOURCE = "source"  # the task before the others
 SCRATCH = "scratch"
 SHOWN = 10  # images of each class
-SOURCE_RATES, SOURCE_EPOCHS, SOURCE_BATCH = {OURS: 4e-3, BASELINE: 1e-3}, {OURS: 40, BASELINE: 12}, 32
+SOURCE_BATCH = 32
+SOURCE_RATES, SOURCE_EPOCHS = {SMALL: 4e-3, OURS: 4e-3, BASELINE: 1e-3}, {SMALL: 40, OURS: 40, BASELINE: 12}
 EPOCHS, BATCH = 30, 10
-DIGITS = "digits"  # the task on which the networks are compared
-# An epoch of ResNet18 takes over three times as long: 100 epochs of ours are a smaller budget than 30 of it.
-COMPARED_EPOCHS = {OURS: 100, BASELINE: 30}
+WAY_SEEDS = 3
+COMPARED = "compared"  # the task on which the networks are compared: the digits five to nine
+# An epoch of ResNet18 takes over five times as long: both train for about the same time.
+COMPARED_EPOCHS = {OURS: 150, BASELINE: 30}
 COMPARED_RATES = {OURS: (1.5e-3, 3e-3, 6e-3), BASELINE: (4e-4, 1.6e-3, 6.4e-3)}
+CHOOSING_SEEDS = 2  # of which all rates are trained
 NO_DECAY = 1.0
+# Small changes that leave a digit what it is; a flip would not.
+AFFINE = {"degrees": 15, "translate": [0.1, 0.1], "scale": [0.8, 1.2], "shear": 15}
 
 
 class Way(NamedTuple):
     """How a network is fine-tuned.
 
     Args:
-        network: ``Arch.name``.
+        network: a key of :data:`ARCHS`.
         start: :data:`SCRATCH`, or :data:`SOURCE` for the weights of that task.
         rate: peak learning rate.
         epochs: of the training.
         factor: ``head_lr_mult``.
         decay: ``layer_decay``.
         ema: decay of the averaged weights; None for none.
+        affine: images are moved by :data:`AFFINE`, not cropped.
     """
 
     network: str
@@ -58,20 +72,22 @@ class Way(NamedTuple):
     factor: int = 1
     decay: float = NO_DECAY
     ema: float | None = None
+    affine: bool = False
 
 
 WAYS = [
-    *(Way(OURS, SOURCE, 4e-4, EPOCHS, factor, 0.7) for factor in (1, 10, 40)),
-    *(Way(OURS, SOURCE, 4e-4, EPOCHS, 10, 0.7, ema) for ema in (0.9999, 0.9)),
-    Way(OURS, SOURCE, 4e-4, EPOCHS, 10),
-    *(Way(OURS, SOURCE, 3e-3, EPOCHS, factor) for factor in (1, 10)),
+    *(Way(SMALL, SOURCE, 4e-4, EPOCHS, factor, 0.7) for factor in (1, 10, 40)),
+    *(Way(SMALL, SOURCE, 4e-4, EPOCHS, 10, 0.7, ema) for ema in (0.9999, 0.9)),
+    Way(SMALL, SOURCE, 4e-4, EPOCHS, 10),
+    *(Way(SMALL, SOURCE, 3e-3, EPOCHS, factor) for factor in (1, 10)),
+    Way(SMALL, SOURCE, 3e-3, EPOCHS, affine=True),
 ]
-COMPARED = [
-    Way(network, start, rate, COMPARED_EPOCHS[network])
-    for network in (OURS, BASELINE)
-    for start in (SCRATCH, SOURCE)
-    for rate in COMPARED_RATES[network]
-]
+TRIED = {
+    (network, start): [
+        Way(network, start, rate, COMPARED_EPOCHS[network], affine=True) for rate in COMPARED_RATES[network]
+    ]
+    for network, start in ((BASELINE, SCRATCH), (BASELINE, SOURCE), (OURS, SOURCE))
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +95,8 @@ class TuneRun:
     """One training.
 
     Args:
-        task: what is learned: :data:`SOURCE`, or a key of :data:`~ppreplk.analysis.finetune_sets.SETS`.
+        task: what is learned: :data:`SOURCE`, :data:`COMPARED`, or a key of
+            :data:`~ppreplk.analysis.finetune_sets.SETS`.
         way: how.
         seed: of the drawn images, the new weights and the order.
     """
@@ -90,26 +107,43 @@ class TuneRun:
 
     @property
     def name(self) -> str:
-        network, start, rate, epochs, factor, decay, ema = self.way
+        network, start, rate, epochs, factor, decay, ema, affine = self.way
         further = {"epochs": (epochs, EPOCHS), "decay": (decay, NO_DECAY), "ema": (ema, None)}
         details = "".join(f"-{key}{value:g}" for key, (value, usual) in further.items() if value != usual)
+        details += "-affine" if affine else ""
         return f"{self.task}-{network}-{start}-lr{rate:g}x{factor}{details}-seed{self.seed}"
+
+
+Percent = dict[tuple[TuneRun, str], float]  # {(run, "top1" or "test"): of the images, in %}
 
 
 def source_run(network: str) -> TuneRun:
     """The training whose weights others start from."""
-    return TuneRun(SOURCE, Way(network, SCRATCH, SOURCE_RATES[network], SOURCE_EPOCHS[network]), 0)
+    way = Way(network, SCRATCH, SOURCE_RATES[network], SOURCE_EPOCHS[network], affine=network in NETWORKS)
+    return TuneRun(SOURCE, way, 0)
 
 
-def plan_finetuning(seeds: int) -> list[TuneRun]:
-    """The trainings: those of the source first, then by seed."""
-    runs = [
-        TuneRun(task, way, seed)
-        for seed in range(seeds)
-        for task in SETS
-        for way in [*WAYS, *(COMPARED if task == DIGITS else [])]
-    ]
+def plan_ways(seeds: int) -> list[TuneRun]:
+    """The trainings for :func:`table_of_ways`: that of the source, then by seed."""
+    runs = [TuneRun(task, way, seed) for seed in range(seeds) for task in SETS for way in WAYS]
+    return [source_run(SMALL), *runs]
+
+
+def plan_choice(seeds: int) -> list[TuneRun]:
+    """The trainings that choose the rates of the networks. Those of the source come first."""
+    tried = [way for ways in TRIED.values() for way in ways]
+    runs = [TuneRun(COMPARED, way, seed) for seed in range(min(seeds, CHOOSING_SEEDS)) for way in tried]
     return [*map(source_run, NETWORKS), *runs]
+
+
+def chosen_ways(results: Mapping[str, Result]) -> list[Way]:
+    """For each network and start the rate with the highest mean top-1 on the validation images."""
+
+    def validation(way: Way) -> float:
+        runs = [TuneRun(COMPARED, way, seed) for seed in range(CHOOSING_SEEDS)]
+        return statistics.mean(results[run.name]["top1"] for run in runs if run.name in results)
+
+    return [max(tried, key=validation) for tried in TRIED.values()]
 
 
 def finetune_study(config: str, seeds: int, output: str, overrides: Sequence[str] = ()) -> list[Table]:
@@ -117,23 +151,25 @@ def finetune_study(config: str, seeds: int, output: str, overrides: Sequence[str
 
     Args:
         config: the base configuration, ``configs/digits.yaml``.
-        seeds: trainings of each kind.
+        seeds: draws of images on which the networks are compared; the ways to fine-tune take :data:`WAY_SEEDS`.
         output: folder of the results.
         overrides: ``Key.sub=value``, applied last to every run.
 
     Returns:
-        The table of ways to fine-tune, and that of the two networks.
+        The table of ways to fine-tune, that of the two networks, and that of their differences.
 
     Raises:
         UserError: scikit-learn, scikit-image or paddleclas is missing, a run that diverges, or results of other
             settings in ``output``.
     """
-    root, runs = Path(output), plan_finetuning(seeds)
+    root, way_seeds = Path(output), min(seeds, WAY_SEEDS)
     folder = root / RESULTS
     make_folder(folder)
     write_sets(root, seeds)
-    for run in runs[: len(runs) // seeds]:  # all are checked before the first is trained
-        load_config(config, [*run_overrides(run, root, config), *overrides])
+    ways, choice = plan_ways(way_seeds), plan_choice(seeds)
+    for run in [*ways, *choice]:  # all are checked before the first is trained
+        if run.seed == 0:
+            load_config(config, [*run_overrides(run, root, config), *overrides])
 
     def settings(run: TuneRun) -> dict[str, Any]:
         raw = read_yaml(config)
@@ -151,19 +187,43 @@ def finetune_study(config: str, seeds: int, output: str, overrides: Sequence[str
         with tempfile.TemporaryDirectory() as scratch, only_warnings():
             listed = [*run_overrides(run, root, config), *overrides, f"Global.output_dir={scratch}"]
             state = train(load_config(config, listed))
+            result: Result = {"top1": state.best_metric}
+            trained = Path(scratch) / "latest.pdparams"
             if run.task == SOURCE:
                 with replacing(weights_of(run.way.network, root)) as [partial]:
-                    shutil.copyfile(Path(scratch) / "latest.pdparams", partial)
-        seconds = round(time.monotonic() - start, 1)
-        result = {"top1": state.best_metric, "seconds": seconds, "config": settings(run)}
+                    shutil.copyfile(trained, partial)
+            if run.task == COMPARED:
+                tested = load_config(config, [*listed, *test_overrides(run, root, trained)])
+                result["test"] = evaluate_config(tested)["top1"]
+        result |= {"seconds": round(time.monotonic() - start, 1), "config": settings(run)}
         keep(result, folder / f"{run.name}.json")
         return result
 
-    results = finish(runs, kept, train_run, lambda result: f"top-1 {100 * result['top1']:.2f}%", folder)
-    top1 = {run: round(100 * results[run.name]["top1"], 2) for run in runs}
-    tables = [table_of_ways(top1, seeds), table_of_networks(top1, seeds)]
-    lines = [[run.name, run.task, run.way.network, str(run.seed), f"{value:.2f}"] for run, value in top1.items()]
-    write_table(Table("", ["run", "task", "network", "seed", "top-1"], lines), root / "finetune.csv")
+    def finished(runs: Sequence[TuneRun]) -> dict[str, Result]:
+        return finish(runs, kept, train_run, lambda result: f"top-1 {100 * result['top1']:.2f}%", folder)
+
+    results = finished(list(dict.fromkeys([*ways, *choice])))
+    chosen = chosen_ways(results)
+    compared = [TuneRun(COMPARED, way, seed) for seed in range(seeds) for way in chosen]
+    results |= finished(compared)
+    runs = list(dict.fromkeys([*ways, *choice, *compared]))
+    percent: Percent = {
+        (run, part): round(100 * results[run.name][part], 2)
+        for run in runs
+        for part in ("top1", "test")
+        if part in results[run.name]
+    }
+    tables = [
+        table_of_ways(percent, way_seeds),
+        table_of_networks(percent, chosen, seeds),
+        table_of_differences(percent, chosen, seeds),
+    ]
+    lines = [
+        [run.name, run.task, run.way.network, str(run.seed), part, f"{value:.2f}"]
+        for (run, part), value in percent.items()
+    ]
+    columns = ["run", "task", "network", "seed", "part", "top-1"]
+    write_table(Table("", columns, lines), root / "finetune.csv")
     with replacing(root / "finetune.md") as [partial]:
         partial.write_text("\n".join(table.markdown() for table in tables), encoding="utf-8")
     return tables
@@ -179,8 +239,10 @@ def write_sets(root: Path, seeds: int) -> None:
     write_split(_images(root, SOURCE, 0), source_digits(), None, 0)
     for task, read in SETS.items():
         images = read()
-        for seed in range(seeds):
+        for seed in range(min(seeds, WAY_SEEDS)):
             write_split(_images(root, task, seed), images, SHOWN, seed)
+    for seed in range(seeds):
+        write_three_parts(_images(root, COMPARED, seed), other_digits(), SHOWN, seed)
 
 
 def _images(root: Path, task: str, seed: int) -> Path:
@@ -191,9 +253,7 @@ def run_overrides(run: TuneRun, root: Path, config: str) -> list[str]:
     """The overrides that turn ``configs/digits.yaml`` into the configuration of a run."""
     images, way = _images(root, run.task, run.seed), run.way
     classes = sum(1 for entry in (images / TRAIN).iterdir() if entry.is_dir())
-    arch: dict[str, Any] = {"name": way.network, "class_num": classes}
-    if way.network == OURS:
-        arch["drop_path_rate"] = 0.0
+    arch = {**ARCHS[way.network], "class_num": classes}
     if way.decay != NO_DECAY:
         arch["layer_decay"] = way.decay
     optimizer = {
@@ -223,51 +283,86 @@ def run_overrides(run: TuneRun, root: Path, config: str) -> list[str]:
     splits = read_yaml(config)["DataLoader"]
     for split, part in {"Train": TRAIN, "Eval": VAL}.items():
         transforms = splits[split]["dataset"]["transform_ops"]
+        if part == TRAIN and way.affine:
+            transforms = affine_transforms(splits["Eval"]["dataset"]["transform_ops"])
         dataset = {"name": "ImageFolderDataset", "image_root": str(images / part), "transform_ops": transforms}
         overrides.append(f"DataLoader.{split}.dataset={json.dumps(dataset)}")
     return overrides
+
+
+def affine_transforms(evaluation: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The transforms of an evaluation, with :data:`AFFINE` after the resizing."""
+    place = 1 + next(index for index, op in enumerate(evaluation) if "ResizeImage" in op)
+    return [*evaluation[:place], {"RandomAffine": AFFINE}, *evaluation[place:]]
+
+
+def test_overrides(run: TuneRun, root: Path, weights: Path) -> list[str]:
+    """Further overrides: evaluate ``weights`` on the test images of a run."""
+    images = _images(root, run.task, run.seed) / TEST
+    return [f"DataLoader.Eval.dataset.image_root={images}", f"Global.pretrained_model={weights}"]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Tables
 
 
-def table_of_ways(top1: dict[TuneRun, float], seeds: int) -> Table:
-    """Rates of network and head, layer decay and averaging, on all sets."""
+def table_of_ways(percent: Percent, seeds: int) -> Table:
+    """Rates of network and head, layer decay, averaging and augmentation, on all sets."""
     lines = []
     for way in WAYS:
-        cells = [_spread(_values(top1, task, way)) for task in SETS]
+        cells = [_spread(_values(percent, task, way, "top1")) for task in SETS]
         details = ["" if way.decay == NO_DECAY else f"{way.decay:g}", "" if way.ema is None else f"{way.ema:g}"]
-        lines.append([f"{way.rate:g}", f"x {way.factor}", *details, *cells])
+        images = "moved" if way.affine else "cropped"
+        lines.append([f"{way.rate:g}", f"x {way.factor}", *details, images, *cells])
     title = (
-        f"{OURS} from the digits 0 to 4 to other images, {SHOWN} of each class, {EPOCHS} epochs; top-1 in %, "
+        f"{SMALL} from the digits 0 to 4 to other images, {SHOWN} of each class, {EPOCHS} epochs; top-1 in %, "
         f"{seeds} seeds, ± is the standard deviation over them"
     )
-    return Table(title, ["rate", "head", "layer decay", "EMA", *SETS], lines)
+    return Table(title, ["rate", "head", "layer decay", "EMA", "images", *SETS], lines)
 
 
-def table_of_networks(top1: dict[TuneRun, float], seeds: int) -> Table:
-    """The two networks on the digits, each with the rate that is best on the very images that are evaluated."""
+def table_of_networks(percent: Percent, chosen: Sequence[Way], seeds: int) -> Table:
+    """The networks on the test images, each with the rate that is best on the validation images."""
     lines = []
-    for network in reversed(NETWORKS):
-        for start in (SCRATCH, SOURCE):
-            tried = [way for way in COMPARED if (way.network, way.start) == (network, start)]
-            best = max(tried, key=lambda way: statistics.mean(_values(top1, DIGITS, way)))
-            values = _values(top1, DIGITS, best)
-            begun = SCRATCH if start == SCRATCH else "digits 0 to 4"
-            rates = f"{best.rate:g} of {', '.join(f'{way.rate:g}' for way in tried)}"
-            lines.append(
-                [network, begun, str(best.epochs), rates, _spread(values), f"{min(values):.1f} to {max(values):.1f}"]
-            )
+    for way, tried in zip(chosen, TRIED.values()):
+        validation, test = (_values(percent, COMPARED, way, part) for part in ("top1", "test"))
+        rates = f"{way.rate:g} of {', '.join(f'{other.rate:g}' for other in tried)}"
+        extent = f"{min(test):.1f} to {max(test):.1f}"
+        begun = [way.network, _begin(way), str(way.epochs), rates]
+        lines.append([*begun, _spread(validation), _spread(test), extent])
     title = (
-        f"Digits 5 to 9, {SHOWN} images of each; top-1 in % on the other images, {seeds} seeds, ± is the standard "
-        "deviation over them"
+        f"Digits 5 to 9, {SHOWN} images of each; top-1 in % on images that chose the rate (validation) and on others "
+        f"(test), {seeds} draws of the images, ± is the standard deviation over them"
     )
-    return Table(title, ["network", "starts from", "epochs", "rate", "top-1", "lowest to highest"], lines)
+    columns = ["network", "starts from", "epochs", "rate", "validation", "test", "lowest to highest"]
+    return Table(title, columns, lines)
 
 
-def _values(top1: dict[TuneRun, float], task: str, way: Way) -> list[float]:
-    return [value for run, value in top1.items() if run.task == task and run.way == way]
+def table_of_differences(percent: Percent, chosen: Sequence[Way], seeds: int) -> Table:
+    """Our network from the other digits minus the others, draw by draw, on the test images."""
+    ours = next(way for way in chosen if (way.network, way.start) == (OURS, SOURCE))
+    lines = []
+    for way in chosen:
+        if way == ours:
+            continue
+        mine, other = (_values(percent, COMPARED, each, "test") for each in (ours, way))
+        difference = paired(mine, other)
+        higher, lower = sum(a > b for a, b in zip(mine, other)), sum(a < b for a, b in zip(mine, other))
+        extent = f"{difference.low:+.2f} to {difference.high:+.2f}"
+        lines.append([way.network, _begin(way), f"{difference.mean:+.2f}", extent, f"{higher} and {lower}"])
+    title = (
+        f"{OURS} from the digits 0 to 4 minus the others, in points of test top-1, pairwise over {seeds} draws of the "
+        "images"
+    )
+    return Table(title, ["minus", "starts from", "mean", "95% interval", "draws above and below"], lines)
+
+
+def _begin(way: Way) -> str:
+    return SCRATCH if way.start == SCRATCH else "digits 0 to 4"
+
+
+def _values(percent: Percent, task: str, way: Way, part: str) -> list[float]:
+    return [value for (run, kind), value in percent.items() if (run.task, run.way, kind) == (task, way, part)]
 
 
 def _spread(values: Sequence[float]) -> str:

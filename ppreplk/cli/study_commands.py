@@ -100,7 +100,9 @@ def study_finetune(task: Parser) -> None:
             print(table.markdown())
 
     add_config_arguments(task)
-    task.add_argument("--seeds", type=positive, default=3, help="trainings of each kind; default: 3")
+    task.add_argument(
+        "--seeds", type=positive, default=5, help="draws of images on which the two networks are compared; default: 5"
+    )
     task.add_argument("--output", type=path, default="output/finetune_study", help=GOES_ON)
     task.set_defaults(run=run)
 

@@ -1,6 +1,7 @@
 """The study of fine-tuning: its images, its runs, what a stopped study keeps, its tables."""
 
-import statistics
+import json
+import math
 import sys
 from pathlib import Path
 
@@ -51,6 +52,17 @@ def test_images_are_drawn_by_seed_and_never_for_both(tmp_path):
     assert len(list((tmp_path / "held/train").rglob("*.png"))) == 8
 
 
+def test_tests_are_the_same_images_in_every_draw_and_no_image_is_in_two_parts(tmp_path):
+    parts = {}
+    for seed in (0, 1):
+        sets.write_three_parts(tmp_path / f"seed{seed}", squares(10), 2, seed)
+        for part in (sets.TRAIN, sets.VAL, sets.TEST):
+            parts[part, seed] = {path.name for path in (tmp_path / f"seed{seed}" / part).rglob("*.png")}
+        assert [len(parts[part, seed]) for part in (sets.TRAIN, sets.VAL, sets.TEST)] == [4, 6, 10]
+        assert len(set().union(*(parts[part, seed] for part in (sets.TRAIN, sets.VAL, sets.TEST)))) == 20
+    assert parts[sets.TEST, 0] == parts[sets.TEST, 1] and parts[sets.TRAIN, 0] != parts[sets.TRAIN, 1]
+
+
 def test_without_scikit_image_it_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "skimage.data", None)
     with refused("analysis.missing-package", "scikit-image", "pip install scikit-image"):
@@ -59,18 +71,20 @@ def test_without_scikit_image_it_is_one_line(monkeypatch):
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-    """The study with squares, one way and one network to compare."""
+    """The study with squares, one way, and one network from two starts to compare, with one rate each."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tune, "SETS", {"digits": squares})
+    monkeypatch.setattr(tune, "other_digits", lambda: squares(10))
     source = sets.ImageSet(squares().images, squares().labels, squares().names, np.arange(12) % 3 == 0)
     monkeypatch.setattr(tune, "source_digits", lambda: source)
     monkeypatch.setattr(tune, "SHOWN", 3)
     monkeypatch.setattr(tune, "BATCH", 3)
     monkeypatch.setattr(tune, "SOURCE_BATCH", 4)
-    monkeypatch.setattr(tune, "SOURCE_EPOCHS", {tune.OURS: 1})
-    monkeypatch.setattr(tune, "WAYS", [tune.Way(tune.OURS, tune.SOURCE, 1e-3, 1, 10, 0.7, 0.9)])
-    ours = [tune.Way(tune.OURS, start, 1e-3, 2) for start in (tune.SCRATCH, tune.SOURCE)]
-    monkeypatch.setattr(tune, "COMPARED", ours)
+    monkeypatch.setattr(tune, "SOURCE_EPOCHS", {tune.SMALL: 1, tune.OURS: 1})
+    monkeypatch.setattr(tune, "WAYS", [tune.Way(tune.SMALL, tune.SOURCE, 1e-3, 1, 10, 0.7, 0.9)])
+    starts = (tune.SCRATCH, tune.SOURCE)
+    tried = {(tune.OURS, start): [tune.Way(tune.OURS, start, 1e-3, 2, affine=True)] for start in starts}
+    monkeypatch.setattr(tune, "TRIED", tried)
     monkeypatch.setattr(tune, "NETWORKS", (tune.OURS,))
 
 
@@ -78,37 +92,58 @@ def test_a_stopped_study_goes_on_and_writes_its_tables(small, caplog):
     first = tune.finetune_study(DIGITS_YAML, 1, "out", TINY)
     with caplog.at_level("INFO"):
         tables = tune.finetune_study(DIGITS_YAML, 2, "out", TINY)
-    assert "7 runs, 4 of them finished before" in caplog.text
-    ways, networks = tables
-    assert [row[:4] for row in ways.rows] == [["0.001", "x 10", "0.7", "0.9"]]
+    assert "8 runs, 5 of them finished before" in caplog.text  # two sources, a way and two starts
+    assert "4 runs, 4 of them finished before" in caplog.text
+    ways, networks, differences = tables
+    assert [row[:5] for row in ways.rows] == [["0.001", "x 10", "0.7", "0.9", "cropped"]]
     assert [row[:3] for row in networks.rows] == [
-        ["RepLKNet13T", "scratch", "2"],
-        ["RepLKNet13T", "digits 0 to 4", "2"],
+        ["RepLKNet13T-wide", "scratch", "2"],
+        ["RepLKNet13T-wide", "digits 0 to 4", "2"],
     ]
-    assert len(first) == 2
+    assert [row[:2] for row in differences.rows] == [["RepLKNet13T-wide", "scratch"]]
+    assert len(first) == 3
     text = (Path("out") / "finetune.md").read_text()
     assert all(table.markdown() in text for table in tables)
+    run = tune.TuneRun(tune.COMPARED, tune.TRIED[tune.OURS, tune.SOURCE][0], 1)
+    assert {"top1", "test"} <= set(json.loads((Path("out") / "runs" / f"{run.name}.json").read_text()))
 
 
-def test_the_best_rate_is_shown():
-    scores = {
-        tune.TuneRun("digits", way, seed): 50.0 + 10 * index + seed
-        for index, way in enumerate(tune.COMPARED)
-        for seed in range(3)
-    }
-    table = tune.table_of_networks(scores, 3)
-    ways = [way for way in tune.COMPARED if (way.network, way.start) == (tune.BASELINE, tune.SCRATCH)]
-    expected = [scores[tune.TuneRun("digits", ways[-1], seed)] for seed in range(3)]
-    assert table.rows[0][4] == f"{statistics.mean(expected):.1f} ± {statistics.stdev(expected):.1f}"
-    assert table.rows[0][3] == "0.0064 of 0.0004, 0.0016, 0.0064"
+def test_a_rate_is_chosen_on_validation_images_and_shown_on_test_images():
+    ways, results, percent = [way for tried in tune.TRIED.values() for way in tried], {}, {}
+    for index, way in enumerate(ways):
+        for seed in range(3):
+            run = tune.TuneRun(tune.COMPARED, way, seed)
+            validation, test = 0.9 - 0.1 * (index % 3 - 1) ** 2, 0.5 + 0.1 * (index % 3) + 0.01 * index * seed
+            results[run.name] = {"top1": validation, "test": test}
+            percent |= {(run, "top1"): 100 * validation, (run, "test"): 100 * test}
+    chosen = tune.chosen_ways(results)
+    assert chosen == [tried[1] for tried in tune.TRIED.values()], "the highest validation, not the highest test"
+    table = tune.table_of_networks(percent, chosen, 3)
+    assert table.rows[0][:6] == [
+        "ResNet18",
+        "scratch",
+        "30",
+        "0.0016 of 0.0004, 0.0016, 0.0064",
+        "90.0 ± 0.0",
+        "61.0 ± 1.0",
+    ]
+    differences = tune.table_of_differences(percent, chosen, 3)
+    mean = 6.0  # of 0, 6 and 12 points
+    half = 4.30265 * 6.0 / math.sqrt(3)  # the two-sided quantile of t with 2 degrees of freedom
+    assert differences.rows[0] == [
+        *("ResNet18", "scratch", f"{mean:+.2f}", f"{mean - half:+.2f} to {mean + half:+.2f}", "2 and 0")
+    ]
 
 
 def test_every_run_has_a_name_of_its_own_and_a_configuration_that_loads(tmp_path):
-    runs = tune.plan_finetuning(3)
-    assert len(runs) == len({run.name for run in runs}) == 2 + 3 * (3 * len(tune.WAYS) + len(tune.COMPARED))
+    runs = list(dict.fromkeys([*tune.plan_ways(3), *tune.plan_choice(10)]))
+    assert len(runs) == len({run.name for run in runs}) == 3 + 3 * 3 * len(tune.WAYS) + 2 * 9
     for task in (tune.SOURCE, "digits"):
         sets.write_split(tune._images(tmp_path, task, 0), squares(), 3, 0)
+    sets.write_three_parts(tune._images(tmp_path, tune.COMPARED, 0), squares(10), 3, 0)
     for run in runs:
-        if run.task in (tune.SOURCE, "digits") and run.seed == 0:
+        if run.task in (tune.SOURCE, "digits", tune.COMPARED) and run.seed == 0:
             config = load_config(DIGITS_YAML, tune.run_overrides(run, tmp_path, DIGITS_YAML))
             assert config.Arch.class_num == 2 and config.Optimizer.name == "AdamW"
+            names = [op.name for op in config.DataLoader.Train.dataset.transform_ops]
+            assert ("RandomAffine" in names) == run.way.affine != ("RandomResizedCrop" in names)
