@@ -100,9 +100,8 @@ def study_finetune(task: Parser) -> None:
             print(table.markdown())
 
     add_config_arguments(task)
-    task.add_argument(
-        "--seeds", type=positive, default=5, help="draws of images on which the two networks are compared; default: 5"
-    )
+    help_of_seeds = "draws of images on which two networks are compared; default: 10"
+    task.add_argument("--seeds", type=positive, default=10, help=help_of_seeds)
     task.add_argument("--output", type=path, default="output/finetune_study", help=GOES_ON)
     task.set_defaults(run=run)
 
