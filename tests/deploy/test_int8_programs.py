@@ -9,7 +9,6 @@ import pytest
 import yaml
 from exports import CHANNELS_LAST, LOGITS, config, file_names, operators
 from helpers import (
-    assert_one_line_and_exit_2,
     random_images,
     randomise_batch_norms,
     refused,
@@ -138,8 +137,8 @@ def test_decisions_that_differ_too_often_are_refused(wide_project, same, passes)
 
 
 def test_what_cannot_be_an_int8_program(wide_project):
-    process = run_tool("export", "-c", "config.yaml", "--precision", "int8", cwd=wide_project)
-    assert_one_line_and_exit_2(process, "precision int8 needs the channels-last operators", code="deploy.precision")
+    with refused("deploy.precision", "precision int8 needs the channels-last operators"):
+        export(config(), INT8)
     narrow = build_network(config().Arch)  # 8 and 12 channels
     with refused("deploy.precision", "no pointwise convolution of this network has 32 input channels", "bf16"):
         lower(narrow, "channels_last", ["fp32", INT8], calibration=[random_images(1, 3, 32, 32).numpy()])
