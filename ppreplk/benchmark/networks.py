@@ -90,7 +90,8 @@ def measure_network(
     model = build_measured(name)
     randomise_statistics(model)
     model.eval()
-    rows, notes = [], []
+    rows: list[list[str]] = []
+    notes: list[str] = []
     for size in sizes:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
@@ -101,11 +102,10 @@ def measure_network(
                 set_threads(max(threads))
                 expected = _eager(model, images)
                 for count in threads:
-                    with Contest() as contest:
+                    with Contest(notes) as contest:
                         contestants = entries(name, folder, count, native, contest)
                         label = f"{size}x{size}, batch {batch}, {count} threads"
                         taken = contest.measure(contestants, rounds, CALLS, label)
-                    notes += [note for note in contest.notes if note not in notes]
                     rows += _rows([f"{size}x{size}", str(batch), str(count)], taken, expected)
     title = f"{name}, inference, {rounds} rounds of {CALLS}; {processor()}"
     return Table(title, [*COLUMNS, DIFFERENCE, *LOADING], rows, notes)

@@ -144,10 +144,13 @@ class Contest:
     """Contestants of several tables, each in its process, which stays for the next :meth:`measure`.
 
     A contestant that cannot be imported or built, or whose process ends, becomes a line in ``notes``. The others go on.
+
+    Args:
+        notes: for the lines; several contests may share them.
     """
 
-    def __init__(self) -> None:
-        self.notes: list[str] = []
+    def __init__(self, notes: Optional[list[str]] = None) -> None:
+        self.notes = [] if notes is None else notes
         self._processes: dict[str, Process] = {}
 
     def __enter__(self) -> Contest:

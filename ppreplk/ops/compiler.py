@@ -80,11 +80,12 @@ def compile_library(
     """
     units = sorted(path for folder in folders for path in folder.iterdir() if path.suffix in (".cc", ".cpp"))
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=STAGING) as staging:
-        objects = [Path(staging) / f"{unit.stem}.o" for unit in units]
+        # Folders may have files of the same name.
+        objects = [Path(staging) / f"{number}-{unit.stem}.o" for number, unit in enumerate(units)]
         commands = [
             [*compiler, *compile_arguments, "-c", str(unit), "-o", str(result)] for unit, result in zip(units, objects)
         ]
-        with ThreadPoolExecutor(len(commands)) as pool:
+        with ThreadPoolExecutor(min(len(commands), os.cpu_count() or 1)) as pool:  # each takes much memory
             list(pool.map(run, commands))
         built = Path(staging) / target.name
         run([*compiler, "-shared", *map(str, objects), *link_arguments, "-o", str(built)])

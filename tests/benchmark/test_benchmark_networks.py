@@ -9,7 +9,7 @@ import pytest
 from helpers import refused, require_channels_last_operators, small_network
 
 from ppreplk.benchmark import networks
-from ppreplk.benchmark.turns import Contest
+from ppreplk.benchmark.turns import Contest, Entry
 from ppreplk.cli import command_parser
 from ppreplk.models.registry import Architecture, register, unregister
 from ppreplk.ops import onednn
@@ -118,3 +118,11 @@ def test_a_network_without_a_graph_is_refused(measure, subject):
             measure(subject, "--name", "Plain")
     finally:
         unregister(architecture)
+
+
+def test_what_is_missing_is_said_once(measure, monkeypatch):
+    missing = Entry("torch", "no_such_module:network", {})
+    monkeypatch.setattr(networks, "_save", lambda *_: None)
+    monkeypatch.setattr(networks, "entries", lambda *_: [missing])
+    table = networks.measure_network("RepLKNet13T", [32], [1, 2], [1], rounds=1, native=False)
+    assert table.notes == ["without torch: No module named 'no_such_module' (32x32, batch 1, 1 threads)"]

@@ -6,6 +6,7 @@ import re
 import stat
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import pytest
 from helpers import ROOT, assert_one_line_and_exit_2, refused, require_depthwise_operators, run_tool
 
 from ppreplk.ops import build, loading
+from ppreplk.ops import compiler as compiler_module
 from ppreplk.ops import onednn_headers as headers
 from ppreplk.ops.depthwise import choose
 
@@ -56,6 +58,31 @@ def test_the_key_is_of_sources_paddle_and_compiler(cache, compiler, monkeypatch)
     assert build.find_library() == library, "no compiler any more: what was built is used"
     monkeypatch.setattr("paddle.__version__", "9.9")
     assert build.find_library() is None, "another Paddle"
+
+
+def test_files_of_the_same_name_and_one_compiler_for_each_core(tmp_path, monkeypatch):
+    """All of a library's files are compiled and linked, no more at once than there are cores."""
+    folders = [tmp_path / name for name in ("a", "b", "c")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "same.cpp").touch()
+    linked, running, most = [], [], []
+
+    def run(command):
+        if "-c" not in command:
+            linked.extend(argument for argument in command if argument.endswith(".o"))
+            Path(command[-1]).touch()
+            return ""
+        running.append(command)
+        most.append(len(running))
+        time.sleep(0.05)
+        running.remove(command)
+        return ""
+
+    monkeypatch.setattr(compiler_module, "run", run)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    compiler_module.compile_library(["c++"], folders, [], [], tmp_path / "library.so")
+    assert len(set(linked)) == 3 and max(most) <= 2
 
 
 def test_several_processes_build_once(cache, compiler, tmp_path):

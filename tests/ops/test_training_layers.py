@@ -252,6 +252,21 @@ def test_pointwise_convolution():
     assert y.shape == [2, 5, 4, 9] and float((y - right).abs().max()) <= 1e-5
 
 
+def test_sizes_that_are_not_known_stay_so():
+    """In a static graph, whose batch and map may have any size."""
+    paddle.enable_static()
+    try:
+        with paddle.static.program_guard(paddle.static.Program()):
+            x = paddle.static.data("x", [None, None, None, 6], "float32")
+            weight = paddle.static.data("weight", [6, 1, 3, 3], "float32")
+            assert [training_layers.depthwise(x, weight, stride).shape for stride in (1, 2, 3)] == [[-1, -1, -1, 6]] * 3
+            images = paddle.static.data("images", [None, 3, None, 9], "float32")
+            weight = paddle.static.data("stem", [4, 3, 3, 3], "float32")
+            assert training_layers.images_conv(images, weight, 2).shape == [-1, -1, 5, 4]
+    finally:
+        paddle.disable_static()
+
+
 def test_what_does_not_fit_is_refused():
     bn, x = batch_norm(4, 0, "float32"), paddle.ones([2, 3, 3, 4])
     for call, message in [

@@ -30,7 +30,8 @@ class OutputMemory {
   // Bytes that no tensor uses. A run of eight images of 224x224 leaves 250 MB.
   static constexpr size_t kMaxKept = size_t{512} << 20;
 
-  // The one of this process: GCC merges those of several libraries into one. It is never destroyed, since tensors may
+  // The one of this process: GCC merges those of several libraries into one. Clang leaves each library its own, so that
+  // as much again may be kept. It is never destroyed, since tensors may
   // live longer than static objects.
   static OutputMemory& instance() {
     static OutputMemory* memory = new OutputMemory;

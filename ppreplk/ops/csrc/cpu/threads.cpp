@@ -1,7 +1,7 @@
 #include "threads.h"
 
 #include <algorithm>
-#include <system_error>
+#include <exception>
 #include <thread>
 #include <vector>
 
@@ -26,7 +26,7 @@ void run_in_own_threads(int threads, const Team& team) {
   int next = 1;
   try {
     for (; next < threads; ++next) others.emplace_back(team.body, team.context, next, threads);
-  } catch (const std::system_error&) {  // the system has no more: this thread does their part
+  } catch (const std::exception&) {  // the system has no more, or no memory: this thread does their part
   }
   team.body(team.context, 0, threads);
   for (; next < threads; ++next) team.body(team.context, next, threads);

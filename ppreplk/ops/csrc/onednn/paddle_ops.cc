@@ -194,8 +194,7 @@ std::vector<Shape> pack_int8_shape(const Shape&, int, int, float, float) { retur
 std::vector<Shape> conv_shape(const Shape& x, const Shape&, const Shape& bias, const optional<Shape>&, int, int stride,
                               int, const std::string&) {
   if (x.size() != 4 || bias.size() != 1 || stride < 1) return {unknown(4)};
-  const auto extent = [&](int64_t of) { return of < 0 ? -1 : strided(of, stride); };
-  return {{x[0], extent(x[1]), extent(x[2]), bias[0]}};
+  return {{x[0], strided(x[1], stride), strided(x[2], stride), bias[0]}};
 }
 std::vector<DataType> conv_dtype(const DataType& x, const DataType&, const DataType&, const optional<DataType>&) {
   return {x};

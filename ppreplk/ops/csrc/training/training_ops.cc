@@ -287,7 +287,7 @@ Shapes depthwise_shape(const Shape& x, const Shape&, int stride) {
 Types depthwise_dtype(const DataType& x, const DataType&) { return {x}; }
 Shapes patches_shape(const Shape& x, int kernel, int stride) {
   if (x.size() != 4 || stride < 1) return {Shape(4, -1)};
-  return {strided_shape({x[0], x[2], x[3]}, x[1] * kernel * kernel, stride)};
+  return {strided_shape({x[0], x[2], x[3]}, x[1] < 0 ? -1 : x[1] * kernel * kernel, stride)};
 }
 Types patches_dtype(const DataType& x) { return {x}; }
 
