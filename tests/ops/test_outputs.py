@@ -63,8 +63,8 @@ def test_other_sizes_do_not_take_much_more_than_they_need():
     kept = onednn.kept_bytes()
     small = images()
     assert onednn.kept_bytes() == kept, "memory of three images would not do for one"
-    two = images(batch=2)
-    assert onednn.kept_bytes() == 0 and float((two - two).abs().max()) == 0
+    two = images(batch=2, fill=2.0)
+    assert onednn.kept_bytes() == 0 and (float(two.min()), float(two.max())) == (2, 2)
     del small, two
     assert onednn.kept_bytes() == kept + kept // 3
 
@@ -76,7 +76,9 @@ def test_what_is_kept_is_bounded():
         del tensors[0]
         assert onednn.kept_bytes() <= MAX_KEPT
     assert onednn.kept_bytes() > MAX_KEPT * 3 // 4
-    assert images(batch=2).data_ptr() == last or onednn.kept_bytes() > 0
+    again = [images(batch=2) for _ in range(20)]  # all that is kept: what was freed last is among it
+    assert onednn.kept_bytes() == 0 and last in [tensor.data_ptr() for tensor in again]
+    del again
     huge = onednn.images(paddle.zeros([42, 32, SIDE, SIDE]), False)  # 551 MB
     del huge
     assert onednn.kept_bytes() <= MAX_KEPT
