@@ -23,10 +23,12 @@ class CalibrationImages(NamedTuple):
     Args:
         split: ``"DataLoader.Train"`` or ``"DataLoader.Eval"``.
         paths: as many as ``Global.export_calibration_images`` says, or all, at equal distances in the split's list.
+        why: for ``"DataLoader.Eval"``, why there are none of ``"DataLoader.Train"``; else empty.
     """
 
     split: str
     paths: list[str]
+    why: str = ""
 
 
 def calibration_images(config: Config) -> CalibrationImages:
@@ -47,7 +49,7 @@ def calibration_images(config: Config) -> CalibrationImages:
             reasons.append(f"DataLoader.{name}: {error}")
             continue
         if paths:
-            return CalibrationImages(f"DataLoader.{name}", paths)
+            return CalibrationImages(f"DataLoader.{name}", paths, "; ".join(reasons))
         reasons.append(f"DataLoader.{name} lists none")
     raise UserError(
         f"an int8 program needs images of yours to calibrate with: {'; '.join(reasons)}",
@@ -64,7 +66,7 @@ def calibration_batches(config: Config, chosen: CalibrationImages | None) -> Ite
     """
     if chosen is None:
         return
-    split, paths = chosen
+    split, paths, _ = chosen
     height, width = config.Global.image_shape[1:]
     size = max(BATCH_PIXELS // (height * width), 1)
     readable = 0

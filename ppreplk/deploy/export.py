@@ -23,7 +23,7 @@ from .inference_yml import INFERENCE_YAML, write_inference_yml
 from .network_names import class_names
 from .passport import FILE as PASSPORT
 from .passport import write_passport
-from .programs import FP32, INT8, check_place
+from .programs import BF16, FP32, INT8, check_place
 from .verify import Verification, verify
 
 logger = logging.getLogger(__name__)
@@ -48,8 +48,9 @@ def export(config: Config, precision: str = FP32) -> Path:
 
     Raises:
         UserError: weights that do not fit, a format that cannot be made here, a folder that cannot be written, no
-            images to calibrate an int8 program with; or a file whose outputs are further from the network's than
-            ``Global.export_tolerance`` (``export_tolerance_bf16x3`` and so on) allows, or whose decisions are.
+            images to calibrate an int8 program with; a file whose outputs are further from the network's than
+            ``Global.export_tolerance`` (``export_tolerance_bf16x3`` and so on) allows; or an int8 program that decides
+            otherwise than the float32 one more often than ``Global.export_agreement_int8`` allows.
     """
     logger.info("%s", set_up_device(config.Global.device, config.Global.num_threads))
     config.require("Infer")
@@ -57,7 +58,7 @@ def export(config: Config, precision: str = FP32) -> Path:
     formats = {name: FORMATS[name] for name in config.Global.export_formats}
     if precision != FP32 and PROGRAM not in formats:
         raise UserError(
-            f"a {precision} program needs the format {PROGRAM}", code="deploy.precision", where="Global.export_format"
+            f"the {precision} program needs the format {PROGRAM}", code="deploy.precision", where="Global.export_format"
         )
     for each in formats.values():
         each.check(config, precisions)
@@ -66,6 +67,8 @@ def export(config: Config, precision: str = FP32) -> Path:
     names_of_file(config)  # refused before the work, if they do not fit
     calibrated_with = calibration_images(config) if precision == INT8 else None
     if calibrated_with:
+        if calibrated_with.why:
+            logger.warning("none of DataLoader.Train's images can be used for calibration: %s", calibrated_with.why)
         logger.info("calibrating on %d images of %s", len(calibrated_with.paths), calibrated_with.split)
     network = build_trained_network(config)
     target = Path(config.Global.save_inference_dir)
@@ -122,14 +125,19 @@ def _check_difference(result: Verification, config: Config) -> None:
         "largest difference of the logits, %s against train-form network: %.3g (largest logit %.3g)",
         *(result.runtime.name, result.difference, result.scale),
     )
-    logger.info("the same class comes first for %d of %d real images", result.same, result.real)
     precision = result.runtime.precision
+    if precision == INT8:
+        text = "the int8 and the fp32 program put the same class first for %d of %d real images, calibration included"
+    else:
+        text = "the same class comes first for %d of %d real images"
+    logger.info(text, result.same, result.real)
+    advice = f"; try more of Global.export_calibration_images, or --precision {BF16}" if precision == INT8 else ""
     key = "export_tolerance" if precision == FP32 else f"export_tolerance_{precision.rpartition('-')[2]}"
     tolerance = getattr(config.Global, key)
     if not result.difference <= tolerance * max(result.scale, 1.0):
         raise UserError(
             f"export failed: the {result.runtime.name} differs from the network by {result.difference:.3g}, more than "
-            f"Global.{key} {tolerance:g} of the largest logit {result.scale:.3g}; nothing was written",
+            f"Global.{key} {tolerance:g} of the largest logit {result.scale:.3g}; nothing was written{advice}",
             code="deploy.wrong-program",
         )
     agreement = config.Global.export_agreement_int8
@@ -137,6 +145,6 @@ def _check_difference(result: Verification, config: Config) -> None:
         raise UserError(
             f"export failed: the {result.runtime.name} puts the class of the {FP32} program first for {result.same} of "
             f"{result.real} real images, fewer than Global.export_agreement_int8 {agreement:g} of them; nothing was "
-            "written",
+            f"written{advice}",
             code="deploy.wrong-program",
         )

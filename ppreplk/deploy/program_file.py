@@ -1,4 +1,4 @@
-"""Programs in JSON, Paddle's own format since 3.0: ``inference.json``, and ``inference_bf16.json`` beside it."""
+"""Programs in JSON, Paddle's own format since 3.0: ``inference.json``, and those of other precisions beside it."""
 
 from __future__ import annotations
 

@@ -204,8 +204,8 @@ def spaced_images(config: Config, split: SplitConfig, wanted: int) -> list[str]:
         UserError: its list or its images are not there.
     """
     samples = build_dataset(split.dataset, config.Arch.class_num, 0, config.Arch.in_channels).samples
-    step = max(len(samples) // wanted, 1)
-    return [sample.path for sample in samples[::step][:wanted]]
+    count = min(wanted, len(samples))
+    return [samples[index * len(samples) // count].path for index in range(count)]
 
 
 def _evaluation_images(config: Config) -> list[str]:

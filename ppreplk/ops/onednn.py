@@ -134,7 +134,12 @@ def pack(
     Args:
         precision: one of :data:`PRECISIONS` but ``"int8"``, see :func:`pack_int8`. ``"bf16"`` is for bfloat16 tensors,
             the others are for float32. ``"fp32-bf16x3"`` is the same as ``"fp32"`` where there is no AMX.
+
+    Raises:
+        ValueError: another precision.
     """
+    if precision not in PRECISIONS or precision == "int8":
+        raise ValueError(f"weights are packed for fp32, fp32-bf16x3 or bf16, got {precision!r}; pack_int8 is for int8")
     if precision == "fp32-bf16x3":
         return call("ppreplk_channels_last_pack_bf16x3", weight, height, width, stride, groups)
     return call("ppreplk_channels_last_pack", weight, height, width, stride, groups, precision == "bf16")

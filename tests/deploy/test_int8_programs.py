@@ -1,6 +1,7 @@
 """Programs of 8-bit integers: calibrated on the user's images, verified, chosen where the processor has VNNI."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,9 @@ def test_an_export_and_its_predictions(wide_project, caplog):
     ]
     assert "calibrating on 18 images of DataLoader.Train" in caplog.text
     assert "largest difference of the logits, int8 program" in caplog.text
-    assert "of 24 real images" in caplog.text  # 6 of the evaluation data, 18 of the calibration
+    assert "the same class comes first for 6 of 6 real images" in caplog.text  # of the float32 program
+    programs = r"the int8 and the fp32 program put the same class first for \d+ of 24 real images, calibration included"
+    assert re.search(programs, caplog.text)  # 6 of the evaluation data, 18 of the calibration
     names = operators(folder / "inference_int8.json")
     ranges = input_ranges(folder / "inference_int8.json")
     assert names.count("ppreplk_channels_last_pack_int8") == len(ranges) > 4
@@ -97,10 +100,25 @@ def test_ranges_come_from_the_images(wide_project):
 
 def test_which_images(project):
     """As many as the key says, at equal distances in the list; of the evaluation data where there are no others."""
-    split, paths = calibration_images(config("Global.export_calibration_images=3"))
-    assert (split, [Path(path).name for path in paths]) == ("DataLoader.Train", ["0.png", "6.png", "12.png"])
-    split, paths = calibration_images(config("DataLoader.Train.dataset.cls_label_path=absent.txt"))
-    assert (split, len(paths)) == ("DataLoader.Eval", 6)
+
+    def numbers(count):
+        split, paths, why = calibration_images(config(f"Global.export_calibration_images={count}"))
+        assert split == "DataLoader.Train" and not why
+        return [int(Path(path).stem) for path in paths]
+
+    assert numbers(3) == [0, 6, 12]
+    assert numbers(12) == [0, 1, 3, 4, 6, 7, 9, 10, 12, 13, 15, 16]  # to the end of the list too
+    assert numbers(17) == list(range(17)) and numbers(19) == list(range(18))
+    split, paths, why = calibration_images(config("DataLoader.Train.dataset.cls_label_path=absent.txt"))
+    assert (split, len(paths)) == ("DataLoader.Eval", 6) and "absent.txt" in why
+
+
+def test_images_of_the_evaluation_data_in_their_place(wide_project, caplog):
+    export(wide("DataLoader.Train.dataset.cls_label_path=absent.txt"), INT8)
+    reasons = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    reasons = [reason for reason in reasons if "DataLoader.Train" in reason]
+    assert len(reasons) == 1 and "absent.txt" in reasons[0]
+    assert json.loads(Path("inference/export.json").read_text())["calibration"]["of"] == "DataLoader.Eval"
 
 
 def test_without_images(wide_project):
@@ -122,7 +140,7 @@ def test_without_images(wide_project):
 
 
 def test_a_program_that_differs_too_much_is_refused(wide_project):
-    with refused("deploy.wrong-program", "Global.export_tolerance_int8 1e-30"):
+    with refused("deploy.wrong-program", "Global.export_tolerance_int8 1e-30", "or --precision bf16"):
         export(wide("Global.export_tolerance_int8=1e-30"), INT8)
     assert not Path("inference").exists()
 
@@ -132,7 +150,7 @@ def test_decisions_that_differ_too_often_are_refused(wide_project, same, passes)
     result = Verification(Runtime("int8 program", None, INT8), 0.0, 1.0, same, 100)
     if passes:
         return _check_difference(result, config())
-    with refused("deploy.wrong-program", "94 of 100 real images", "Global.export_agreement_int8 0.95"):
+    with refused("deploy.wrong-program", "94 of 100 real images", "Global.export_agreement_int8 0.95", "bf16"):
         _check_difference(result, config())
 
 

@@ -101,6 +101,12 @@ def test_batches_that_are_computed_in_pieces(batch, size, stride, kernel):
     assert relative_difference(run(x, weight, bias, residual, stride, activation="relu"), expected) < 2e-6
 
 
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_precisions_that_are_not_packed_so(precision):
+    with pytest.raises(ValueError, match=f"got '{precision}'"):
+        onednn.pack(paddle.ones([8, 8, 1, 1]), 4, 4, 1, 1, precision)
+
+
 def test_more_shapes_than_primitives_are_kept():
     x, weight, bias, _ = problem(1, (1, 2500), (8, 6))
     whole = reference(x, weight, bias, None, 1, 1, "none").numpy()
