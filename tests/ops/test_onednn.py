@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import paddle
 import pytest
-from helpers import refused, relative_difference, require_channels_last_operators
+from helpers import refused, relative_difference, require_channels_last_operators, run_python
 
 from ppreplk.models.replknet import VARIANTS
 from ppreplk.ops import onednn
@@ -105,6 +105,35 @@ def test_batches_that_are_computed_in_pieces(batch, size, stride, kernel):
 def test_precisions_that_are_not_packed_so(precision):
     with pytest.raises(ValueError, match=f"got '{precision}'"):
         onednn.pack(paddle.ones([8, 8, 1, 1]), 4, 4, 1, 1, precision)
+
+
+SIZES = """
+import os
+os.environ["ONEDNN_VERBOSE"] = "1"
+import paddle
+from ppreplk.ops import load_ops, onednn
+
+load_ops("channels_last")
+bias, weight = paddle.zeros([8]), paddle.ones([8, 8, 1, 1])
+for side in (1, 2, 3, 4, 7):
+    weights = {"float32": onednn.pack(weight, side, side, 1, 1, "fp32")}
+    weights["int8"] = onednn.pack_int8(weight, side, side, -1.0, 1.0)
+    for name, packed in weights.items():
+        print("layer", side, name, flush=True)
+        for batch in range(1, 65):
+            onednn.conv(paddle.ones([batch, side, side, 8]), packed, bias, None, 1, 1, 1, "none")
+"""
+
+
+def test_batches_of_1_to_64_are_computed_in_at_most_15_sizes():
+    """oneDNN says what it runs, with the shapes."""
+    sizes, layer = {}, None
+    for line in run_python(SIZES).splitlines():
+        if line.startswith("layer "):
+            layer = line
+        elif ",exec," in line and ",reorder," not in line:
+            sizes.setdefault(layer, set()).add(line.rsplit(",", 2)[1])
+    assert len(sizes) == 10 and all(8 <= len(each) <= 15 for each in sizes.values()), sizes
 
 
 def test_more_shapes_than_primitives_are_kept():

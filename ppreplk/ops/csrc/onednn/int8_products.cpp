@@ -99,7 +99,7 @@ uint64_t checksum_of(Int8Header header, const std::vector<uint8_t>& description)
 
 // What stands where, for weights that take this number of bytes.
 Int8Header header_for(const Layer& layer, const Range& range, bool integers, const std::vector<uint8_t>& description,
-                  int64_t weights_bytes) {
+                      int64_t weights_bytes) {
   Int8Header header;
   header.in = layer.in;
   header.out = layer.out;

@@ -75,7 +75,8 @@ dnnl::primitive_desc plan(const Problem& problem, const memory::desc& weights) {
     const int64_t rows = map.batch * map.height * map.width;
     const memory::desc target({rows, layer.out}, type, Tag::ab);
     return dnnl::matmul::primitive_desc(cpu(), {{rows, layer.in}, type, Tag::ab}, weights,
-                                        {{1, layer.out}, Type::f32, Tag::ab}, target, attributes_for(problem.activation, problem.residual, target));
+                                        {{1, layer.out}, Type::f32, Tag::ab}, target,
+                                        attributes_for(problem.activation, problem.residual, target));
   }
   const memory::desc target({map.batch, layer.out, problem.out_height(), problem.out_width()}, type, Tag::nhwc);
   const memory::dims stride{layer.stride, layer.stride}, pad{layer.kernel / 2, layer.kernel / 2};
@@ -108,7 +109,9 @@ int64_t images_at_once(int64_t left, int64_t pixels) {
   int64_t most = kParts;
   while (most * pixels < kParts * kPixels) most *= 2;
   const int64_t part = most / kParts;
-  return left >= most ? most : left >= part ? left / part * part : left;
+  if (left >= most) return most;
+  const int64_t step = left >= part ? part : left >= kParts ? kParts : 1;
+  return left / step * step;
 }
 
 int64_t images_within(int64_t most_bytes, int64_t image_bytes) {

@@ -64,8 +64,8 @@ struct Planned {
 // weights in a layout of oneDNN's choice; and if oneDNN has no code for bfloat16, the plan computes in float32.
 Planned plan_for(Problem problem, const memory::desc& weights);
 
-// How many of the images that are left are computed together. Batches of 1 to 64 need only a few sizes, since every size
-// needs primitives of its own: eight images and fewer, and of small maps more, in eighths.
+// How many of the images that are left are computed together. Batches of 1 to 64 need at most 15 sizes, since every size
+// needs primitives of its own: eight images and fewer, and of small maps more, in eighths, and what is left in eights.
 int64_t images_at_once(int64_t left, int64_t pixels);
 
 // How many images of so many bytes take at most so many together: a power of two, at least one.
