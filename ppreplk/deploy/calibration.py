@@ -46,7 +46,8 @@ def calibration_images(config: Config) -> CalibrationImages:
         try:
             paths = spaced_images(config, split, config.Global.export_calibration_images)
         except UserError as error:
-            reasons.append(f"DataLoader.{name}: {error}")
+            place = f"DataLoader.{name}"
+            reasons.append(str(error if str(error).startswith(place) else error.at(place)))
             continue
         if paths:
             return CalibrationImages(f"DataLoader.{name}", paths, "; ".join(reasons))
