@@ -278,9 +278,9 @@ class Program:
             config = inference_config(program, weights, device, threads, onednn)
             self._predictor = paddle.inference.create_predictor(config)
         except (RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[-1]
             raise UserError(
-                f"{program} or {weights} cannot be loaded ({reason}); export them again", code="deploy.bad-program"
+                f"{program} or {weights} cannot be loaded ({paddle_reason(error)}); export them again",
+                code="deploy.bad-program",
             ) from error
         self._running = threading.Lock()
         self._program = program

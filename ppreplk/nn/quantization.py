@@ -31,10 +31,17 @@ def quantizable_parts(network: ChannelsLastNetwork) -> list[Quantizable]:
 
 
 def quantize(network: ChannelsLastNetwork, ranges: Ranges) -> None:
-    """Let a network multiply 8-bit integers, with ranges from :func:`calibrate`. Programs use a bfloat16 one."""
+    """Let a network multiply 8-bit integers, with ranges from :func:`calibrate`. Programs use a bfloat16 one.
+
+    Raises:
+        UserError: NaN or infinite weights.
+    """
     parts = quantizable_parts(network)
     assert len(parts) == len(ranges)
     for part, found in zip(parts, ranges):
+        weights = [part.weight1, part.weight2] if isinstance(part, FeedForwardNHWC) else [part.weight]
+        if not all(paddle.isfinite(weight).all() for weight in weights):  # calibration passes where a ReLU hides them
+            raise _not_finite("the network has weights that are NaN or infinite; use an earlier checkpoint")
         if isinstance(part, FeedForwardNHWC):
             first, second = found
             part.input_ranges = first, second
@@ -63,7 +70,7 @@ def calibrate(network: ChannelsLastNetwork, batches: Iterable[np.ndarray]) -> Ra
     try:
         for images in batches:
             if not np.isfinite(images).all():  # a ReLU could hide them
-                raise _not_finite("hold")
+                raise _not_finite("the calibration images hold NaN or infinite values")
             network(paddle.to_tensor(images))
     finally:
         for hook in hooks:
@@ -71,12 +78,12 @@ def calibrate(network: ChannelsLastNetwork, batches: Iterable[np.ndarray]) -> Ra
     if not all(found):
         raise UserError("calibration needs at least one image", code="nn.no-calibration-images")
     if not np.isfinite([each for seen in found for each in seen]).all():
-        raise _not_finite("give the network")
+        raise _not_finite("the network computes NaN or infinite values from the calibration images; evaluate it first")
     return found
 
 
-def _not_finite(verb: str) -> UserError:
-    return UserError(f"the calibration images {verb} NaN or infinite values", code="nn.not-finite")
+def _not_finite(message: str) -> UserError:
+    return UserError(message, code="nn.not-finite")
 
 
 def _is_quantizable(part: paddle.nn.Layer) -> bool:

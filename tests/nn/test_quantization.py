@@ -94,9 +94,28 @@ def test_images_that_give_no_ranges(graph):
     bad[1, 0] = np.nan
     with refused("nn.not-finite", "calibration images hold NaN or infinite values"):
         calibrate(float32, [bad[:1], bad[1:], images(1)])
-    with refused("nn.not-finite", "calibration images give the network NaN or infinite values"):
+    with refused("nn.not-finite", "network computes NaN or infinite values from the calibration images"):
         calibrate(float32, [np.full((1, 3, 32, 32), 3e38, np.float32)])
     assert np.isfinite(run(float32, images(1))).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_no_integers_stand_for(graph, value):
+    """Outputs may be finite all the same: a ReLU of NaN is zero."""
+    for kind, name in ((ConvNHWC, "weight"), (FeedForwardNHWC, "weight1"), (FeedForwardNHWC, "weight2")):
+        network = ChannelsLastNetwork(graph, "bf16")
+        parts = quantizable_parts(network)
+        ranges = [[InputRange(-1.0, 1.0)] * (2 if isinstance(part, FeedForwardNHWC) else 1) for part in parts]
+        weight = getattr([part for part in parts if isinstance(part, kind)][-1], name)
+        kept = weight.numpy()
+        spoilt = kept.copy()
+        spoilt[0, 1] = value
+        weight.set_value(spoilt)
+        try:
+            with refused("nn.not-finite", "weights that are NaN or infinite", "earlier checkpoint"):
+                quantize(network, ranges)
+        finally:
+            weight.set_value(kept)
 
 
 def test_constant_images_and_layers_that_are_zero(graph):
