@@ -348,7 +348,7 @@ def table_of_differences(percent: Percent, chosen: Sequence[Way], seeds: int) ->
         mine, other = (_values(percent, COMPARED, each, "test") for each in (ours, way))
         difference = paired(mine, other)
         higher, lower = sum(a > b for a, b in zip(mine, other)), sum(a < b for a, b in zip(mine, other))
-        extent = f"{difference.low:+.2f} to {difference.high:+.2f}"
+        extent = f"{difference.low:+.2f} to {difference.high:+.2f}" if len(mine) > 1 else ""  # one draw has none
         lines.append([way.network, _begin(way), f"{difference.mean:+.2f}", extent, f"{higher} and {lower}"])
     title = (
         f"{OURS} from the digits 0 to 4 minus the others, in points of test top-1, pairwise over {seeds} draws of the "
