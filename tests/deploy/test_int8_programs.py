@@ -23,7 +23,7 @@ from ppreplk.deploy.calibration import calibration_images
 from ppreplk.deploy.export import _check_difference, export
 from ppreplk.deploy.lowering import lower
 from ppreplk.deploy.programs import INT8, NO_INT8, Program, choose_precision, input_ranges
-from ppreplk.deploy.verify import Runtime, Verification, prepared_images
+from ppreplk.deploy.verify import Runtime, Verification, _verify_int8, prepared_images
 from ppreplk.models.arch import build_network
 from ppreplk.models.registry import graph_of
 from ppreplk.nn import fold
@@ -153,6 +153,24 @@ def test_decisions_that_differ_too_often_are_refused(wide_project, same, passes)
         return _check_difference(result, config())
     with refused("deploy.wrong-program", "94 of 100 real images", "Global.export_agreement_int8 0.95", "bf16"):
         _check_difference(result, config())
+
+
+def test_decisions_are_counted_on_all_real_images(project):
+    """Those of the two programs. Logits are compared on the evaluation images alone, with the network's."""
+
+    def deciding_for(*classes):
+        return 4.0 * np.eye(5)[list(classes)]
+
+    evaluation, calibration = np.zeros((6, 1)), np.ones((4, 1))
+    float32 = [deciding_for(0, 1, 2, 3, 4, 0), deciding_for(0, 1, 2, 3)]
+    integers = [deciding_for(0, 1, 3, 3, 4, 0), deciding_for(4, 4, 4, 3) * 9]  # one and three others
+    runtimes = [
+        Runtime(f"{precision} program", lambda batch, results=results: results[int(batch[0, 0])], precision)
+        for precision, results in ((INT8, integers), ("fp32", float32))
+    ]
+    found = _verify_int8(*runtimes, evaluation, float32[0] + 0.25, config(LOGITS), [calibration])
+    assert (found.same, found.real) == (6, 10)
+    assert (found.difference, found.scale) == (4.25, 4.25)
 
 
 def test_what_cannot_be_an_int8_program(wide_project):

@@ -1,12 +1,14 @@
 """Networks whose pointwise convolutions multiply 8-bit integers, and their ranges from images."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import paddle
 import pytest
 from helpers import randomise_batch_norms, refused, require_channels_last_operators, small_network
 
 from ppreplk.models import graph_of
-from ppreplk.nn import fold
+from ppreplk.nn import Conv2D, fold
 from ppreplk.nn.channels_last import ChannelsLastNetwork, ConvNHWC, FeedForwardNHWC, InputRange
 from ppreplk.nn.quantization import MIN_CHANNELS, calibrate, quantizable_parts, quantize
 
@@ -61,6 +63,29 @@ def test_which_layers(graph):
         for part in quantizable_parts(ChannelsLastNetwork(graph_of(fold(narrow)), "bf16"))
     }
     assert min(widths) == MIN_CHANNELS
+
+
+@pytest.mark.parametrize(
+    "channels, arguments, is_one",
+    [
+        (64, {}, True),
+        (64, {"stride": 2}, False),
+        (128, {"groups": 2}, False),
+        (64, {"kernel_size": 3}, False),
+    ],
+)
+def test_strided_and_grouped_layers_stay(channels, arguments, is_one):
+    layer = ConvNHWC(Conv2D(channels, 64, **{"kernel_size": 1, **arguments}), "none", "bf16")
+    assert bool(quantizable_parts(SimpleNamespace(parts=[layer]))) == is_one
+
+
+def test_a_network_that_has_run_before(graph):
+    """Weights that it has packed are packed again."""
+    ranges = calibrate(ChannelsLastNetwork(graph, "fp32", keep=True), [images(4)])
+    network = ChannelsLastNetwork(graph, "bf16", keep=True)
+    run(network, images(2))
+    quantize(network, ranges)
+    np.testing.assert_array_equal(run(network, images(2)), run(quantized(graph, ranges), images(2)))
 
 
 def test_ranges_are_those_of_the_inputs(graph):

@@ -130,6 +130,18 @@ def test_only_the_gradients_that_are_needed(backend):
     assert y.stop_gradient and np.array_equal(y.numpy(), all_of_them[0])
 
 
+def test_gradients_that_are_not_needed_are_not_computed(backend, monkeypatch):
+    """The operator's name says which it has."""
+    called, call = [], training_layers.call
+    monkeypatch.setattr(training_layers, "call", lambda name, *rest: called.append(name) or call(name, *rest))
+    for needs in ((True, True), (True, False), (False, True)):
+        x, weight = (paddle.ones([4, 4]) for _ in needs)
+        x.stop_gradient, weight.stop_gradient = (not need for need in needs)
+        training_layers.pointwise(x, weight, BF16X3)
+    product = "ppreplk_training_product"
+    assert called == [product, f"{product}_input", f"{product}_weight"]
+
+
 def test_views_and_maps(backend):
     """Tensors (N, H, W, C), also such as lie in memory in another order; gradients that are one number everywhere."""
     x, weight = numbers(0, 2, 20, 5, 7), numbers(1, 9, 20, 1, 1)
