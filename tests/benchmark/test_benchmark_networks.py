@@ -4,6 +4,7 @@ import csv
 import itertools
 import os
 
+import numpy as np
 import paddle
 import pytest
 from helpers import refused, require_channels_last_operators, small_network
@@ -126,3 +127,11 @@ def test_what_is_missing_is_said_once(measure, monkeypatch):
     monkeypatch.setattr(networks, "entries", lambda *_: [missing])
     table = networks.measure_network("RepLKNet13T", [32], [1, 2], [1], rounds=1, native=False)
     assert table.notes == ["without torch: No module named 'no_such_module' (32x32, batch 1, 1 threads)"]
+
+
+def test_networks_without_a_layer_for_integers_have_the_other_programs():
+    require_channels_last_operators()
+    narrow = small_network()
+    narrow.eval()
+    images = [np.zeros((1, 3, 32, 32), np.float32)]
+    assert list(networks._forms(narrow, networks.FORMS["channels_last"], images)) == ["fp32", "fp32-bf16x3", "bf16"]

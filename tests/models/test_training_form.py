@@ -13,9 +13,9 @@ from ppreplk.models import graph_of
 from ppreplk.models.mobilenet_v2 import MobileNetV2
 from ppreplk.models.replknet import RepLKNet
 from ppreplk.models.training_form import training_form
-from ppreplk.nn import DepthwiseConv2D
+from ppreplk.nn import Conv2D, DepthwiseConv2D
 from ppreplk.nn.training_layout import ConvStep, NormStep, NormSumStep, TrainingNetwork
-from ppreplk.ops import onednn
+from ppreplk.ops import onednn, training_layers
 from ppreplk.utils.errors import UserError
 
 BF16X3 = "fp32-bf16x3"
@@ -276,6 +276,17 @@ def test_products_are_named_in_one_line(tiles, caplog):
     assert "multiply in fp32-bf16x3, forward and backward" in caplog.text
     steps = [step for segment in form.segments for step in segment.steps if isinstance(step, ConvStep)]
     assert {step.products for step in steps} == {BF16X3}
+
+
+def test_products_of_the_stem_and_of_all_pointwise_convolutions(tiles, monkeypatch):
+    called, call = [], training_layers.call
+    monkeypatch.setattr(training_layers, "call", lambda name, *rest: called.append(name) or call(name, *rest))
+    model = network("one kernel")
+    training_form(model, "channels_last", BF16X3)(paddle.randn([2, 3, 32, 32]))
+    convolutions = [layer for layer in model.sublayers() if isinstance(layer, (Conv2D, DepthwiseConv2D))]
+    dense = [layer for layer in convolutions if not isinstance(layer, DepthwiseConv2D)]
+    assert called.count("ppreplk_training_product_weight") == 1, "images get no gradient"
+    assert called.count("ppreplk_training_product") == len(dense) - 1 > 10
 
 
 def test_without_amx_it_is_float32_to_the_last_bit(no_tiles, caplog):

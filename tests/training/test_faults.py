@@ -1,5 +1,6 @@
 """What can happen to a training's files, processes and machine, each with its message; what was saved stays whole."""
 
+import errno
 import multiprocessing
 import os
 import resource
@@ -236,6 +237,17 @@ def test_a_folder_that_another_training_writes_to(project):
         os.kill(other, signal.SIGKILL)
         os.waitpid(other, 0)
     assert trained(2, AUTO).epoch == 2
+
+
+def test_a_folder_where_files_cannot_be_locked(project, monkeypatch):
+    """As on some file systems of a network: nobody is refused."""
+
+    def lockf(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.lockf", lockf)
+    with only_process_in(Path("."), "another training", "Global.output_dir"):
+        assert Path(LOCK).read_text() == str(os.getpid())
 
 
 LOADING = """
