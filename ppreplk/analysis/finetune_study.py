@@ -46,7 +46,6 @@ COMPARED = "compared"  # the task on which the networks are compared: the digits
 COMPARED_EPOCHS = {OURS: 150, BASELINE: 30}
 COMPARED_RATES = {OURS: (1.5e-3, 3e-3, 6e-3), BASELINE: (4e-4, 1.6e-3, 6.4e-3)}
 CHOOSING_SEEDS = 2  # of which all rates are trained
-LONGER_SEEDS = 5  # of which the networks train twice as long too
 NO_DECAY = 1.0
 # Small changes that leave a digit what it is; a flip would not.
 AFFINE = {"degrees": 15, "translate": [0.1, 0.1], "scale": [0.8, 1.2], "shear": 15}
@@ -210,8 +209,7 @@ def finetune_study(config: str, seeds: int, output: str, overrides: Sequence[str
 
     results = finished(list(dict.fromkeys([*ways, *choice])))
     chosen = chosen_ways(results)
-    compared = [TuneRun(COMPARED, way, seed) for seed in range(seeds) for way in chosen]
-    compared += [TuneRun(COMPARED, way, seed) for seed in range(min(seeds, LONGER_SEEDS)) for way in longer(chosen)]
+    compared = [TuneRun(COMPARED, way, seed) for seed in range(seeds) for way in [*chosen, *longer(chosen)]]
     results |= finished(compared)
     runs = list(dict.fromkeys([*ways, *choice, *compared]))
     percent: Percent = {
@@ -329,26 +327,33 @@ def table_of_ways(percent: Percent, seeds: int) -> Table:
 
 
 def table_of_networks(percent: Percent, chosen: Sequence[Way]) -> Table:
-    """The networks on the test images, each with the rate that is best on the validation images."""
+    """The networks on the test images, each with the rate that is best on the validation images, at both lengths."""
     lines = []
     for way in [*chosen, *longer(chosen)]:
         validation, test = (_values(percent, COMPARED, way, part) for part in ("top1", "test"))
         tried = ", ".join(f"{other.rate:g}" for other in TRIED[way.network, way.start])
-        extent = f"{min(test):.1f} to {max(test):.1f}"
-        begun = [way.network, _begin(way), str(way.epochs), f"{way.rate:g} of {tried}", str(len(test))]
-        lines.append([*begun, _spread(validation), _spread(test), extent])
+        begun = [way.network, _begin(way), str(way.epochs), f"{way.rate:g} of {tried}"]
+        lines.append([*begun, _spread(validation), _spread(test), f"{min(test):.1f} to {max(test):.1f}"])
     title = (
         f"Digits 5 to 9, {SHOWN} images of each; top-1 in % on images that chose the rate (validation) and on others "
-        "(test), ± is the standard deviation over the draws of the images"
+        f"(test), {len(test)} draws of the images, ± is the standard deviation over them"
     )
-    columns = ["network", "starts from", "epochs", "rate", "draws", "validation", "test", "lowest to highest"]
+    columns = ["network", "starts from", "epochs", "rate", "validation", "test", "lowest to highest"]
     return Table(title, columns, lines)
 
 
 def table_of_differences(percent: Percent, chosen: Sequence[Way]) -> Table:
-    """Our network from the other digits minus the others, draw by draw on the test images, at both lengths."""
+    """Our network from the other digits minus the others, draw by draw on the test images.
+
+    At both lengths, and with the one of its two lengths that each network and start does best with on the validation
+    images.
+    """
+    preferred = [
+        max(both, key=lambda way: statistics.mean(_values(percent, COMPARED, way, "top1")))
+        for both in zip(chosen, longer(chosen))
+    ]
     lines = []
-    for ways in (chosen, longer(chosen)):
+    for length, ways in (("shorter", chosen), ("longer", longer(chosen)), ("best on validation", preferred)):
         ours = next(way for way in ways if (way.network, way.start) == (OURS, SOURCE))
         mine = _values(percent, COMPARED, ours, "test")
         for way in ways:
@@ -358,10 +363,13 @@ def table_of_differences(percent: Percent, chosen: Sequence[Way]) -> Table:
             difference = paired(mine, other)
             higher, lower = sum(a > b for a, b in zip(mine, other)), sum(a < b for a, b in zip(mine, other))
             extent = f"{difference.low:+.2f} to {difference.high:+.2f}" if len(mine) > 1 else ""  # one draw has none
-            compared = [way.network, _begin(way), f"{ours.epochs} and {way.epochs}", str(len(mine))]
+            compared = [way.network, _begin(way), length, f"{ours.epochs} and {way.epochs}"]
             lines.append([*compared, f"{difference.mean:+.2f}", extent, f"{higher} and {lower}"])
-    title = f"{OURS} from the digits 0 to 4 minus the others, in points of test top-1, pairwise over the draws"
-    columns = ["minus", "starts from", "epochs", "draws", "mean", "95% interval", "draws above and below"]
+    title = (
+        f"{OURS} from the digits 0 to 4 minus the others, in points of test top-1, pairwise over {len(mine)} draws of "
+        "the images"
+    )
+    columns = ["minus", "starts from", "length", "epochs", "mean", "95% interval", "draws above and below"]
     return Table(title, columns, lines)
 
 

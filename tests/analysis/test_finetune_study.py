@@ -93,9 +93,7 @@ def test_a_stopped_study_goes_on_and_writes_its_tables(small, caplog):
     with caplog.at_level("INFO"):
         tables = tune.finetune_study(DIGITS_YAML, 2, "out", TINY)
     assert "8 runs, 5 of them finished before" in caplog.text  # two sources, a way and two starts
-    assert (
-        "8 runs, 6 of them finished before" in caplog.text
-    )  # those of the second draw that are twice as long are left
+    assert "8 runs, 6 of them finished before" in caplog.text  # two of the second draw are left, twice as long
     ways, networks, differences = tables
     assert [row[:5] for row in ways.rows] == [["0.001", "x 10", "0.7", "0.9", "cropped"]]
     assert [row[:3] for row in networks.rows] == [
@@ -105,8 +103,9 @@ def test_a_stopped_study_goes_on_and_writes_its_tables(small, caplog):
         ["RepLKNet13T-wide", "digits 0 to 4", "4"],
     ]
     assert [row[:4] for row in differences.rows] == [
-        ["RepLKNet13T-wide", "scratch", "2 and 2", "2"],
-        ["RepLKNet13T-wide", "scratch", "4 and 4", "2"],
+        ["RepLKNet13T-wide", "scratch", "shorter", "2 and 2"],
+        ["RepLKNet13T-wide", "scratch", "longer", "4 and 4"],
+        ["RepLKNet13T-wide", "scratch", "best on validation", differences.rows[2][3]],
     ]
     assert len(first) == 3 and first[2].rows[0][5] == "", "no interval of one draw"
     text = (Path("out") / "finetune.md").read_text()
@@ -125,18 +124,24 @@ def test_a_rate_is_chosen_on_validation_images_and_shown_on_test_images():
             percent |= {(run, "top1"): 100 * validation, (run, "test"): 100 * test}
     chosen = tune.chosen_ways(results)
     assert chosen == [tried[1] for tried in tune.TRIED.values()], "the highest validation, not the highest test"
+    scores = {"top1": (95.0, 70.0, 70.0), "test": (70.0, 69.0, 72.0)}  # by network and start
     for index, way in enumerate(tune.longer(chosen)):
-        for seed in range(2):
-            percent |= {(tune.TuneRun(tune.COMPARED, way, seed), part): 70.0 - index for part in ("top1", "test")}
+        percent |= {
+            (tune.TuneRun(tune.COMPARED, way, seed), part): scores[part][index] for seed in range(3) for part in scores
+        }
     table, differences = tune.table_of_networks(percent, chosen), tune.table_of_differences(percent, chosen)
     rates = "0.0016 of 0.0004, 0.0016, 0.0064"
-    assert table.rows[0] == ["ResNet18", "scratch", "30", rates, "3", "90.0 ± 0.0", "61.0 ± 1.0", "60.0 to 62.0"]
-    assert table.rows[3] == ["ResNet18", "scratch", "60", rates, "2", "70.0 ± 0.0", "70.0 ± 0.0", "70.0 to 70.0"]
+    assert table.rows[0] == ["ResNet18", "scratch", "30", rates, "90.0 ± 0.0", "61.0 ± 1.0", "60.0 to 62.0"]
+    assert table.rows[3] == ["ResNet18", "scratch", "60", rates, "95.0 ± 0.0", "70.0 ± 0.0", "70.0 to 70.0"]
     half = 4.30265 * 6.0 / math.sqrt(3)  # of 0, 6 and 12 points; the two-sided quantile of t with 2 degrees of freedom
     extent = f"{6 - half:+.2f} to {6 + half:+.2f}"
-    assert differences.rows[0] == ["ResNet18", "scratch", "150 and 30", "3", "+6.00", extent, "2 and 0"]
-    assert differences.rows[3] == [
-        *("ResNet18", "digits 0 to 4", "300 and 60", "2", "-1.00", "-1.00 to -1.00", "0 and 2")
+    assert differences.rows[0] == ["ResNet18", "scratch", "shorter", "150 and 30", "+6.00", extent, "2 and 0"]
+    alike = ["+3.00", "+3.00 to +3.00", "3 and 0"]
+    assert differences.rows[3] == ["ResNet18", "digits 0 to 4", "longer", "300 and 60", *alike]
+    # 60 epochs are better for the one from scratch alone, on validation images
+    assert [row[:5] for row in differences.rows[4:]] == [
+        ["ResNet18", "scratch", "best on validation", "150 and 60", "-3.00"],
+        ["ResNet18", "digits 0 to 4", "best on validation", "150 and 30", differences.rows[1][4]],
     ]
 
 
