@@ -10,6 +10,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import paddle
+from paddle import nn
+
 from ..checkpoints.pretrained import build_trained_network
 from ..config import Config
 from ..data import prepare_dataset
@@ -47,10 +50,10 @@ def export(config: Config, precision: str = FP32) -> Path:
         The folder.
 
     Raises:
-        UserError: weights that do not fit, a format that cannot be made here, a folder that cannot be written, no
-            images to calibrate an int8 program with; a file whose outputs are further from the network's than
-            ``Global.export_tolerance`` (``export_tolerance_bf16x3`` and so on) allows; or an int8 program that decides
-            otherwise than the float32 one more often than ``Global.export_agreement_int8`` allows.
+        UserError: weights that do not fit or are not finite, a format that cannot be made here, a folder that cannot be
+            written, no images to calibrate an int8 program with; a file whose outputs are further from the network's
+            than ``Global.export_tolerance`` (``export_tolerance_bf16x3`` and so on) allows; or an int8 program that
+            decides otherwise than the float32 one more often than ``Global.export_agreement_int8`` allows.
     """
     logger.info("%s", set_up_device(config.Global.device, config.Global.num_threads))
     config.require("Infer")
@@ -71,6 +74,7 @@ def export(config: Config, precision: str = FP32) -> Path:
             logger.warning("none of DataLoader.Train's images can be used for calibration: %s", calibrated_with.why)
         logger.info("calibrating on %d images of %s", len(calibrated_with.paths), calibrated_with.split)
     network = build_trained_network(config)
+    _check_weights(network)
     target = Path(config.Global.save_inference_dir)
     with creating(target, "Global.save_inference_dir"):
         with _writing_to(target):
@@ -97,6 +101,21 @@ def export(config: Config, precision: str = FP32) -> Path:
     saved = sorted({file for names in files.values() for file in names})
     logger.info("saved %s with %s and %s in %s", ", ".join(saved), INFERENCE_YAML, PASSPORT, target)
     return target
+
+
+def _check_weights(network: nn.Layer) -> None:
+    """Logits may be finite all the same: a ReLU can turn NaN into zero."""
+    names = [
+        name
+        for name, value in network.state_dict().items()
+        if value.is_floating_point() and not paddle.isfinite(value).all()
+    ]
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise UserError(
+            f"export failed: the weights hold NaN or infinite values ({names[0]}{more}); use an earlier checkpoint",
+            code="deploy.not-finite",
+        )
 
 
 @contextlib.contextmanager

@@ -135,13 +135,21 @@ def test_the_data_set_that_comes_with_the_package_is_written_first(project):
     assert content["PostProcess"]["Topk"]["label_list"][:2] == ["zero", "one"]
 
 
-def test_weights_that_are_not_finite_fail(project):
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("head.bias", np.nan, "weights hold NaN or infinite values (head.bias); use an earlier checkpoint"),
+        ("stem.0.conv.weight", np.inf, "weights hold NaN or infinite values (stem.0.conv.weight)"),  # a ReLU follows
+        ("head.weight", 3e38, "the trained network itself gives NaN or infinite logits"),
+    ],
+)
+def test_weights_that_are_not_finite_fail(project, name, value, message):
     state = paddle.load("weights.pdparams")
-    state["head.bias"] = paddle.to_tensor([float("nan"), 0.0, 0.0])
+    state[name] = paddle.full_like(state[name], value)
     paddle.save(state, "weights.pdparams")
     Path("kept").mkdir()
     for folder in ("inference/within", "kept/inference"):
-        with refused("deploy.not-finite", "NaN"):
+        with refused("deploy.not-finite", message):
             export(config(f"Global.save_inference_dir={folder}"))
     assert not Path("inference").exists() and not [*Path("kept").iterdir()]
 
