@@ -5,9 +5,10 @@ import signal
 
 import numpy as np
 import pytest
-from helpers import COLOURS, GOLDEN_CASES, GoldenCase, colour_config, write_config
+from helpers import COLOURS, GOLDEN_CASES, GoldenCase, colour_config, require_channels_last_operators, write_config
 from PIL import Image
 
+from ppreplk.ops import onednn
 from ppreplk.utils.device import use_vector_units
 
 # A suite in the background starts with these ignored, and the tools that tests interrupt would be deaf to them.
@@ -25,6 +26,15 @@ def golden(request) -> GoldenCase:
 @pytest.fixture(params=[name for name in GOLDEN_CASES if "backbone" not in name])
 def golden_classifier(request) -> GoldenCase:
     return GoldenCase(request.param)
+
+
+@pytest.fixture
+def tiles():
+    """Emulated tile registers of AMX."""
+    require_channels_last_operators()
+    onednn.choose_tiles_backend("emulated") or onednn.choose_tiles_backend("emulated plain")
+    yield
+    onednn.choose_tiles_backend("none")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from ppreplk.models.replknet import RepLKNet
 from ppreplk.models.training_form import training_form
 from ppreplk.nn import Conv2D, DepthwiseConv2D
 from ppreplk.nn.training_layout import ConvStep, NormStep, NormSumStep, TrainingNetwork
-from ppreplk.ops import onednn, training_layers
+from ppreplk.ops import training_layers
 from ppreplk.utils.errors import UserError
 
 BF16X3 = "fp32-bf16x3"
@@ -35,15 +35,6 @@ NETWORKS = {
 @pytest.fixture(autouse=True)
 def operators():
     require_depthwise_operators()
-
-
-@pytest.fixture
-def tiles():
-    """Emulated tile registers of AMX."""
-    require_channels_last_operators()
-    onednn.choose_tiles_backend("emulated") or onednn.choose_tiles_backend("emulated plain")
-    yield
-    onednn.choose_tiles_backend("none")
 
 
 @pytest.fixture

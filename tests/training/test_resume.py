@@ -8,24 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import refused, require_channels_last_operators, require_depthwise_operators
+from helpers import refused, require_depthwise_operators
 from runs import config, same_weights
 
 from ppreplk.checkpoints.files import load_arrays
-from ppreplk.ops import onednn
 from ppreplk.training import Trainer, train
 from ppreplk.training.checkpoint_files import read_manifest
 from ppreplk.utils.digests import blake2b_of
 from ppreplk.weights import load_checkpoint
-
-
-@pytest.fixture
-def tiles():
-    """Emulated tile registers of AMX."""
-    require_channels_last_operators()
-    onednn.choose_tiles_backend("emulated") or onednn.choose_tiles_backend("emulated plain")
-    yield
-    onednn.choose_tiles_backend("none")
 
 
 @pytest.mark.parametrize(
