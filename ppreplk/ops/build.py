@@ -50,7 +50,7 @@ class Library(NamedTuple):
 
 
 DEPTHWISE = Library("depthwise", (CORE_SOURCES, CSRC / "paddle", CSRC / "training"))
-CHANNELS_LAST = Library("channels_last", (CSRC / "onednn", CSRC / "amx"), onednn=True)
+CHANNELS_LAST = Library("channels_last", (CSRC / "onednn", CSRC / "amx", CSRC / "avx512"), onednn=True)
 ONEDNN = "libdnnl.so.3"
 LIBRARY = "libppreplk_ops.so"
 COMPILE = ["-std=c++17", "-O3", "-fPIC", "-fopenmp", "-DPADDLE_WITH_CUSTOM_KERNEL"]

@@ -14,7 +14,7 @@ from .loading import call
 OPERATOR_PREFIX = "ppreplk_channels_last_"  # of the operators' names in programs
 OPERATOR_PREFIXES = (OPERATOR_PREFIX, "ppreplk_dense_")  # the second in programs exported by version 0.1.0
 ACTIVATIONS = ("none", "relu", "gelu", "relu6")  # Activation in channels_last.h
-FORMS = ("automatic", "convolution", "matmul", "tiles")  # FormChoice in channels_last.h
+FORMS = ("automatic", "convolution", "matmul", "tiles", "vectors")  # FormChoice in channels_last.h
 PRECISIONS = ("fp32", "fp32-bf16x3", "bf16", "int8")  # Precision in channels_last.h
 BACKENDS = ("none", "hardware", "emulated", "emulated plain")  # amx::Backend in products.h
 
@@ -69,8 +69,8 @@ def choose_form(form: str) -> None:
     """Choose the form that weights of pointwise convolutions are packed for from now on, for tests and benchmarks.
 
     Args:
-        form: ``"convolution"`` or ``"matmul"`` for that operation of oneDNN's, ``"tiles"`` for our own kernels on AMX,
-            ``"automatic"`` for the one that suits the processor.
+        form: ``"convolution"`` or ``"matmul"`` for that operation of oneDNN's, ``"tiles"`` or ``"vectors"`` for our own
+            kernels on AMX or AVX-512, ``"automatic"`` for the one that suits the processor.
     """
     loading.handle(CHANNELS_LAST).ppreplk_channels_last_choose_form(FORMS.index(form))
 
@@ -85,7 +85,8 @@ def implementation(
 ) -> str:
     """How a layer runs on this processor: the form, oneDNN's name for its code, the type of the arithmetic.
 
-    For example ``"convolution brgconv_1x1:avx2 f32"``, or ``"tiles amx bf16x3"`` for our own kernels. If every call
+    For example ``"convolution brgconv_1x1:avx2 f32"``, or ``"tiles amx bf16x3"`` or
+    ``"vectors avx512 f32"`` for our own kernels. If every call
     packs the weights again, ``repacked`` follows.
 
     Args:

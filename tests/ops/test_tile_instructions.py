@@ -14,7 +14,7 @@ from ppreplk.ops import onednn, training_layers
 from ppreplk.ops.build import COMMON, CSRC, find_compiler
 
 HERE = Path(__file__).parent
-AMX = CSRC / "amx"
+AMX, AVX512 = CSRC / "amx", CSRC / "avx512"
 INSTRUCTIONS = ("ldtilecfg", "tilerelease", "tilezero", "tileloadd", "tilestored", "tdpbf16ps")
 TERMS = {1: "bf16", 3: "fp32-bf16x3", 6: "fp32"}  # and the precision that our kernels compute so
 CASES = [(14, 70, 40), (33, 32, 64), (300, 40, 33), (9, 1200, 35)]  # rows, channels in and out
@@ -83,11 +83,11 @@ def library(tmp_path_factory):
     sources = [
         AMX / "products.cpp",
         AMX / "training_products.cpp",
-        AMX / "gelu.cpp",
+        AVX512 / "gelu.cpp",
         AMX / "kernels_hardware.cpp",
         HERE / "tile_instructions.cpp",
     ]
-    flags = ["-std=c++17", "-O3", "-fPIC", "-fopenmp", "-w", f"-I{AMX}", f"-I{COMMON}", "-c"]
+    flags = ["-std=c++17", "-O3", "-fPIC", "-fopenmp", "-w", f"-I{AMX}", f"-I{AVX512}", f"-I{COMMON}", "-c"]
     subprocess.run([*find_compiler(), *flags, *map(str, sources)], check=True, timeout=300, cwd=path.parent)
     openmp = Path(paddle.sysconfig.get_lib()) / "libiomp5.so"  # Clang may have none
     link = ["-shared", *map(str, path.parent.glob("*.o")), str(openmp), f"-Wl,-rpath,{openmp.parent}", "-o", str(path)]

@@ -19,6 +19,7 @@ namespace ppreplk {
 namespace amx {
 namespace {
 
+#include "float_lanes.inl"
 #include "lanes_avx512.inl"
 #include "tiles_emulated.inl"
 #include "kernels.inl"

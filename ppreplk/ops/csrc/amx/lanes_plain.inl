@@ -74,8 +74,7 @@ PPREPLK_INLINE Vec relu6(const Vec& v) {
   return each([&](int lane) { return v.lanes[lane] > 6.0f ? 6.0f : v.lanes[lane] < 0.0f ? 0.0f : v.lanes[lane]; });
 }
 
-PPREPLK_INLINE Vec gelu(const Vec& v) {
-  const GeluTable& table = gelu_table();
+PPREPLK_INLINE Vec gelu(const Vec& v, const GeluTable& table) {
   return each([&](int lane) {
     const float x = v.lanes[lane], place = __builtin_fabsf(x) * GeluTable::kScale;
     const float bounded = place < GeluTable::kPieces - 0.5f ? place : GeluTable::kPieces - 0.5f;

@@ -38,8 +38,9 @@ void run_in_own_threads(int threads, const Team& team) {
 void use_openmp(const OpenMP& functions) { openmp = functions; }
 
 int max_threads() {
-  const unsigned processors = std::thread::hardware_concurrency();
-  return openmp.parallel ? openmp.max_threads() : std::max(1, static_cast<int>(processors));
+  if (openmp.parallel) return openmp.max_threads();
+  static const unsigned processors = std::thread::hardware_concurrency();  // reads a file of the system
+  return std::max(1, static_cast<int>(processors));
 }
 
 void run_team(int threads, void (*body)(void* context, int thread, int team), void* context) {

@@ -5,7 +5,7 @@
 // start with a header that describes them. They are valid in the process that packed them, for maps and batches of any
 // size.
 //
-// Pointwise convolutions may be computed by our own kernels on AMX instead, see own_products.h.
+// Pointwise convolutions may be computed by our own kernels on AMX or AVX-512 instead, see own_products.h.
 //
 // bfloat16 is multiplied in bfloat16 and summed in float32. A processor that cannot do that rounds images, weights and
 // activations in the same places and computes in float32: the results agree up to the order of the sums, and take as
@@ -77,8 +77,9 @@ bool has_bfloat16();
 bool has_int8();
 
 // How pointwise convolutions are packed from now on, for tests and benchmarks: by the rule, or always in one form. Tiles
-// are our own kernels, where they run; float32 is multiplied in three bfloat16 parts then.
-enum class FormChoice : int32_t { automatic, convolution, matmul, tiles };
+// and vectors are our own kernels on AMX and on AVX-512, where they run; on tiles, float32 is multiplied in three
+// bfloat16 parts then.
+enum class FormChoice : int32_t { automatic, convolution, matmul, tiles, vectors };
 void choose_form(FormChoice choice);
 
 // How weights packed now for one map run on another: the form, oneDNN's name for its code, the type of the arithmetic,

@@ -85,7 +85,7 @@ void run(const Layer& layer, const Map& map, const void* x, const void* packed, 
   if (is_packed_int8(packed, packed_bytes)) {
     return run_int8(layer, map, x, packed, packed_bytes, bias, residual, activation, y);
   }
-  if (amx::is_packed(packed, packed_bytes)) {
+  if (is_own(packed, packed_bytes)) {
     return run_own(layer, map, x, packed, packed_bytes, bias, residual, activation, y);
   }
   const Packed from(layer, packed, packed_bytes);
@@ -112,7 +112,7 @@ std::string implementation(const Layer& layer, Precision precision, const Map& p
   if (precision == Precision::int8 && is_pointwise(layer)) {
     return implementation_int8(layer, packed_for, map, activation, residual);
   }
-  if (const auto terms = own_terms(layer, packed_for, precision)) return own_implementation(*terms);
+  if (const auto own = own_implementation(layer, packed_for, precision)) return *own;
   const Packing packing(layer, packed_for);
   Problem problem{layer, map, packing.header.type, packing.header.form, activation, residual};
   problem.map.batch = images_at_once(map.batch, problem.out_height() * problem.out_width());

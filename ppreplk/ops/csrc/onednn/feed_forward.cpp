@@ -27,16 +27,10 @@ void feed_forward(const Layer& first, const Layer& second, const Map& map, const
   if (is_packed_int8(packed1, bytes1) && is_packed_int8(packed2, bytes2)) {
     return feed_forward_int8(first, second, map, x, packed1, bytes1, bias1, packed2, bytes2, bias2, y);
   }
-  const int64_t pixels = map.height * map.width;
-  if (amx::is_packed(packed1, bytes1) && amx::is_packed(packed2, bytes2)) {
-    const amx::Terms terms = amx::check_packed(packed1, bytes1, first.in, first.out);
-    check(terms == amx::check_packed(packed2, bytes2, second.in, second.out) &&
-              (terms == amx::Terms::bf16) == (first.dtype == Dtype::bfloat16),
-          "the weights were packed for another layer");
-    amx::feed_forward(x, map.batch * pixels, first.in, first.out, packed1, bias1, packed2, bias2, y,
-                      omp_get_max_threads());
-    return;
+  if (is_own(packed1, bytes1) && is_own(packed2, bytes2)) {
+    return feed_forward_own(first, second, map, x, packed1, bytes1, bias1, packed2, bytes2, bias2, y);
   }
+  const int64_t pixels = map.height * map.width;
   const int64_t size = first.dtype == Dtype::bfloat16 ? 2 : 4;
   const int64_t step = images_within(kHiddenBytes, pixels * first.out * size);
   for (int64_t image = 0; image < map.batch; image += step) {

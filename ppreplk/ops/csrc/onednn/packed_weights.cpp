@@ -82,9 +82,7 @@ void pack(const Layer& layer, const Map& map, Precision precision, const float* 
           const std::function<void*(int64_t)>& allocate) {
   check(layer, map);
   check((precision == Precision::bf16) == (layer.dtype == Dtype::bfloat16), "another precision than the tensors have");
-  if (const auto terms = own_terms(layer, map, precision)) {
-    return amx::pack(weight, layer.in, layer.out, *terms, allocate(amx::packed_bytes(layer.in, layer.out, *terms)));
-  }
+  if (pack_own(layer, map, precision, weight, allocate)) return;
   const Packing packing(layer, map);
   char* out = static_cast<char*>(allocate(packing.header.bytes));
   std::memset(out, 0, packing.header.bytes);

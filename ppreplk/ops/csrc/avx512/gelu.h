@@ -3,7 +3,6 @@
 #pragma once
 
 namespace ppreplk {
-namespace amx {
 
 struct GeluTable {
   static constexpr int kPieces = 32;
@@ -14,5 +13,4 @@ struct GeluTable {
 
 const GeluTable& gelu_table();
 
-}  // namespace amx
 }  // namespace ppreplk

@@ -3,7 +3,6 @@
 #include <cmath>
 
 namespace ppreplk {
-namespace amx {
 namespace {
 
 constexpr int kPoints = 5;
@@ -45,5 +44,4 @@ const GeluTable& gelu_table() {
   return table;
 }
 
-}  // namespace amx
 }  // namespace ppreplk
