@@ -1,9 +1,9 @@
 """Building and finding the operators in C++.
 
 There are two libraries of operators. ``depthwise`` holds the depthwise convolution, and needs nothing but a compiler.
-``channels_last`` holds the other layers of a channels-last program, which call the oneDNN inside Paddle, and what runs
-on AMX, in programs and in trainings. A third one, the core of ``depthwise``, has no operators and comes with wheels:
-``compiler.py``.
+``channels_last`` holds the other layers of a channels-last program, which call the oneDNN inside Paddle or kernels for
+AVX-512 and AMX, and what runs on AMX in trainings. A third one, the core of ``depthwise``, has no operators and comes
+with wheels: ``compiler.py``.
 
 Libraries are kept in a cache folder of the user's (``cache.py``), under a key that depends on the sources, Paddle, and
 the compiler.

@@ -85,9 +85,8 @@ def implementation(
 ) -> str:
     """How a layer runs on this processor: the form, oneDNN's name for its code, the type of the arithmetic.
 
-    For example ``"convolution brgconv_1x1:avx2 f32"``, or ``"tiles amx bf16x3"`` or
-    ``"vectors avx512 f32"`` for our own kernels. If every call
-    packs the weights again, ``repacked`` follows.
+    For example ``"convolution brgconv_1x1:avx2 f32"``; for our own kernels, ``"tiles amx bf16x3"`` or
+    ``"vectors avx512 f32"``. If every call packs the weights again, ``repacked`` follows.
 
     Args:
         layer: channels in and out, kernel, stride, groups.
@@ -188,8 +187,8 @@ def feed_forward(
 ) -> paddle.Tensor:
     """x + second(gelu(first(x))) for two pointwise convolutions. (N, H, W, C) -> (N, H, W, C).
 
-    The wide layer between them exists in pieces only: rows or slices of channels on AMX, some images elsewhere. With
-    weights of :func:`pack_int8` it is quantized as soon as it is computed.
+    The wide layer between them exists in pieces only: rows or slices of channels in our own kernels, some images in
+    oneDNN's. With weights of :func:`pack_int8` it is quantized as soon as it is computed.
 
     Args:
         packed1: weights (hidden, C, 1, 1), packed.

@@ -151,7 +151,10 @@ PPREPLK_INLINE Pair activated(const Pair& v, Activation activation) {
   switch (activation) {
     case Activation::none: return v;
     case Activation::relu: return {relu(v.low), relu(v.high)};
-    case Activation::gelu: return {gelu(v.low, gelu_table()), gelu(v.high, gelu_table())};
+    case Activation::gelu: {
+      const GeluTable& table = gelu_table();
+      return {gelu(v.low, table), gelu(v.high, table)};
+    }
     case Activation::relu6: return {relu6(v.low), relu6(v.high)};
   }
   return v;

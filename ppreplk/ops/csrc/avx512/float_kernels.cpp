@@ -51,7 +51,8 @@ PPREPLK_INLINE void add_product(Vec a, Vec b, Vec& sum) {
 
 // One channel of the input: its product with a row of weights, for all rows of the tile.
 template <int ROWS>
-PPREPLK_INLINE void add_channel(const Rows<ROWS>& x, const float* weights, int64_t channel, Vec (&sums)[ROWS][kHalves]) {
+PPREPLK_INLINE void add_channel(const Rows<ROWS>& x, const float* weights, int64_t channel,
+                                Vec (&sums)[ROWS][kHalves]) {
   const Vec low = load(weights + channel * kColumns), high = load(weights + channel * kColumns + 16);
   PPREPLK_UNROLL
   for (int row = 0; row < ROWS; ++row) {
@@ -64,12 +65,12 @@ PPREPLK_INLINE void add_channel(const Rows<ROWS>& x, const float* weights, int64
 template <int ROWS>
 void fetch(const float* from, int64_t stride) {
   for (int row = 0; row < ROWS; ++row) {
-    __builtin_prefetch(from + row * stride, 1, 3);
-    __builtin_prefetch(from + row * stride + 16, 1, 3);
+    __builtin_prefetch(from + row * stride, 0, 3);
+    __builtin_prefetch(from + row * stride + 16, 0, 3);
   }
 }
 
-// In place, as the last step: with the table, too much for the registers that hold the sums.
+// The table and the sums together do not fit into the registers, so that GELU comes last, in place.
 void gelu_rows(float* y, int64_t stride, int rows) {
   const GeluTable& table = gelu_table();
   for (int row = 0; row < rows; ++row, y += stride) {
@@ -97,9 +98,12 @@ void multiply(const Tile& tile) {
   const char* next = tile.next;
   int64_t channel = 0;
   for (; channel < steps * kDepthStep; channel += kDepthStep) {
-    const float* coming = tile.weights + (channel + kAhead) * kColumns;
+    // May lie behind the weights: fetching never fails.
+    const auto coming = reinterpret_cast<uintptr_t>(tile.weights) + (channel + kAhead) * kColumns * sizeof(float);
     PPREPLK_UNROLL
-    for (int line = 0; line < kDepthStep * kHalves; ++line) __builtin_prefetch(coming + line * 16, 0, 3);
+    for (int line = 0; line < kDepthStep * kHalves; ++line) {
+      __builtin_prefetch(reinterpret_cast<const void*>(coming + line * 64), 0, 3);
+    }
     PPREPLK_UNROLL
     for (int i = 0; i < kDepthStep; ++i) add_channel<ROWS>(x, tile.weights, channel + i, sums);
     for (int64_t line = 0; line < lines; ++line, next += 64) __builtin_prefetch(next, 0, 2);

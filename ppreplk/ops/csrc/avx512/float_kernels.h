@@ -23,7 +23,7 @@ struct Tile {
   const float* bias;      // kColumns
   const float* residual;  // like y, or null
   Activation activation;
-  const char* next;  // what is multiplied later, of which some cache lines are fetched
+  const char* next;  // what is multiplied later, of which some cache lines are fetched; null if there are none
   int64_t lines;
 };
 

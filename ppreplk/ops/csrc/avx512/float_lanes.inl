@@ -1,4 +1,5 @@
-// Sixteen float32 numbers at a time, with AVX-512. Included inside a namespace.
+// Sixteen float32 numbers at a time, with AVX-512. Included inside a namespace, where <immintrin.h>, gelu.h and
+// PPREPLK_INLINE are known.
 
 typedef __m512 Vec;
 constexpr __mmask16 kAllLanes = 0xffff;  // GCC 12 warns about its own unmasked intrinsics

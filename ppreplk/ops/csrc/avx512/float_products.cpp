@@ -9,26 +9,23 @@
 #include <string>
 
 #include "float_kernels.h"
-#include "large_pages.h"
 #include "openmp.h"
 
 namespace ppreplk {
 namespace avx512 {
 namespace {
 
-constexpr int64_t kMostDepth = 1024;       // of a piece of a panel, which then takes 128 KB
+constexpr int64_t kMaxDepth = 1024;        // of a piece of a panel, which then takes 128 KB
 constexpr int64_t kRowsBytes = 400 << 10;  // of the rows that a thread multiplies by a panel: both stay in L2
 constexpr int64_t kHiddenBytes = 4 << 20;  // of the hidden layer that exists at a time
-constexpr int64_t kManyBytes = 512 << 10;  // of weights that go into large pages
-constexpr int64_t kFew = 7;                // rows of a block, and blocks, if there are few rows
-constexpr int64_t kApart = 16;  // numbers between the rows of the hidden layer, lest they meet in the same cache lines
+constexpr int64_t kMinBlocks = 7, kMinRows = 7;  // blocks, and rows of a block, if there are few rows
+constexpr int64_t kPadding = 16;  // numbers behind each row of the hidden layer, lest rows meet in the same cache lines
 
 struct Header {
   int64_t magic = 0x7876612d6b6c72;  // "rlk-avx"
   int64_t version = 1;
   int64_t bytes = 0, in = 0, out = 0;
-  int32_t settled = 0;  // whether they were asked to move into large pages
-  char room[20] = {};
+  char room[24] = {};
 };
 static_assert(sizeof(Header) == 64, "the panels behind it are aligned");
 
@@ -39,16 +36,6 @@ void check(bool condition, const char* message) {
 int64_t panels_of(int64_t out) { return (out + kColumns - 1) / kColumns; }
 
 int64_t share(int64_t count, int64_t index, int64_t of) { return count * index / of; }
-
-// A run reads all weights once. In large pages that is 1 to 2% faster, since the processor knows but few pages at a time.
-// Paddle copies what was packed into memory of its own, so they move at their first use, which their header remembers.
-// Small ones stay in a cache, and would take a large page each.
-void settle(const void* packed) {
-  auto* const header = static_cast<Header*>(const_cast<void*>(packed));
-  if (header->bytes < kManyBytes) return;
-  if (__atomic_load_n(&header->settled, __ATOMIC_RELAXED)) return;
-  if (!__atomic_exchange_n(&header->settled, 1, __ATOMIC_RELAXED)) use_large_pages(packed, header->bytes);
-}
 
 // The size of equal pieces of at most `most`.
 int64_t piece_of(int64_t count, int64_t most) {
@@ -75,7 +62,9 @@ struct Product {
         y_stride(y_stride) {}
 
   // Few rows are cut into more blocks than they need: meanwhile the next weights arrive.
-  int64_t blocks() const { return std::max((rows + kRows - 1) / kRows, std::min(kFew, (rows + kFew - 1) / kFew)); }
+  int64_t blocks() const {
+    return std::max((rows + kRows - 1) / kRows, std::min(kMinBlocks, (rows + kMinRows - 1) / kMinRows));
+  }
   int64_t panels() const { return panels_of(out); }
   // Blocks have the same number of rows, or one less.
   int64_t row(int64_t block) const { return share(rows, block, blocks()); }
@@ -101,7 +90,9 @@ void multiply_partly(Tile tile, int64_t rows, int64_t columns) {
   float* const y = tile.y;
   for (int64_t row = 0; row < rows; ++row) {
     if (!tile.first) std::memcpy(sums + row * kColumns, y + row * tile.y_stride, bytes);
-    if (tile.residual) std::memcpy(residual + row * kColumns, tile.residual + row * tile.y_stride, bytes);
+    if (tile.last && tile.residual) {
+      std::memcpy(residual + row * kColumns, tile.residual + row * tile.y_stride, bytes);
+    }
   }
   std::memcpy(bias, tile.bias, bytes);
   const int64_t stride = tile.y_stride;
@@ -114,12 +105,13 @@ void multiply_partly(Tile tile, int64_t rows, int64_t columns) {
 }
 
 void multiply(const Product& product, const Task& task) {
-  const int64_t depth = piece_of(product.in, kMostDepth);
+  const int64_t depth = piece_of(product.in, kMaxDepth);
   const int64_t chunk = std::max<int64_t>(1, kRowsBytes / (kRows * depth * int64_t{sizeof(float)}));
   for (int64_t block0 = task.block0; block0 < task.block1; block0 += chunk) {
     const int64_t block1 = std::min(block0 + chunk, task.block1), blocks = block1 - block0;
     for (int64_t from = 0; from < product.in; from += depth) {
-      const int64_t to = std::min(from + depth, product.in), lines = (to - from) * kColumns * int64_t{sizeof(float)} / 64;
+      const int64_t to = std::min(from + depth, product.in);
+      const int64_t lines = (to - from) * kColumns * int64_t{sizeof(float)} / 64;
       for (int64_t panel = task.panel0; panel < task.panel1; ++panel) {
         const float* next = panel + 1 < task.panel1 ? product.panel(panel + 1) + from * kColumns
                             : to < product.in       ? product.panel(task.panel0) + to * kColumns
@@ -128,6 +120,7 @@ void multiply(const Product& product, const Task& task) {
           const int64_t row = product.row(block), rows = product.row(block + 1) - row, column = panel * kColumns;
           const int64_t line = share(lines, block - block0, blocks);
           const Epilogue& epilogue = product.epilogue;
+          const int64_t later = share(lines, block - block0 + 1, blocks);
           const Tile tile{product.x.data + row * product.x.stride + from,
                           product.x.stride,
                           product.panel(panel) + from * kColumns,
@@ -139,8 +132,8 @@ void multiply(const Product& product, const Task& task) {
                           epilogue.bias + column,
                           epilogue.residual ? epilogue.residual + row * product.y_stride + column : nullptr,
                           epilogue.activation,
-                          reinterpret_cast<const char*>(next) + line * 64,
-                          next ? share(lines, block - block0 + 1, blocks) - line : 0};
+                          next ? reinterpret_cast<const char*>(next) + line * 64 : nullptr,
+                          next ? later - line : 0};
           const int64_t columns = std::min<int64_t>(kColumns, product.out - column);
           if (columns < kColumns) {
             multiply_partly(tile, rows, columns);
@@ -262,15 +255,12 @@ void check_packed(const void* packed, int64_t bytes, int64_t in, int64_t out) {
 void pointwise(const float* x, int64_t rows, int64_t in, int64_t out, const void* packed, const Epilogue& epilogue,
                float* y, int threads) {
   if (rows == 0) return;
-  settle(packed);
   run({{x, in}, rows, in, out, packed, epilogue, y, out}, threads);
 }
 
 void feed_forward(const float* x, int64_t rows, int64_t channels, int64_t hidden, const void* packed1,
                   const float* bias1, const void* packed2, const float* bias2, float* y, int threads) {
-  settle(packed1);
-  settle(packed2);
-  const int64_t stride = hidden + kApart, row_bytes = stride * int64_t{sizeof(float)};
+  const int64_t stride = hidden + kPadding, row_bytes = stride * int64_t{sizeof(float)};
   const Epilogue inner{bias1, nullptr, Activation::gelu};
   const auto expand = [&](int64_t from, int64_t count, float* between) {
     return Product({x + from * channels, channels}, count, channels, hidden, packed1, inner, between, stride);
@@ -279,8 +269,7 @@ void feed_forward(const float* x, int64_t rows, int64_t channels, int64_t hidden
     return Product({between, stride}, count, hidden, channels, packed2, {bias2, x + from * channels, Activation::none},
                    y + from * channels, channels);
   };
-  const auto whole_blocks = [](int64_t count) { return std::max<int64_t>(1, count / kRows) * kRows; };
-  const int64_t most = piece_of(rows, whole_blocks(kHiddenBytes / row_bytes));
+  const int64_t most = piece_of(rows, std::max<int64_t>(1, kHiddenBytes / row_bytes));
   float* const between = scratch(most * stride);
   for (int64_t from = 0; from < rows; from += most) {
     const int64_t count = std::min(most, rows - from);

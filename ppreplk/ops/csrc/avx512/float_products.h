@@ -17,7 +17,7 @@
 namespace ppreplk {
 namespace avx512 {
 
-// Whether this processor has the instructions. Nothing below may be called without them, but for `is_packed`.
+// Whether this processor has the instructions, without which `pointwise` and `feed_forward` must not be called.
 bool available();
 
 struct Epilogue {
@@ -34,11 +34,12 @@ bool is_packed(const void* packed, int64_t bytes);
 // Throws std::invalid_argument if these packed weights are not whole, of other channels, or if nothing can run here.
 void check_packed(const void* packed, int64_t bytes, int64_t in, int64_t out);
 
-// x: [rows, in]; y: [rows, out].
+// x: [rows, in]; y: [rows, out], which overlaps nothing else: it holds sums until the last input channels are added.
 void pointwise(const float* x, int64_t rows, int64_t in, int64_t out, const void* packed, const Epilogue& epilogue,
                float* y, int threads);
 
-// y = x + w2 * gelu(w1 * x + b1) + b2. x and y: [rows, channels]. Of the hidden layer, only a piece exists at a time.
+// y = x + w2 * gelu(w1 * x + b1) + b2. x and y: [rows, channels]; y overlaps nothing else. Of the hidden layer, only a
+// piece exists at a time.
 void feed_forward(const float* x, int64_t rows, int64_t channels, int64_t hidden, const void* packed1,
                   const float* bias1, const void* packed2, const float* bias2, float* y, int threads);
 

@@ -39,7 +39,7 @@ void use_openmp(const OpenMP& functions) { openmp = functions; }
 
 int max_threads() {
   if (openmp.parallel) return openmp.max_threads();
-  static const unsigned processors = std::thread::hardware_concurrency();  // reads a file of the system
+  static const unsigned processors = std::thread::hardware_concurrency();  // reads a file at every call
   return std::max(1, static_cast<int>(processors));
 }
 

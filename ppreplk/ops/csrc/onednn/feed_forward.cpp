@@ -2,7 +2,6 @@
 #include <algorithm>
 
 #include "int8_products.h"
-#include "openmp.h"
 #include "own_products.h"
 #include "problem.h"
 #include "runtime.h"
@@ -27,7 +26,7 @@ void feed_forward(const Layer& first, const Layer& second, const Map& map, const
   if (is_packed_int8(packed1, bytes1) && is_packed_int8(packed2, bytes2)) {
     return feed_forward_int8(first, second, map, x, packed1, bytes1, bias1, packed2, bytes2, bias2, y);
   }
-  if (is_own(packed1, bytes1) && is_own(packed2, bytes2)) {
+  if (are_own(packed1, bytes1, packed2, bytes2)) {
     return feed_forward_own(first, second, map, x, packed1, bytes1, bias1, packed2, bytes2, bias2, y);
   }
   const int64_t pixels = map.height * map.width;

@@ -1,5 +1,5 @@
-// Pointwise convolutions by our own kernels instead of oneDNN's, on AMX (../amx) and on AVX-512 (../avx512): which layers,
-// and what goes in and out.
+// Pointwise convolutions by our own kernels instead of oneDNN's, on AMX (../amx) and on AVX-512 (../avx512): which
+// layers, and what goes in and out.
 #pragma once
 
 #include <functional>
@@ -15,8 +15,9 @@ namespace channels_last {
 bool pack_own(const Layer& layer, const Map& map, Precision precision, const float* weight,
               const std::function<void*(int64_t)>& allocate);
 
-// Whether these are weights of `pack_own`.
+// Whether these are weights of `pack_own`; and whether both are, for the same instructions.
 bool is_own(const void* packed, int64_t bytes);
+bool are_own(const void* packed1, int64_t bytes1, const void* packed2, int64_t bytes2);
 
 // As `run` and `feed_forward`, for such weights.
 void run_own(const Layer& layer, const Map& map, const void* x, const void* packed, int64_t packed_bytes,
