@@ -34,7 +34,7 @@ NO_BFLOAT16 = "this processor has no bfloat16 arithmetic (AVX-512 BF16 or AMX)"
 NO_INT8 = "this processor does not multiply 8-bit integers (AVX-512 VNNI or AVX-VNNI)"
 NO_TILES = "this processor has no AMX"
 FREEING = "FLAGS_eager_delete_tensor_gb"  # of Paddle's
-LOT_GB = 0.064
+LOT_GB = 0.016
 
 
 def program_files(folder: str | Path, precision: str = FP32) -> tuple[Path, Path]:
@@ -235,7 +235,7 @@ def _check_legacy_program(program: Path) -> None:
 
 
 def _free_in_lots() -> None:
-    """Have Paddle free what a program no longer needs 64 MB at a time, unless the user has set its flag.
+    """Have Paddle free what a program no longer needs 16 MB at a time, unless the user has set its flag.
 
     A thread of its own frees it, and is woken for every tensor otherwise: 1 of 60 ms of RepLKNet-31B, on two cores.
     """
