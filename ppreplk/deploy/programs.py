@@ -33,8 +33,6 @@ DEVICES = ("cpu", "gpu")
 NO_BFLOAT16 = "this processor has no bfloat16 arithmetic (AVX-512 BF16 or AMX)"
 NO_INT8 = "this processor does not multiply 8-bit integers (AVX-512 VNNI or AVX-VNNI)"
 NO_TILES = "this processor has no AMX"
-FREEING = "FLAGS_eager_delete_tensor_gb"  # of Paddle's
-LOT_GB = 0.016
 
 
 def program_files(folder: str | Path, precision: str = FP32) -> tuple[Path, Path]:
@@ -234,15 +232,6 @@ def _check_legacy_program(program: Path) -> None:
             raise UserError("is no program of Paddle; export it again", code="deploy.bad-program", where=str(program))
 
 
-def _free_in_lots() -> None:
-    """Have Paddle free what a program no longer needs 16 MB at a time, unless the user has set its flag.
-
-    A thread of its own frees it, and is woken for every tensor otherwise: 1 of 60 ms of RepLKNet-31B, on two cores.
-    """
-    if paddle.get_flags(FREEING)[FREEING] == 0.0:  # the default
-        paddle.set_flags({FREEING: LOT_GB})
-
-
 class Program:
     """An exported program, run by Paddle Inference. (N, C, H, W) -> (N, class_num) float32.
 
@@ -285,8 +274,6 @@ class Program:
             )
         if device == "gpu" and paddle.device.cuda.device_count() == 0:  # Paddle would compute on the CPU
             raise UserError("no GPU, or a Paddle without CUDA; use the device cpu", code="deploy.device")
-        if device == "cpu":
-            _free_in_lots()
         try:
             config = inference_config(program, weights, device, threads, onednn)
             self._predictor = paddle.inference.create_predictor(config)

@@ -18,7 +18,7 @@ from helpers import (
 
 from ppreplk.deploy.export import export
 from ppreplk.deploy.infer import infer
-from ppreplk.deploy.programs import FREEING, LOT_GB, Program, _announce_emulation, choose_precision, input_shape
+from ppreplk.deploy.programs import Program, _announce_emulation, choose_precision, input_shape
 from ppreplk.utils.errors import UserError
 
 
@@ -268,17 +268,6 @@ def test_the_shape_a_program_names(project):
     for text in ("{}", "[]", "", '{"program": {"regions": []}}', '{"program": 3}'):
         program.write_text(text)
         assert input_shape(program) is None
-
-
-@pytest.mark.parametrize("chosen", [None, 0.5, -1.0])
-def test_what_programs_free_is_freed_in_lots(project, chosen):
-    folder, before = export(config()), paddle.get_flags(FREEING)[FREEING]
-    paddle.set_flags({FREEING: chosen or 0.0})
-    try:
-        Program(folder)
-        assert paddle.get_flags(FREEING)[FREEING] == pytest.approx(chosen or LOT_GB), "the user's choice stays"
-    finally:
-        paddle.set_flags({FREEING: before})
 
 
 def test_devices_that_programs_do_not_run_on(project):
