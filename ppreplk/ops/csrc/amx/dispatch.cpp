@@ -2,6 +2,8 @@
 
 #include <atomic>
 
+#include "processor.h"
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
@@ -16,9 +18,7 @@ namespace {
 
 bool has_vectors() {
 #if defined(__x86_64__)
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  return has_avx512() && __builtin_cpu_supports("avx512bf16");
 #else
   return false;
 #endif

@@ -3,13 +3,13 @@
 
 #include <algorithm>
 #include <cstring>
-#include <memory>
-#include <new>
 #include <stdexcept>
 #include <string>
 
 #include "float_kernels.h"
 #include "openmp.h"
+#include "pieces.h"
+#include "processor.h"
 
 namespace ppreplk {
 namespace avx512 {
@@ -34,14 +34,6 @@ void check(bool condition, const char* message) {
 }
 
 int64_t panels_of(int64_t out) { return (out + kColumns - 1) / kColumns; }
-
-int64_t share(int64_t count, int64_t index, int64_t of) { return count * index / of; }
-
-// The size of equal pieces of at most `most`.
-int64_t piece_of(int64_t count, int64_t most) {
-  const int64_t pieces = std::max<int64_t>(1, (count + most - 1) / most);
-  return (count + pieces - 1) / pieces;
-}
 
 struct Rows {
   const float* data;
@@ -151,7 +143,6 @@ struct Grid {
   int64_t by_rows, by_columns;
 
   Task task(const Product& product, int64_t thread) const {
-    if (thread >= by_rows * by_columns) return {};
     const int64_t row = thread / by_columns, column = thread % by_columns;
     return {share(product.blocks(), row, by_rows), share(product.blocks(), row + 1, by_rows),
             share(product.panels(), column, by_columns), share(product.panels(), column + 1, by_columns)};
@@ -184,34 +175,11 @@ void run(const Product& product, int threads) {
   }
 }
 
-// Memory that the calling thread keeps.
-float* scratch(int64_t count) {
-  constexpr std::align_val_t kAlignment{4096};
-  struct Free {
-    void operator()(float* p) const { ::operator delete(p, kAlignment); }
-  };
-  thread_local std::unique_ptr<float, Free> memory;
-  thread_local int64_t size = 0;
-  if (size < count) {
-    memory.reset();
-    size = 0;
-    memory.reset(static_cast<float*>(::operator new(count * sizeof(float), kAlignment)));
-    size = count;
-  }
-  return memory.get();
-}
-
 }  // namespace
 
 bool available() {
-#if defined(__x86_64__)
-  static const bool found = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                            __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  static const bool found = has_avx512();
   return found;
-#else
-  return false;
-#endif
 }
 
 int64_t packed_bytes(int64_t in, int64_t out) {
@@ -270,7 +238,7 @@ void feed_forward(const float* x, int64_t rows, int64_t channels, int64_t hidden
                    y + from * channels, channels);
   };
   const int64_t most = piece_of(rows, std::max<int64_t>(1, kHiddenBytes / row_bytes));
-  float* const between = scratch(most * stride);
+  auto* const between = reinterpret_cast<float*>(Scratch(most * row_bytes).take(most * row_bytes));
   for (int64_t from = 0; from < rows; from += most) {
     const int64_t count = std::min(most, rows - from);
     run(expand(from, count, between), threads);

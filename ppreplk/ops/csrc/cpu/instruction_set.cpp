@@ -6,32 +6,16 @@
 #include <string>
 #include <vector>
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
+#include "processor.h"
 
 namespace ppreplk {
 namespace {
 
-#if defined(__x86_64__)
-// Clang 14 cannot be asked for it by name. That the system keeps the registers is known from AVX2.
-bool has_half_conversions() {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
-}
-#endif
-
 // Those that this processor can run, the one with the most lanes first.
 std::vector<InstructionSet> supported() {
   std::vector<InstructionSet> found;
-#if defined(__x86_64__)
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_half_conversions();
-  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-    found.push_back(InstructionSet::avx512);
-  }
-  if (avx2) found.push_back(InstructionSet::avx2);
-#endif
+  if (has_avx512()) found.push_back(InstructionSet::avx512);
+  if (has_avx2()) found.push_back(InstructionSet::avx2);
   found.push_back(InstructionSet::portable);
   return found;
 }
