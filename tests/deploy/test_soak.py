@@ -18,7 +18,7 @@ from ppreplk.ops import onednn
 SIZE = 96
 KEPT = (512 << 20) / 1e6  # MB of outputs, at most, as kept_bytes says
 NETWORK = {"layers": [1, 1, 1, 1], "class_num": 10}  # the maps of RepLKNet-31B, a block in each stage
-FLAT = 1.05  # of the memory after the first round, without the kept outputs: those depend on which calls overlap
+FLAT = 1.05  # of the memory after a fifth of the rounds, without the kept outputs: those depend on which calls overlap
 
 
 def in_a_fork(call, *arguments) -> np.ndarray:
@@ -78,5 +78,5 @@ def test_predictors_threads_and_forks(tmp_path, sizes, rounds):
             kept.append(onednn.kept_bytes() / 1e6)
             used.append(memory("VmRSS") / 1e6 - kept[-1])
     print("\nMB after each round:", ", ".join(f"{each:.0f} + {outputs:.0f} kept" for each, outputs in zip(used, kept)))
-    assert max(used) < FLAT * used[0]
+    assert max(used) < FLAT * used[rounds // 5 - 1]
     assert max(kept) <= KEPT

@@ -4,6 +4,7 @@ import numpy as np
 import paddle
 import pytest
 from helpers import randomise_batch_norms, relative_difference, require_channels_last_operators
+from packed_weights import HEADER, check_refusals
 
 from ppreplk.deploy.lowering import lower
 from ppreplk.models import build_model
@@ -170,31 +171,8 @@ def test_packed_weights_are_checked(backend):
     rng = np.random.default_rng(0)
     x, bias = paddle.to_tensor(numbers(rng, 1, 4, 4, 16)), paddle.zeros([24])
     good = onednn.pack(paddle.to_tensor(numbers(rng, 24, 16, 1, 1)), 4, 4, 1, 1, "fp32-bf16x3")
-
-    def conv(packed, x=x, bias=bias, kernel=1):
-        return onednn.conv(x, packed, bias, None, kernel, 1, 1, "none")
-
-    conv(good)
-    for place, value, message in (
-        (0, 1, "no packed weights"),
-        (8, 99, "another version"),
-        (16, 64, "another size"),
-        (24, 17, "another layer"),
-        (32, 25, "another layer"),
-        (40, 2, "broken header"),
-        (40, 6, "another size"),
-        (40, 1, "another size"),
-    ):
-        data = good.numpy().view(np.uint8).copy()
-        data[place : place + 4].view(np.int32)[0] = value
-        with pytest.raises(ValueError, match=message):
-            conv(paddle.to_tensor(data.view(np.float32)))
-    with pytest.raises(ValueError, match="another size"):
-        conv(good[:-16])
-    with pytest.raises(ValueError, match="another layer"):
-        conv(good, x.astype("bfloat16"))
-    with pytest.raises(ValueError, match="another layer"):
-        conv(good, kernel=3)
+    of_terms = ((40, 2, "broken header"), (40, 6, "another size"), (40, 1, "another size"))
+    conv = check_refusals(good, x, bias, (*HEADER, *of_terms))
     onednn.choose_tiles_backend("none")
     if onednn.tiles_backend() == "none":
         with pytest.raises(ValueError, match="another processor"):

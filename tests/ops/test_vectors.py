@@ -8,6 +8,7 @@ import numpy as np
 import paddle
 import pytest
 from helpers import relative_difference, require_channels_last_operators, run_python
+from packed_weights import HEADER, check_refusals
 
 from ppreplk.ops import onednn
 from ppreplk.utils.cores import available_cores
@@ -155,29 +156,7 @@ def test_gelu_over_its_range():
 
 def test_packed_weights_are_checked():
     x, weight, bias, _ = problem((1, 4, 4, 16, 24))
-    x, bias, good = paddle.to_tensor(x), paddle.to_tensor(bias), pack(weight, (4, 4))
-
-    def conv(packed, x=x, kernel=1):
-        return onednn.conv(x, packed, bias, None, kernel, 1, 1, "none")
-
-    conv(good)
-    for place, value, message in (
-        (0, 1, "no packed weights"),
-        (8, 99, "another version"),
-        (16, 64, "another size"),
-        (24, 17, "another layer"),
-        (32, 25, "another layer"),
-    ):
-        data = good.numpy().view(np.uint8).copy()
-        data[place : place + 4].view(np.int32)[0] = value
-        with pytest.raises(ValueError, match=message):
-            conv(paddle.to_tensor(data.view(np.float32)))
-    with pytest.raises(ValueError, match="another size"):
-        conv(good[:-16])
-    with pytest.raises(ValueError, match="another layer"):
-        conv(good, x.astype("bfloat16"))
-    with pytest.raises(ValueError, match="another layer"):
-        conv(good, kernel=3)
+    check_refusals(pack(weight, (4, 4)), paddle.to_tensor(x), paddle.to_tensor(bias), HEADER)
 
 
 def test_feed_forward_checks_its_weights():
