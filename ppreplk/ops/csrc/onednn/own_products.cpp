@@ -18,8 +18,8 @@ namespace {
 constexpr int64_t kMaxBfloat16Pixels = 600;
 
 // float32 on vectors is ahead of oneDNN where weights come from memory, as in a network. With weights in a cache and
-// one image, they took 0.85 to 1.0 of its time at 7x7, from 128 to 4096 channels, and 0.95 to 1.07 at 14x14; but 1.02 to
-// 1.07 at 56x56, and for several images with fewer channels up to twice.
+// one image, from 128 to 4096 channels, they took 0.75 to 1.01 of its time at 7x7, 0.85 to 1.05 at 14x14, 0.98 to 1.07 at
+// 28x28 and 1.02 to 1.08 at 56x56; for several images with fewer channels, up to twice.
 constexpr int64_t kMaxVectorPixels = 1000, kMinVectorChannels = 128;
 
 // oneDNN can be restricted by an environment variable of its own; that holds for our kernels too.
